@@ -1,0 +1,60 @@
+# Every target does its own set-up: a fresh machine needs python3 (3.11 to 3.13), pip and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+ARGS   ?=
+
+.PHONY: help serve train test reliability fuzz lint format clean
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+serve: $(VENV)/.serve ## serve the newest model under models/ on port 8000
+	exec $(BIN)/python -m app
+
+train: $(VENV)/.train ## train and export the next version (flags: make train ARGS="--epochs 1")
+	$(BIN)/python -m training $(ARGS)
+
+test: $(VENV)/.dev ## run the tests, but for those of reliability
+	$(BIN)/python -m pytest $(ARGS)
+
+reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real server
+	$(BIN)/python -m pytest tests/reliability $(ARGS)
+
+fuzz: $(VENV)/.dev ## send damaged files for longer than the tests do (how many of each kind: make fuzz FUZZ_EXAMPLES=5000)
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
+
+lint: $(VENV)/.dev ## check style, types and known vulnerabilities
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if $(BIN)/python -c 'import socket; socket.create_connection(("api.osv.dev", 443), 5)' 2>/dev/null; then \
+		$(BIN)/pip-audit --vulnerability-service osv --disable-pip --no-deps --requirement constraints.txt; \
+	else echo 'pip-audit skipped: the vulnerability database can not be reached from here'; fi
+
+format: $(VENV)/.dev ## put style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+# pip older than 25.1 knows no dependency groups, so the pinned one comes first.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade --constraint constraints.txt pip
+
+$(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'Installing the service into $(VENV), once …'
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'Installing what training needs into $(VENV), once …'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'Installing everything into $(VENV), once …'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	touch $@
