@@ -1,0 +1,78 @@
+"""Made-up images of three classes that differ by colour and shape, and one real run over them."""
+
+import io
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.__main__ import main
+from training.data import Split
+
+CLASSES = ("disc", "square", "stripes")
+SMALL_RUN = ("--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--learning-rate", "0.01")
+
+
+def draw(label: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw one (32, 32, 3) uint8 picture of a class on a noisy ground."""
+    y, x = np.mgrid[-1:1:32j, -1:1:32j] + rng.uniform(-0.2, 0.2, (2, 1, 1))
+    mask = (x**2 + y**2 < 0.4, np.maximum(abs(x), abs(y)) < 0.5, np.sin(12 * x) > 0)[label]
+    picture = rng.integers(0, 80, (32, 32, 3))
+    picture[mask] += 60
+    picture[mask, label] += 100
+    return picture.astype(np.uint8)
+
+
+def draw_split(per_class: int, seed: int) -> Split:
+    """Draw `per_class` pictures of each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(CLASSES)), per_class)
+    return Split(np.stack([draw(label, rng) for label in labels]), labels)
+
+
+def write_folder(folder: Path, split: Split, extension: str) -> None:
+    """Write a split as <class>/<number>.<extension>."""
+    for index, (image, label) in enumerate(zip(*split, strict=True)):
+        path = folder / CLASSES[label] / f"{index:04}.{extension}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, extension)
+        path.write_bytes(file.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def _float32():
+    """Training sets Keras's global dtype policy; no test may inherit it."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def split() -> Split:
+    return draw_split(16, seed=0)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory, split: Split) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_folder(folder / "train", split, "png")
+    write_folder(folder / "test", draw_split(8, seed=1), "png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    """Run `python -m training` once, whole; returns the folder that holds models/ and runs/."""
+    folder = tmp_path_factory.mktemp("job")
+    notes = folder / "notes.md"
+    notes.write_text("## What else was tried\n\nNothing.\n")
+    places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes", "--notes", str(notes))
+    assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def version(job: Path) -> Path:
+    return job / "models" / "shapes" / "1"

@@ -1,0 +1,131 @@
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training.conftest import CLASSES, draw_split, write_folder
+from training.data import CIFAR10_CLASSES, DataError, Split, load_data, split_validation
+
+
+def test_image_folder_gives_its_pictures_and_class_names(image_folder, split):
+    """PNGs come back bit by bit, labelled by their folders."""
+    data = load_data(str(image_folder))
+    assert data.class_names == CLASSES
+    assert data.pixel_encoding == "png"
+    np.testing.assert_array_equal(data.train.images, split.images)
+    np.testing.assert_array_equal(data.train.labels, split.labels)
+    assert len(data.test.labels) == 24
+
+
+@pytest.mark.parametrize("extension", ["jpeg", "webp", "bmp", "gif"])
+def test_any_image_format_is_read(tmp_path, extension):
+    """An image folder may hold any format that the service takes, and its encoding is told."""
+    write_folder(tmp_path / "train", draw_split(1, 0), extension)
+    write_folder(tmp_path / "test", draw_split(1, 1), extension)
+    data = load_data(str(tmp_path))
+    assert data.train.images.shape == (3, 32, 32, 3)
+    assert data.pixel_encoding == extension
+
+
+def write_archive(folder, count=4):
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    pixels = {}
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels[name] = rng.integers(0, 256, (count, 3072), np.uint8)
+        batch = {b"data": pixels[name], b"labels": rng.integers(0, 10, count).tolist()}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    return pixels
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_official_archive_is_read(tmp_path, inside):
+    """The unpacked archive, or the folder that holds it, gives its images with the channels last."""
+    pixels = write_archive(tmp_path / "cifar-10-batches-py")
+    data = load_data(str(tmp_path / "cifar-10-batches-py" if inside else tmp_path))
+    assert data.class_names == CIFAR10_CLASSES
+    assert data.train.images.shape == (20, 32, 32, 3)
+    np.testing.assert_array_equal(data.test.images[0, :, :, 1].ravel(), pixels["test_batch"][0, 1024:2048])
+
+
+def test_archive_can_not_run_code(tmp_path):
+    """A pickle that names a function is refused, not obeyed."""
+    folder = tmp_path / "cifar-10-batches-py"
+    write_archive(folder)
+    (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch " + bytes(tmp_path / "owned") + b"'\ntR.")
+    with pytest.raises(DataError, match=r"names (os|posix)\.system"):
+        load_data(str(tmp_path))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_wrongly_sized_archive_is_refused(tmp_path):
+    """CIFAR-100's or a cut batch is told by its shape."""
+    folder = tmp_path / "cifar-10-batches-py"
+    write_archive(folder)
+    (folder / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 30), np.uint8), b"labels": [0, 1]}))
+    with pytest.raises(DataError, match=r"test_batch holds uint8 \(2, 30\)"):
+        load_data(str(tmp_path))
+
+
+def test_missing_data_says_where_it_looked(tmp_path):
+    """A path that is no folder, a folder without splits, a class without images, a file that is no image."""
+    with pytest.raises(DataError, match="neither 'cifar10' nor a folder"):
+        load_data(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"looked for .*train/<class>/\*"):
+        load_data(str(tmp_path))
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no images in .*train/a"):
+        load_data(str(tmp_path))
+    (tmp_path / "train" / "a" / "x.png").write_text("no picture")
+    (tmp_path / "train" / "b" / "x.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"train/a/x\.png can't be read as an image"):
+        load_data(str(tmp_path))
+
+
+def test_splits_must_have_the_same_classes(tmp_path):
+    """A class that only one split has would shift all labels after it."""
+    write_folder(tmp_path / "train", draw_split(1, 0), "png")
+    write_folder(tmp_path / "test", Split(*(part[:2] for part in draw_split(1, 0))), "png")
+    (tmp_path / "test" / "other").mkdir()
+    with pytest.raises(DataError, match="train/ has the classes"):
+        load_data(str(tmp_path))
+
+
+def test_failed_download_is_one_line(monkeypatch):
+    """Without network the message names the source."""
+
+    def fail():
+        raise OSError("URL fetch failure on\nhttps://…")
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
+    with pytest.raises(DataError, match=r"official CIFAR-10 download .* failed: URL fetch failure on https") as error:
+        load_data("cifar10")
+    assert "\n" not in str(error.value)
+
+
+def test_download_gives_the_official_data(monkeypatch):
+    """Keras's arrays become the same `Data` as the archive's."""
+    images, labels = np.zeros((3, 32, 32, 3), np.uint8), np.array([[0], [1], [9]], np.uint8)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((images, labels), (images, labels)))
+    data = load_data("cifar10")
+    assert data.train.labels.tolist() == [0, 1, 9]
+    assert data.pixel_encoding == "lossless"
+
+
+def test_validation_split_is_stratified_and_seeded():
+    """Each class gives its share; the same seed the same images; nothing is in both."""
+    split = Split(np.arange(60 * 3072).reshape(60, 32, 32, 3), np.repeat([0, 1, 2], 20))
+    train, validation = split_validation(split, 0.1, seed=1)
+    assert np.bincount(validation.labels).tolist() == [2, 2, 2]
+    assert not set(train.images[:, 0, 0, 0]) & set(validation.images[:, 0, 0, 0])
+    np.testing.assert_array_equal(split_validation(split, 0.1, seed=1)[1].images, validation.images)
+    assert (split_validation(split, 0.1, seed=2)[1].images != validation.images).any()
+
+
+def test_too_few_images_to_hold_out():
+    """A class with one image can't be split, which is said."""
+    with pytest.raises(DataError, match="too few to hold out"):
+        split_validation(Split(np.zeros((3, 32, 32, 3)), np.array([0, 1, 2])), 0.1, seed=0)

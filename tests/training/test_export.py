@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import openvino
+import pytest
+import tensorflow as tf
+
+from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, verify_files
+from tests.training.conftest import CLASSES
+from training.config import Recipe
+from training.export import ExportError, export_model, next_version, publish_version, rebuild_in_float32, stage_version
+from training.model import mini_model
+from training.pipeline import measure_normalization
+
+
+@pytest.fixture(scope="module")
+def metadata(version) -> ModelMetadata:
+    return ModelMetadata.model_validate_json((version / METADATA_FILE).read_bytes())
+
+
+@pytest.fixture(scope="module")
+def golden(version):
+    with np.load(version / GOLDEN_FILE) as file:
+        return file["images"], file["probabilities"]
+
+
+def test_version_holds_what_the_contract_names(version, metadata):
+    """SavedModel, golden answers, card; every file's digest; at most 20 MB; readable by the service's own user."""
+    assert {path.name for path in version.iterdir()} >= {
+        "saved_model.pb",
+        "variables",
+        "metadata.json",
+        "golden.npz",
+        "card",
+    }
+    verify_files(version, metadata)
+    assert sum(path.stat().st_size for path in version.rglob("*")) < 20e6
+    assert version.stat().st_mode & 0o755 == 0o755
+
+
+def test_metadata_tells_the_run(metadata, job):
+    """Name, classes, tensors, data, recipe and figures are those of the run."""
+    assert (metadata.name, metadata.version, metadata.class_names) == ("shapes", 1, CLASSES)
+    assert (metadata.input.dtype, metadata.input.shape) == ("uint8", (32, 32, 3))
+    assert (metadata.output.name, metadata.output.shape) == ("probabilities", (3,))
+    assert (metadata.data.train_size, metadata.data.validation_size, metadata.data.test_size) == (36, 12, 24)
+    assert metadata.recipe["epochs"] == 2
+    assert 0 <= metadata.metrics["accuracy"] <= 1
+    assert metadata.libraries["tensorflow"] == tf.__version__
+    assert not list((job / "models" / "shapes").glob(".writing-*"))
+
+
+def test_tensorflow_and_openvino_agree_on_the_golden_images(version, golden):
+    """Both runtimes read the same folder and give Keras's probabilities, at any batch size."""
+    images, probabilities = golden
+    assert (images.shape, images.dtype, probabilities.dtype) == ((16, 32, 32, 3), np.uint8, np.float32)
+    signature = tf.saved_model.load(version).signatures["serving_default"]
+    compiled = openvino.Core().compile_model(version, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for count in (1, 7, 16):
+        by_tensorflow = signature(images=tf.constant(images[:count]))["probabilities"].numpy()
+        np.testing.assert_allclose(by_tensorflow, probabilities[:count], atol=1e-5)
+        np.testing.assert_allclose(compiled(images[:count])[0], probabilities[:count], atol=1e-4)
+
+
+def test_signature_is_the_contracts(version, metadata):
+    """One signature, named tensors, open batch size."""
+    signatures = tf.saved_model.load(version).signatures
+    assert list(signatures) == ["serving_default"]
+    (spec,) = signatures["serving_default"].structured_input_signature[1].values()
+    assert (spec.name, spec.dtype, spec.shape.as_list()) == ("images", tf.uint8, [None, *metadata.input.shape])
+
+
+def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
+    """When the saved graph is not the fitted network, nothing is published."""
+    network = mini_model(num_classes=3)
+    normalize = measure_normalization(np.arange(3072 * 4).reshape(4, 32, 32, 3).astype(np.uint8), "channel")
+    monkeypatch.setattr("training.export.predict_logits", lambda *_: np.random.default_rng(0).normal(size=(512, 3)))
+    with pytest.raises(ExportError, match="at batch size 1 the SavedModel differs from Keras by"):
+        export_model(network, normalize, 1.0, tmp_path)
+
+
+def test_rebuilt_network_has_the_fitted_weights():
+    """The exported network computes in float32, whatever precision it was fitted in."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    fitted = mini_model(num_classes=3)
+    rebuilt = rebuild_in_float32(fitted, Recipe())
+    assert {layer.compute_dtype for layer in rebuilt.layers} == {"float32"}
+    for ours, theirs in zip(rebuilt.get_weights(), fitted.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_version_is_never_overwritten(tmp_path, metadata):
+    """If the number was taken meanwhile, the export fails and the version there stays."""
+    taken = tmp_path / "1"
+    taken.mkdir()
+    (taken / "precious").write_text("kept")
+    fields = metadata.model_dump(exclude={"files"})
+    with stage_version(tmp_path) as staged:
+        (staged / "saved_model.pb").write_bytes(b"")
+        with pytest.raises(ExportError, match="never overwritten"):
+            publish_version(staged, tmp_path, 1, fields)
+    assert (taken / "precious").read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_versions_count_up(tmp_path):
+    """From 1, over gaps, minding nothing but numbers."""
+    assert next_version(tmp_path / "none") == 1
+    for name in ("1", "7", "latest", ".writing-x"):
+        (tmp_path / name).mkdir()
+    assert next_version(tmp_path) == 8

@@ -1,0 +1,42 @@
+import pytest
+
+from tests.training.conftest import SMALL_RUN
+from training.__main__ import find_run, main
+from training.options import parse_options
+from training.train import ResumeError
+
+
+def test_missing_data_is_one_line_and_status_2(tmp_path, capsys):
+    """Nothing is trained without data."""
+    assert main(["--data", str(tmp_path / "none"), "--runs", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_require_gpu_without_one_is_refused(monkeypatch, capsys):
+    """The job ends at once, with what was seen."""
+    monkeypatch.setattr("training.devices.tf.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005
+    assert main(["--require-gpu"]) == 2
+    assert "no GPU" in capsys.readouterr().err
+
+
+def test_finished_run_can_be_exported_again_as_the_next_version(job, image_folder, capsys):
+    """--resume takes the newest run of that name; the new version stands beside the old one."""
+    places = ("--models", f"{job}/models", "--runs", f"{job}/runs", "--name", "shapes", "--resume")
+    assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
+    assert f"exported {job}/models/shapes/2" in capsys.readouterr().out
+    assert (job / "models" / "shapes" / "1" / "metadata.json").exists()
+
+
+def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
+    """Recipes are compared on the validation images alone."""
+    monkeypatch.setattr("training.__main__.evaluate", lambda *_: pytest.fail("test set used"))
+    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export", "--optimizer", "sgd")
+    assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 0
+    assert not (tmp_path / "models").exists()
+
+
+def test_nothing_to_resume_is_said(tmp_path):
+    """--resume without a run of that model and recipe."""
+    with pytest.raises(ResumeError, match="no run of minimodel by fast in"):
+        find_run(parse_options(["--resume", "--runs", str(tmp_path)]))

@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+
+from training.layers import BatchNormalization
+from training.model import mini_model, unit
+
+
+def test_parameters_are_the_articles():
+    """MiniModel is the article's network, to the last weight."""
+    model = mini_model()
+    assert model.count_params() == 4_374_538
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 4_368_714
+
+
+def test_every_unit_has_the_articles_output_shape():
+    """Each stage but the first halves the resolution in its first unit."""
+    shapes = [layer.output.shape[1:] for layer in mini_model().layers if isinstance(layer, keras.layers.Add)]
+    stages = [(32, 32, 32), (16, 16, 64), (8, 8, 128), (4, 4, 256)]
+    assert shapes == [shape for shape in stages for _ in range(3)]
+
+
+def test_plain_network_has_no_shortcut():
+    """Without shortcuts the twelve units are a chain; only the three projections' weights go."""
+    plain = mini_model(residual=False)
+    assert not [layer for layer in plain.layers if isinstance(layer, keras.layers.Add)]
+    projections = sum(inputs * outputs + outputs for inputs, outputs in ((32, 64), (64, 128), (128, 256)))
+    assert plain.count_params() == 4_374_538 - projections
+
+
+def test_unit_adds_its_input():
+    """With its last convolution at zero, a residual unit is the identity."""
+    x = keras.Input((8, 8, 4))
+    model = keras.Model(x, unit(x, 4))
+    model.layers[-2].set_weights([np.zeros((3, 3, 4, 4)), np.zeros(4)])
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), images)
+
+
+def test_projection_takes_the_unpooled_input():
+    """The shortcut of a pooling unit sees all pixels, not their maxima: it takes every second one."""
+    x = keras.Input((4, 4, 1))
+    model = keras.Model(x, unit(x, 1, pool=True))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            identity = np.ones if layer.kernel_size == (1, 1) else np.zeros
+            layer.set_weights([identity(layer.kernel.shape), np.zeros(1)])
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(model.predict(image, verbose=0), image[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_fused_batch_normalization_is_kerass(training):
+    """The fused layer gives Keras's outputs and moves its averages alike, up to n / (n - 1) in the variance."""
+    ours, keras_own = BatchNormalization(momentum=0.5), keras.layers.BatchNormalization(momentum=0.5)
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)).astype(np.float32)
+    np.testing.assert_allclose(ours(x, training=training), keras_own(x, training=training), atol=1e-5)
+    np.testing.assert_allclose(ours.moving_mean, keras_own.moving_mean, rtol=1e-5)
+    if training:
+        unbiased = 0.5 + (keras_own.moving_variance - 0.5) * 100 / 99
+        np.testing.assert_allclose(ours.moving_variance, unbiased, rtol=1e-5)

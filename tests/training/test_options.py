@@ -1,0 +1,61 @@
+import pytest
+
+from training.config import RECIPES, Recipe
+from training.options import parse_options
+
+
+def test_defaults_are_the_fast_recipe():
+    """Without flags the fast recipe trains on the official download."""
+    options = parse_options([])
+    assert options.recipe == RECIPES["fast"]
+    assert options.data == "cifar10"
+
+
+def test_a_flag_changes_one_value_of_the_named_recipe():
+    """Flags override single hyperparameters of the recipe that is named."""
+    options = parse_options(["--recipe", "article", "--epochs", "3", "--no-flip"])
+    assert options.recipe == RECIPES["article"].model_copy(update={"epochs": 3, "flip": False})
+
+
+def test_article_recipe_is_the_articles():
+    """The article's hyperparameters, value by value."""
+    recipe = RECIPES["article"]
+    assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 0.001, "constant")
+    assert (recipe.batch_size, recipe.epochs, recipe.dropout) == (128, 50, 0.25)
+    assert (recipe.rotation, recipe.shift, recipe.flip) == (10, 5 / 32, True)
+    assert (recipe.label_smoothing, recipe.weight_decay, recipe.normalization) == (0, 0, "position")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_help_shows_every_hyperparameter_with_its_default(recipe, capsys):
+    """--help names each flag and the default that the chosen recipe gives it."""
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(["--recipe", recipe, "--help"])
+    assert exit_.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in Recipe.model_fields:
+        after = text.split(f"--{name.replace('_', '-')}", 2)[-1]
+        assert f"(default: {getattr(RECIPES[recipe], name)})" in after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epoch", "3"], "--epoch"),
+        (["--epochs", "0"], "--epochs: Input should be greater than or equal to 1, not 0"),
+        (["--epochs", "many"], "--epochs: invalid int value: 'many'"),
+        (["--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["--recipe", "best"], "invalid choice: 'best'"),
+        (["--dropout", "1"], "--dropout: Input should be less than 1"),
+        (["--name", "../x"], "--name"),
+        (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is no file"),
+    ],
+)
+def test_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
+    """Whatever is wrong with a flag is said in one line."""
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(arguments)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error

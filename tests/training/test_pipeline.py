@@ -1,0 +1,72 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from training.config import Recipe
+from training.data import Split
+from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
+
+PLAIN = Recipe(rotation=0, shift=0, flip=False, batch_size=4, epochs=3)
+RAW = Normalization(np.float32(0), np.float32(1 / 255))
+# ten images, each filled with its own number
+NUMBERED = Split(
+    np.arange(10, dtype=np.uint8)[:, None, None, None] + np.zeros((10, 32, 32, 3), np.uint8), np.arange(10) % 2
+)
+
+
+def numbers(dataset):
+    return [images[:, 0, 0, 0].numpy().round().astype(int).tolist() for images, _ in dataset]
+
+
+def test_every_epoch_sees_every_image_in_a_new_order():
+    """The stream of images, cut into runs of ten, is one permutation after another."""
+    stream = list(chain(*numbers(make_train_dataset(NUMBERED, PLAIN, RAW))))
+    epochs = [stream[start : start + 10] for start in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_an_epoch_has_the_articles_number_of_steps():
+    """ceil(images / batch size), and every batch is whole."""
+    assert steps_per_epoch(NUMBERED, PLAIN) == 3
+    batches = numbers(make_train_dataset(NUMBERED, PLAIN, RAW))
+    assert [len(batch) for batch in batches] == [4] * 9
+
+
+def test_resumed_stream_is_the_rest_of_the_whole_one():
+    """Starting at epoch 2 gives the batches that an uninterrupted run would have seen, augmentation included."""
+    recipe = Recipe(batch_size=4, epochs=3)
+    whole = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW)]
+    rest = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, start_epoch=2)]
+    np.testing.assert_array_equal(whole[6:], rest)
+
+
+def test_labels_follow_their_images():
+    """Shuffling keeps image and label together."""
+    for images, labels in make_train_dataset(NUMBERED, PLAIN, RAW):
+        np.testing.assert_array_equal(labels.numpy().argmax(1), images[:, 0, 0, 0].numpy().round() % 2)
+
+
+@pytest.mark.parametrize("kind", ["position", "channel"])
+def test_normalized_training_images_have_mean_0_and_deviation_1(kind):
+    """By pixel position or by channel, over the training set."""
+    images = np.random.default_rng(0).integers(20, 220, (500, 32, 32, 3)).astype(np.uint8)
+    normal = measure_normalization(images, kind)(images).numpy()
+    axes = 0 if kind == "position" else (0, 1, 2)
+    assert abs(normal.mean()) < 0.01
+    np.testing.assert_allclose(normal.std(axes), 1, atol=0.01)
+
+
+def test_article_normalization_has_one_mean_and_a_deviation_per_position():
+    """As published; a pixel that never changes does not divide by zero."""
+    normalization = measure_normalization(np.full((4, 32, 32, 3), 51, np.uint8), "position")
+    assert normalization.mean == pytest.approx(0.2)
+    assert normalization.deviation.shape == (32, 32, 3)
+    assert np.isfinite(normalization(NUMBERED.images)).all()
+
+
+def test_validation_batches_are_in_order_and_unchanged():
+    """Nothing is shuffled, augmented or left out."""
+    batches = numbers(make_dataset(NUMBERED, RAW, num_classes=2, batch_size=4))
+    assert list(chain(*batches)) == list(range(10))

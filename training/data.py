@@ -1,0 +1,173 @@
+"""Labelled images in memory: CIFAR-10's official download, its unpacked archive, or a folder of images.
+
+It knows files and splits; batches and augmentation are `pipeline.py`'s.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+from app.errors import RequestError
+from app.image import decode_image
+from training.config import IMAGE_SIZE
+
+OFFICIAL = "cifar10"
+ARCHIVE = "cifar-10-batches-py"
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+PIXELS_PER_IMAGE = 3 * 32 * 32
+MAX_PIXELS = 500_000_000  # of one image: more than any camera makes
+
+
+class DataError(Exception):
+    """The data set can't be had; the message says what was looked for and where."""
+
+
+class Split(NamedTuple):
+    """Images (N, 32, 32, 3) uint8 and their class numbers (N,) int64."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, its training images not yet split."""
+
+    name: str
+    source: str
+    pixel_encoding: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+def load_data(source: str, *, name: str | None = None, origin: str = "image folder") -> Data:
+    """Load the data set that `source` names: "cifar10", or the path of an official archive's folder or image folder.
+
+    An image folder can't tell what it is: `name` (its own if there is none) and `origin` do.
+
+    Raises:
+        DataError: it is missing, empty, unreadable or of another size.
+    """
+    if source == OFFICIAL:
+        return _download_cifar10()
+    folder = Path(source)
+    if not folder.is_dir():
+        raise DataError(f"no data: {source!r} is neither {OFFICIAL!r} nor a folder")
+    for archive in (folder, folder / ARCHIVE):
+        if (archive / "data_batch_1").exists():
+            return _read_archive(archive)
+    return _read_folder(folder, name or folder.resolve().name, origin)
+
+
+def split_validation(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Split a training set into training and validation images, each class in proportion.
+
+    Raises:
+        DataError: there are too few images for a share of `fraction`.
+    """
+    images, labels = split
+    try:
+        train, validation = train_test_split(
+            np.arange(len(labels)), test_size=fraction, random_state=seed, stratify=labels
+        )
+    except ValueError as error:
+        raise DataError(f"{len(labels)} training images are too few to hold out {fraction:.1%}: {error}") from error
+    return Split(images[train], labels[train]), Split(images[validation], labels[validation])
+
+
+def _download_cifar10() -> Data:
+    try:
+        (train_images, train_labels), (test_images, test_labels) = keras.datasets.cifar10.load_data()
+    except Exception as error:  # Keras passes on whatever urllib, tarfile or its hash check raise
+        raise DataError(f"the official CIFAR-10 download ({CIFAR10_SOURCE}) failed: {_one_line(error)}") from error
+    return _official_data(
+        Split(train_images, train_labels.ravel().astype(np.int64)),
+        Split(test_images, test_labels.ravel().astype(np.int64)),
+    )
+
+
+def _read_archive(folder: Path) -> Data:
+    train = [_read_batch(folder / f"data_batch_{number}") for number in range(1, 6)]
+    return _official_data(
+        Split(np.concatenate([split.images for split in train]), np.concatenate([split.labels for split in train])),
+        _read_batch(folder / "test_batch"),
+    )
+
+
+def _official_data(train: Split, test: Split) -> Data:
+    return Data("CIFAR-10", CIFAR10_SOURCE, "lossless", CIFAR10_CLASSES, train, test)
+
+
+class _BatchUnpickler(pickle.Unpickler):
+    """Loads arrays and nothing else: a pickle may name any function, and a data file may come from anywhere."""
+
+    ALLOWED = frozenset({"ndarray", "dtype", "_reconstruct", "encode"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in self.ALLOWED or module not in {"numpy", "_codecs"} | {
+            f"numpy.{core}.multiarray" for core in ("core", "_core")
+        }:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _read_batch(path: Path) -> Split:
+    try:
+        with path.open("rb") as file:
+            batch = _BatchUnpickler(file, encoding="bytes").load()
+        pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], np.int64)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise DataError(f"{path} is no batch of the official CIFAR-10 archive: {_one_line(error)}") from error
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS_PER_IMAGE) or not len(labels):
+        raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, not uint8 (N, {PIXELS_PER_IMAGE})")
+    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored by channel
+    return Split(np.ascontiguousarray(images), labels)
+
+
+def _read_folder(folder: Path, name: str, origin: str) -> Data:
+    class_names = _class_folders(folder / "train")
+    if (test_classes := _class_folders(folder / "test")) != class_names:
+        raise DataError(f"{folder}: train/ has the classes {class_names}, test/ has {test_classes}")
+    train, encodings = _read_split(folder / "train", class_names)
+    test, _ = _read_split(folder / "test", class_names)
+    return Data(name, origin, ", ".join(sorted(encodings)), class_names, train, test)
+
+
+def _class_folders(split: Path) -> tuple[str, ...]:
+    if not split.is_dir():
+        raise DataError(f"no images: looked for {split / '<class>' / '*'}, and {split} is no folder")
+    names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir()))
+    if len(names) < 2:  # noqa: PLR2004 - one class leaves nothing to tell apart
+        raise DataError(f"{split} has {len(names)} class folders; at least two are needed")
+    return names
+
+
+def _read_split(split: Path, class_names: tuple[str, ...]) -> tuple[Split, set[str]]:
+    """Read every image of a split as the service would decode it; also return the file name endings met."""
+    files = []
+    for label, name in enumerate(class_names):
+        paths = sorted(path for path in (split / name).iterdir() if path.is_file() and not path.name.startswith("."))
+        if not paths:
+            raise DataError(f"no images in {split / name}")
+        files += [(path, label) for path in paths]
+    images = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    for image, (path, _) in zip(images, tqdm(files, desc=str(split), unit=" images", leave=False), strict=True):
+        try:
+            image[:] = decode_image(path.read_bytes(), (IMAGE_SIZE, IMAGE_SIZE), max_pixels=MAX_PIXELS)
+        except (RequestError, OSError) as error:
+            raise DataError(f"{path} can't be read as an image: {_one_line(error)}") from error
+    labels = np.array([label for _, label in files], np.int64)
+    return Split(images, labels), {path.suffix.lower().lstrip(".") or "unnamed" for path, _ in files}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,67 @@
+"""Which devices train, and in which precision: every visible GPU, else the CPU."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+# NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.
+FLOAT16_CAPABILITY = (7, 0)
+BFLOAT16_CAPABILITY = (8, 0)
+BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+class DeviceError(Exception):
+    """A GPU was required and there is none; the message says what was found."""
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where and how to train."""
+
+    strategy: tf.distribute.Strategy
+    precision: str
+    """A Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16"."""
+    jit_compile: bool
+    """XLA pays on a GPU; on a CPU its convolutions are slower than oneDNN's, and MirroredStrategy can't run it."""
+    description: str
+
+
+def select_devices(*, require_gpu: bool = False) -> Devices:
+    """Choose every visible GPU, or the CPU when there is none.
+
+    Raises:
+        DeviceError: `require_gpu` is set and TensorFlow sees no GPU.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        if require_gpu:
+            seen = ", ".join(device.name for device in tf.config.list_physical_devices())
+            built = "with" if tf.test.is_built_with_cuda() else "without"
+            raise DeviceError(f"no GPU: TensorFlow {tf.__version__}, built {built} CUDA, sees only {seen}")
+        precision = "mixed_bfloat16" if BFLOAT16_CPU_FLAGS & _read_cpu_flags() else "float32"
+        return Devices(tf.distribute.get_strategy(), precision, jit_compile=False, description="CPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, enable=True)
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    precision = choose_gpu_precision([detail.get("compute_capability", (0, 0)) for detail in details])
+    several = len(gpus) > 1
+    strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    names = ", ".join(detail.get("device_name", "GPU") for detail in details)
+    # In a function compiled by XLA one device reaches for the other's copy of a variable (tensorflow issue 53140).
+    return Devices(strategy, precision, jit_compile=not several, description=f"{len(gpus)} GPU: {names}")
+
+
+def choose_gpu_precision(capabilities: list[tuple[int, int]]) -> str:
+    """Choose the Keras dtype policy that every GPU of these compute capabilities has hardware for."""
+    if min(capabilities) >= BFLOAT16_CAPABILITY:
+        return "mixed_bfloat16"
+    return "mixed_float16" if min(capabilities) >= FLOAT16_CAPABILITY else "float32"
+
+
+def _read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:  # not Linux
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}

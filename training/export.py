@@ -1,0 +1,177 @@
+"""A fitted network as a version folder: SavedModel, golden answers, metadata; checked, then published at once."""
+
+import datetime
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, TensorSpec, digest_files
+from training.config import IMAGE_SIZE, Recipe
+from training.model import mini_model
+from training.pipeline import Normalization
+
+GOLDEN_IMAGES = 16
+GOLDEN_CANDIDATES = 512
+TOLERANCE = 1e-5  # float32 against float32: only the order of additions differs
+LIBRARIES = ("keras", "numpy", "openvino", "pillow", "tensorflow")
+
+Classify = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+
+
+class ExportError(Exception):
+    """The exported model does not answer as the fitted one."""
+
+
+def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
+    """Return a fitted `network`, whatever precision it was fitted in, as one that computes in float32."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        rebuilt = mini_model(num_classes=network.output_shape[-1], residual=recipe.residual, dropout=recipe.dropout)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    rebuilt.set_weights(network.get_weights())
+    return rebuilt
+
+
+def predict_logits(
+    network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Return the logits (N, classes) of `network` for (N, 32, 32, 3) uint8 images."""
+    head = keras.Model(network.inputs, network.get_layer("head").output)
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(256).map(normalize)
+    logits: npt.NDArray[np.float32] = head.predict(batches, verbose=0)
+    return logits
+
+
+def export_model(network: keras.Model, normalize: Normalization, temperature: float, folder: Path) -> None:
+    """Write SavedModel and golden answers into `folder`, and check that the reloaded model answers as `network` does.
+
+    Args:
+        network: MiniModel in float32, (N, 32, 32, 3) → (N, classes).
+        normalize: the training set's statistics; they go into the graph.
+        temperature: divides the logits, in the graph.
+        folder: an empty folder.
+
+    Raises:
+        ExportError: the reloaded model's probabilities differ from Keras's by more than float noise.
+    """
+    _save(network, normalize, temperature, folder)
+
+    def classify(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(
+            tf.nn.softmax(predict_logits(network, normalize, images) / temperature)
+        )
+        return probabilities
+
+    images, probabilities = make_golden(classify)
+    np.savez(folder / GOLDEN_FILE, images=images, probabilities=probabilities)
+    reloaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    for batch_size in (1, 7):
+        answer = reloaded(images=tf.constant(images[:batch_size]))["probabilities"].numpy()
+        difference = float(np.abs(answer - probabilities[:batch_size]).max())
+        if not difference <= TOLERANCE:
+            raise ExportError(f"at batch size {batch_size} the SavedModel differs from Keras by {difference:.2g}")
+
+
+def _save(network: keras.Model, normalize: Normalization, temperature: float, folder: Path) -> None:
+    """Save through a tf.Module that owns the variables alone: Keras's own export stores each of them twice."""
+    logits = keras.Model(network.inputs, network.get_layer("head").output)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8, name="images")])
+    def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": tf.nn.softmax(logits(normalize(images), training=False) / temperature)}
+
+    module = tf.Module()
+    module.weights = [weight.value for weight in network.weights]
+    module.classify = classify
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
+
+
+def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Make images of seeded smooth noise, and the answers to them, for whoever loads the model to compare with.
+
+    Of many candidates the ones with the clearest answers are kept, so that a runtime's rounding can't turn a label.
+
+    Returns:
+        Images (16, 32, 32, 3) uint8 and probabilities (16, classes) float32.
+    """
+    noise = np.random.default_rng(0).uniform(0, 255, (GOLDEN_CANDIDATES, 4, 4, 3))
+    smooth = tf.image.resize(noise, (IMAGE_SIZE, IMAGE_SIZE), "bicubic")
+    candidates = tf.cast(tf.clip_by_value(smooth, 0, 255), tf.uint8).numpy()
+    probabilities = classify(candidates)
+    second, first = np.sort(probabilities, axis=1)[:, -2:].T
+    clearest = np.argsort(second - first)[:GOLDEN_IMAGES]
+    return candidates[clearest], probabilities[clearest]
+
+
+def describe_model(network: keras.Model, name: str, version: int, recipe: Recipe, **known: Any) -> dict[str, Any]:
+    """Gather the fields of `ModelMetadata` but `files`; `known` are those told by neither model nor machine."""
+    classes = network.output_shape[-1]
+    return {
+        "name": name,
+        "version": version,
+        "input": TensorSpec(name="images", dtype="uint8", shape=network.input_shape[1:]),
+        "output": TensorSpec(name="probabilities", dtype="float32", shape=(classes,)),
+        "parameters": network.count_params(),
+        "recipe": recipe.model_dump(mode="json"),
+        "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},
+        "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0),
+        **known,
+    }
+
+
+def read_commit() -> str:
+    """Return the commit of the code that runs, with "-dirty" when a tracked file was changed; "unknown" outside git."""
+    try:
+        command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match="]
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("MINIMODEL_COMMIT", "unknown")  # set in the container image, which has no git
+
+
+@contextmanager
+def stage_version(models: Path) -> Iterator[Path]:
+    """Give an empty folder beside the versions of `models`, gone again unless `publish_version` moved it."""
+    models.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=".writing-", dir=models))
+    staged.chmod(0o755)  # mkdtemp's 0700 would keep the service's own user out
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def publish_version(staged: Path, models: Path, version: int, fields: dict[str, Any]) -> Path:
+    """Write the metadata with every file's digest, then rename `staged` to its version: a reader sees all or nothing.
+
+    Raises:
+        ExportError: that version exists meanwhile; it is left as it is.
+    """
+    metadata = ModelMetadata(**fields, files=digest_files(staged))
+    (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n")
+    target = models / str(version)
+    try:
+        staged.rename(target)
+    except OSError as error:
+        raise ExportError(f"{target} exists already; a version is never overwritten") from error
+    return target
+
+
+def next_version(models: Path) -> int:
+    """Return the number after the highest version in `models`."""
+    numbers = (int(path.name) for path in models.glob("*") if path.name.isdecimal())
+    return max(numbers, default=0) + 1

@@ -1,0 +1,51 @@
+"""The optimizer of a recipe, its learning-rate schedule included."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from training.config import Recipe
+
+
+class Muon(keras.optimizers.Muon):
+    """Keras's Muon, extended to convolution kernels; biases, BatchNormalization and the classifier go by Adam.
+
+    Keras's own takes two-dimensional weights only. A kernel (h, w, in, out) is orthogonalised as an (h·w·in, out)
+    matrix, as in K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+
+    def _should_use_adamw(self, variable: keras.Variable) -> bool:
+        return len(variable.shape) < 2 or "head" in variable.path  # noqa: PLR2004
+
+    def _muon_update_step(
+        self, gradient: tf.Tensor, variable: keras.Variable, lr: tf.Tensor, m: keras.Variable
+    ) -> None:
+        self.assign(m, ops.add(gradient, m * self.momentum))
+        nesterov = ops.add(gradient, self.momentum * m)
+        matrix = ops.reshape(nesterov, (-1, variable.shape[-1]))
+        update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(matrix, self.ns_steps))
+        self.assign_sub(variable, ops.reshape(update, variable.shape))
+
+
+def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
+    """Make the recipe's optimizer for a run of `total_steps` steps."""
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        warmup_steps = round(total_steps * recipe.warmup)
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup_steps else rate,
+            decay_steps=total_steps - warmup_steps,
+            warmup_target=rate if warmup_steps else None,
+            warmup_steps=warmup_steps,
+        )
+    decay = recipe.weight_decay or None
+    match recipe.optimizer:
+        case "adam":
+            optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+        case "sgd":
+            optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        case "muon":
+            optimizer = Muon(rate, weight_decay=decay, adam_weight_decay=decay)
+    if decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer

@@ -1,0 +1,125 @@
+"""The command line's flags: one for each field of `Recipe`, and those that say where things are."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from training.config import RECIPES, Recipe
+from training.data import OFFICIAL
+
+NEWEST = "newest"
+DEFAULT_RECIPE = "fast"
+
+
+class Options(BaseModel):
+    """What the command line said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    recipe_name: str
+    data: str
+    data_name: str | None
+    data_source: str
+    name: str
+    models: Path
+    runs: Path
+    resume: str | None
+    require_gpu: bool
+    export: bool
+    notes: Path | None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists all flags)\n")
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    """Parse the command line. `--recipe` sets the defaults of all other hyperparameters, which `--help` shows.
+
+    Raises:
+        SystemExit: status 2 and one line for a bad flag or value; status 0 after `--help`.
+    """
+    first = _Parser(prog="python -m training", add_help=False)
+    first.add_argument("--recipe", choices=RECIPES, default=DEFAULT_RECIPE)
+    name = first.parse_known_args(arguments)[0].recipe
+    defaults = RECIPES[name]
+
+    parser = _Parser(
+        prog="python -m training",
+        description="Train MiniModel, measure it on the test set, export it as the next version.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default=DEFAULT_RECIPE,
+        help="named hyperparameters; the flags below change single ones",
+    )
+    job = parser.add_argument_group("job")
+    job.add_argument(
+        "--data",
+        default=OFFICIAL,
+        help=f"{OFFICIAL}: the official download; or the folder of the unpacked official archive; "
+        "or an image folder with train/<class>/* and test/<class>/*",
+    )
+    job.add_argument("--data-name", help="what metadata and card call an image folder (default: the folder's own name)")
+    job.add_argument("--data-source", default="image folder", help="where an image folder came from")
+    job.add_argument("--name", default="minimodel", help="of the model")
+    job.add_argument(
+        "--models", type=Path, default=Path("models"), help="the version goes to MODELS/NAME/<next number>"
+    )
+    job.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where checkpoints, history and logs go, a folder a run"
+    )
+    job.add_argument(
+        "--resume",
+        nargs="?",
+        const=NEWEST,
+        metavar="RUN",
+        help="go on after the last finished epoch of RUN, or of the newest run",
+    )
+    job.add_argument("--require-gpu", action="store_true", help="refuse to train without a GPU")
+    job.add_argument(
+        "--export",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure on the test set and export; without, only the validation images judge (to compare recipes)",
+    )
+    job.add_argument("--notes", type=Path, metavar="FILE", help="Markdown that ends the model card")
+    group = parser.add_argument_group(f"hyperparameters (defaults of the recipe {name!r})")
+    for field_name, field in Recipe.model_fields.items():
+        group.add_argument(f"--{field_name.replace('_', '-')}", **_describe_flag(field, getattr(defaults, field_name)))
+
+    values = vars(parser.parse_args(arguments))
+    hyperparameters = {field: values.pop(field) for field in Recipe.model_fields}
+    try:
+        recipe = Recipe(**hyperparameters)
+    except ValidationError as error:
+        parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
+    if not values["name"].strip("./") or "/" in values["name"]:
+        parser.error(f"argument --name: {values['name']!r} is no name for a folder")
+    if values["notes"] and not values["notes"].is_file():
+        parser.error(f"argument --notes: {str(values['notes'])!r} is no file")  # now, not after hours of training
+    return Options(**{**values, "recipe": recipe, "recipe_name": name})
+
+
+def _describe_flag(field: FieldInfo, default: object) -> dict[str, Any]:
+    described: dict[str, Any] = {"default": default, "help": (field.description or "").replace("%", "%%")}
+    if field.annotation is bool:
+        return described | {"action": argparse.BooleanOptionalAction}
+    if get_origin(field.annotation) is Literal:
+        return described | {"choices": get_args(field.annotation)}
+    return described | {"type": field.annotation}
+
+
+def _describe_fault(fault: Any) -> str:
+    flag = "".join(f"argument --{str(part).replace('_', '-')}: " for part in fault["loc"])
+    given = f", not {fault['input']!r}" if fault["loc"] else ""
+    return f"{flag}{fault['msg'].removeprefix('Value error, ')}{given}"

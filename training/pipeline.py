@@ -1,0 +1,89 @@
+"""Batches: an endless, seeded stream of shuffled, augmented and normalised images.
+
+Batch number `step` is a pure function of (images, recipe, step), so a run that resumes at a step sees what an
+uninterrupted one would have seen.
+"""
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from training.augment import augment
+from training.config import Recipe
+from training.data import Split
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What turns uint8 pixels into the network's input: (pixels / 255 - mean) / deviation.
+
+    Both broadcast against (N, H, W, 3): `mean` is () or (3,), `deviation` is (H, W, 3) or (3,).
+    """
+
+    mean: npt.NDArray[np.float32]
+    deviation: npt.NDArray[np.float32]
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Normalise (N, H, W, 3) pixels from 0 to 255 of any type to float32."""
+        return (tf.cast(images, tf.float32) / 255 - self.mean) / self.deviation
+
+
+def measure_normalization(images: npt.NDArray[np.uint8], kind: str) -> Normalization:
+    """Measure the statistics of (N, H, W, 3) training images: "position" as in the article, or "channel"."""
+    epsilon = 1e-3  # a quarter of a grey level: a pixel that never changes must not divide by zero
+    axes = (0,) if kind == "position" else (0, 1, 2)
+    mean = images.mean() if kind == "position" else images.mean(axes)
+    return Normalization(
+        np.asarray(mean / 255, np.float32), np.asarray(images.std(axes, dtype=np.float64) / 255 + epsilon, np.float32)
+    )
+
+
+def steps_per_epoch(split: Split, recipe: Recipe) -> int:
+    """Return how many batches it takes to see every image of `split` once."""
+    return math.ceil(len(split.labels) / recipe.batch_size)
+
+
+def make_train_dataset(
+    split: Split, recipe: Recipe, normalize: Normalization, *, start_epoch: int = 0
+) -> tf.data.Dataset:
+    """Make the stream of training batches from `start_epoch` to the recipe's last epoch.
+
+    An epoch is a new order of all images; its last batch is filled up with the first images of the next order, so every
+    batch is whole.
+
+    Returns:
+        Batches of (N, H, W, 3) float32 normalised images and (N, classes) float32 one-hot labels.
+    """
+    count, steps = len(split.labels), steps_per_epoch(split, recipe)
+    images, labels = tf.constant(split.images), tf.one_hot(split.labels, int(split.labels.max()) + 1)
+
+    def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        positions = step * recipe.batch_size + tf.range(recipe.batch_size, dtype=tf.int64)
+        # An order of its own for every epoch: the seed of a position holds its epoch. (The op wants three numbers.)
+        seeds = tf.stack([tf.fill([recipe.batch_size], recipe.seed), tf.cast(positions // count, tf.int32)], axis=1)
+        indices = tf.raw_ops.RandomIndexShuffle(
+            index=tf.cast(positions % count, tf.int32),
+            seed=tf.pad(seeds, [[0, 0], [0, 1]]),
+            max_index=count - 1,
+            rounds=4,
+        )
+        batch = tf.cast(tf.gather(images, indices), tf.float32)
+        batch = augment(batch, recipe, seed=tf.stack([tf.cast(recipe.seed, tf.int64), step]))
+        return normalize(batch), tf.gather(labels, indices)
+
+    return (
+        tf.data.Dataset.range(start_epoch * steps, recipe.epochs * steps)
+        .map(make_batch, num_parallel_calls=2, deterministic=True)
+        .prefetch(4)
+    )
+
+
+def make_dataset(split: Split, normalize: Normalization, *, num_classes: int, batch_size: int = 256) -> tf.data.Dataset:
+    """Make batches of a split as it is, in order, for validation and test; shapes as in `make_train_dataset`."""
+    one_hot = keras.utils.to_categorical(split.labels, num_classes)
+    dataset = tf.data.Dataset.from_tensor_slices((split.images, one_hot)).batch(batch_size)
+    return dataset.map(lambda images, labels: (normalize(images), labels)).prefetch(2)

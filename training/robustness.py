@@ -1,0 +1,75 @@
+"""The test images as people might send them: compressed again, enlarged, grey, framed otherwise.
+
+Whatever is a file goes through the service's own `decode_image`, so this measures what an upload would get.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from app.image import decode_image
+from training.augment import LUMA
+from training.config import IMAGE_SIZE
+
+Images = npt.NDArray[np.uint8]
+
+ENLARGED_8 = "32 px PNG enlarged ×8, as PNG"
+BLOCK = 100  # enlarged at once: ten thousand would not fit into memory
+MAX_PIXELS = 1_000_000  # more than any file that is made here
+
+
+def encode_jpeg(images: Images, quality: int) -> Images:
+    """Return (N, 32, 32, 3) images after JPEG at `quality`."""
+    return _decode(tf.io.encode_jpeg(image, quality=quality).numpy() for image in images)
+
+
+def enlarge(images: Images, size: int) -> Images:
+    """Return (N, 32, 32, 3) images after bicubic enlargement to `size` pixels and the service's own way back."""
+    blocks = (_resize(images[start : start + BLOCK], size) for start in range(0, len(images), BLOCK))
+    return _decode(tf.io.encode_png(image, compression=0).numpy() for block in blocks for image in block)
+
+
+def turn_gray(images: Images) -> Images:
+    """Return the images without colour."""
+    gray = np.clip(images @ np.array(LUMA) + 0.5, 0, 255).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=-1)
+
+
+def shrink(images: Images, factor: float) -> Images:
+    """Return each picture at `factor` of its size, in the middle of a border of its mean colour."""
+    inner = round(IMAGE_SIZE * factor)
+    start = (IMAGE_SIZE - inner) // 2
+    framed = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True).astype(np.uint8), images.shape).copy()
+    framed[:, start : start + inner, start : start + inner] = _resize(images, inner)
+    return framed
+
+
+def crop(images: Images, factor: float) -> Images:
+    """Return the middle of each picture, `factor` times as large."""
+    inner = round(IMAGE_SIZE / factor)
+    start = (IMAGE_SIZE - inner) // 2
+    return _resize(images[:, start : start + inner, start : start + inner], IMAGE_SIZE)
+
+
+VARIANTS: dict[str, Callable[[Images], Images]] = {
+    "JPEG again, quality 90": lambda images: encode_jpeg(images, 90),
+    "JPEG again, quality 50": lambda images: encode_jpeg(images, 50),
+    "JPEG again, quality 30": lambda images: encode_jpeg(images, 30),
+    "enlarged to 224 px, as PNG": lambda images: enlarge(images, 224),
+    ENLARGED_8: lambda images: enlarge(images, 8 * IMAGE_SIZE),
+    "grey": turn_gray,
+    "object at 0.7 × on a plain border": lambda images: shrink(images, 0.7),
+    "object at 1.3 ×, cropped": lambda images: crop(images, 1.3),
+}
+
+
+def _resize(images: Images, size: int) -> Images:
+    # Only shrinking needs antialiasing, which is slow.
+    resized = tf.image.resize(images, (size, size), "bicubic", antialias=size < images.shape[-2])
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
+
+
+def _decode(files: Iterable[bytes]) -> Images:
+    return np.stack([decode_image(file, (IMAGE_SIZE, IMAGE_SIZE), max_pixels=MAX_PIXELS) for file in files])

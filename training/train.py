@@ -1,0 +1,161 @@
+"""Fitting: compile, schedule, callbacks, checkpoints, resume."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from training.config import Recipe
+from training.data import Split
+from training.devices import DeviceError, Devices
+from training.model import mini_model
+from training.optimizer import make_optimizer
+from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
+
+CHECKPOINT_FILE = "checkpoint.npz"
+HISTORY_FILE = "history.csv"
+RECIPE_FILE = "recipe.json"
+VALIDATION_BATCH_SIZE = 256
+
+
+class ResumeError(Exception):
+    """A run can't be resumed: it has no checkpoint, or another recipe."""
+
+
+def train(
+    train_split: Split,
+    validation_split: Split,
+    recipe: Recipe,
+    normalize: Normalization,
+    devices: Devices,
+    run: Path,
+    *,
+    resume: bool = False,
+) -> keras.Model:
+    """Fit MiniModel, keeping a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
+
+    With `resume` it goes on after the last finished epoch in `run`; the result is the one that an uninterrupted run
+    gives, up to float noise.
+
+    Returns:
+        The fitted network, (N, 32, 32, 3) float32 → (N, classes) float32.
+
+    Raises:
+        DeviceError: the devices can't share the recipe's batches evenly.
+        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe.
+    """
+    replicas = devices.strategy.num_replicas_in_sync
+    if recipe.batch_size % replicas:
+        raise DeviceError(f"{replicas} devices can't share a batch of {recipe.batch_size} evenly; change --batch-size")
+    run.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(recipe.seed)
+    keras.mixed_precision.set_global_policy(devices.precision)
+    steps = steps_per_epoch(train_split, recipe)
+    num_classes = int(train_split.labels.max()) + 1
+    with devices.strategy.scope():
+        model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
+        model.compile(
+            make_optimizer(recipe, steps * recipe.epochs),
+            keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+            metrics=["accuracy"],
+            jit_compile=devices.jit_compile,
+        )
+        model.optimizer.build(model.trainable_variables)
+        if resume:
+            _restore_checkpoint(model, run, recipe)
+        else:
+            (run / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
+    start_epoch = int(model.optimizer.iterations.numpy()) // steps
+    if start_epoch < recipe.epochs:
+        model.fit(
+            make_train_dataset(train_split, recipe, normalize, start_epoch=start_epoch),
+            validation_data=make_dataset(
+                _trim(validation_split, replicas),
+                normalize,
+                num_classes=num_classes,
+                batch_size=VALIDATION_BATCH_SIZE // replicas * replicas,
+            ),
+            initial_epoch=start_epoch,
+            epochs=recipe.epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the stream is
+            callbacks=[
+                Pace(steps * recipe.batch_size),
+                keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=resume),
+                keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
+                Checkpoint(run / CHECKPOINT_FILE),
+            ],
+        )
+    return model
+
+
+def _trim(split: Split, replicas: int) -> Split:
+    """Leave out the last few images that so many devices can't share evenly: Keras fails on such a batch."""
+    even = len(split.labels) // replicas * replicas
+    return Split(split.images[:even], split.labels[:even])
+
+
+def _restore_checkpoint(model: keras.Model, run: Path, recipe: Recipe) -> None:
+    path = run / CHECKPOINT_FILE
+    if not path.exists():
+        raise ResumeError(f"nothing to resume: {path} does not exist")
+    started = json.loads((run / RECIPE_FILE).read_text())
+    asked = recipe.model_dump(mode="json")
+    if changed := [
+        f"{name} was {started.get(name)}, now {value}" for name, value in asked.items() if started.get(name) != value
+    ]:
+        raise ResumeError(f"{run} was started with another recipe: {'; '.join(changed)}")
+    with np.load(path) as saved:
+        for variable, value in zip(_list_variables(model), saved.values(), strict=True):
+            variable.assign(value)
+
+
+def _list_variables(model: keras.Model) -> list[keras.Variable]:
+    """List all that a run's next step depends on: weights, averages, the seeds of dropout, the optimizer's state."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves every variable after every epoch; the file is whole at any moment.
+
+    Keras's own model file leaves out the seeds of dropout and which weights are not to decay: a run resumed from one
+    goes another way than an uninterrupted one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Write aside, then rename."""
+        written = self.path.with_name(f"writing-{self.path.name}")
+        np.savez(written, *(keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model)))
+        written.replace(self.path)
+
+
+class Pace(keras.callbacks.Callback):
+    """Adds the learning rate, images per second and minutes left to what an epoch logs."""
+
+    def __init__(self, images_per_epoch: int) -> None:
+        super().__init__()
+        self.images_per_epoch = images_per_epoch
+        self.seconds = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Stop the clock: validation is not training."""
+        self.seconds = time.perf_counter() - self.started
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the figures."""
+        if logs is not None:
+            left = self.params["epochs"] - epoch - 1
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            logs["images_per_second"] = round(self.images_per_epoch / self.seconds, 1)
+            logs["minutes_left"] = round(left * (time.perf_counter() - self.started) / 60, 1)
