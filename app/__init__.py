@@ -1,0 +1,1 @@
+"""The service: uploaded image in, class probabilities out."""

@@ -1,0 +1,37 @@
+"""`python -m app`: settings, log and application put together, and served until told to stop."""
+
+import logging
+import os
+import sys
+
+from pydantic import ValidationError
+
+from app.logs import configure_logs
+from app.settings import Settings
+
+logger = logging.getLogger("app")
+
+
+def main() -> None:
+    """Serve until told to stop. A bad setting is one clear line and exit status 2."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for finding in error.errors(include_url=False):
+            name = "_".join(("APP", *map(str, finding["loc"]))).upper() if finding["loc"] else "settings"
+            print(f"{name}: {finding['msg']}", file=sys.stderr)
+        sys.exit(2)
+    configure_logs(settings.log_level, settings.log_format)
+    known = {f"APP_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(name for name in os.environ if name.startswith("APP_") and name not in known):
+        logger.warning("%s is no setting of this service", name)
+
+    from app.main import create_app  # noqa: PLC0415 -- after the settings, which it reads too, are known to be good
+    from app.server import make_server  # noqa: PLC0415 -- likewise
+
+    app = create_app(settings)
+    make_server(app, settings).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""A bounded queue and the batches formed from it. Knows neither images nor models.
+
+There is no timer: a batch is whatever came in while the last one ran. So an idle service answers one item at once, and
+a busy one fills its batches by itself. All state belongs to the event loop; only `run` is called in a thread of its
+own.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Generic, TypeVar
+
+from app.errors import InferenceError, QueueFullError
+from app.returns import Returns
+from app.trace import note_stage
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_Timed = tuple[Result, float, float]  # and when its batch started and finished, in seconds of the monotonic clock
+
+# How much the latest batch counts in the measured rate: the last ten or so decide.
+_RATE_WEIGHT = 0.2
+logger = logging.getLogger(__name__)
+
+
+class Batcher(Generic[Item, Result]):
+    """Runs items in batches, in the order in which they came.
+
+    An item whose waiter was cancelled (its client has gone, its deadline has passed) never reaches `run`. If a batch
+    fails, its items are run one by one, so that only those fail that fail alone.
+    """
+
+    def __init__(
+        self, run: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch_size: int, max_queue_size: int
+    ) -> None:
+        """Make an idle batcher.
+
+        Args:
+            run: gives one result for each item, in order; called in a thread, never twice at once.
+            max_batch_size: most items that `run` gets.
+            max_queue_size: most items admitted and not yet answered.
+        """
+        self._run = run
+        self._max_batch_size = max_batch_size
+        self._max_queue_size = max_queue_size
+        self._admitted = 0
+        self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
+        self._running = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._seconds_per_item: float | None = None
+        self._measured_from = 0.0
+        self._returns = Returns()
+
+    @property
+    def depth(self) -> int:
+        """Items admitted and not yet answered."""
+        return self._admitted
+
+    def require_room(self, count: int = 1) -> None:
+        """Raise QueueFullError, with the time after which there should be room, if there is none for `count` items."""
+        if self._admitted + count > self._max_queue_size:
+            seconds = self._returns.book(time.monotonic(), self._admitted, self._seconds_per_item or 0, items=count)
+            raise QueueFullError(
+                f"{self._admitted} images wait already; try again in {seconds} s", retry_after_seconds=seconds
+            )
+
+    @contextmanager
+    def admit(self) -> Iterator[Callable[[Item], Awaitable[Result]]]:
+        """Hold a place while an item is prepared, waits and runs; gives the function that submits it.
+
+        Raises:
+            QueueFullError: every place is taken.
+            InferenceError: (from the function) `run` failed on this item.
+        """
+        self.require_room()
+        if not self._admitted:
+            self._measured_from = time.monotonic()
+        self._admitted += 1
+        try:
+            yield self._submit
+        finally:
+            self._admitted -= 1
+
+    def close(self) -> None:
+        """Let the running batch finish and start no other."""
+        self._thread.shutdown(cancel_futures=True)
+
+    async def _submit(self, item: Item) -> Result:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Timed[Result]] = loop.create_future()
+        submitted = time.monotonic()
+        self._waiting[future] = item
+        if not self._running:
+            loop.call_soon(self._start)  # soon, not now: what is submitted in the same turn goes together
+        try:
+            result, started, finished = await future
+        finally:
+            self._waiting.pop(future, None)  # still there only if this waiter was cancelled
+        note_stage("queue", started - submitted)
+        note_stage("inference", finished - started)
+        return result
+
+    def _start(self) -> None:
+        """Form a batch of those still waited for, and run it, unless one is running."""
+        if self._running:
+            return
+        futures: list[asyncio.Future[_Timed[Result]]] = []
+        items: list[Item] = []
+        while self._waiting and len(items) < self._max_batch_size:
+            future, item = self._waiting.popitem(last=False)
+            if not future.done():
+                futures.append(future)
+                items.append(item)
+        if items:
+            self._running = True
+            running = asyncio.get_running_loop().run_in_executor(self._thread, _run_each, self._run, items)
+            running.add_done_callback(partial(self._finish, futures, time.monotonic()))
+
+    def _finish(
+        self,
+        futures: list[asyncio.Future[_Timed[Result]]],
+        started: float,
+        running: asyncio.Future[list[Result | InferenceError]],
+    ) -> None:
+        self._running = False
+        finished = time.monotonic()
+        self._measure(len(futures))
+        if running.cancelled():  # closed before it began
+            for future in futures:
+                future.cancel()
+            return
+        for future, result in zip(futures, running.result(), strict=True):
+            if future.done():
+                continue
+            if isinstance(result, InferenceError):
+                future.set_exception(result)
+            else:
+                future.set_result((result, started, finished))
+        self._start()
+
+    def _measure(self, count: int) -> None:
+        """Take `count` items into the rate; time with nothing admitted does not count."""
+        now = time.monotonic()
+        seconds = (now - self._measured_from) / count
+        self._measured_from = now
+        before = seconds if self._seconds_per_item is None else self._seconds_per_item
+        self._seconds_per_item = before + _RATE_WEIGHT * (seconds - before)
+
+
+def _run_each(
+    run: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]
+) -> list[Result | InferenceError]:
+    """Run a batch; if it fails, run its items alone. Gives a result or an error for each."""
+    try:
+        results = run(items)
+        if len(results) != len(items):
+            raise InferenceError(f"the model gave {len(results)} results for {len(items)} images")
+    except Exception as error:
+        if len(items) > 1:
+            return [result for item in items for result in _run_each(run, [item])]
+        logger.exception("inference failed")
+        failure = InferenceError("the model failed on this image; the service's log has the reason")
+        failure.__cause__ = error
+        return [failure]
+    return list(results)

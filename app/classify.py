@@ -1,0 +1,198 @@
+"""`python -m app.classify IMAGE…`: what images show, without a server.
+
+Files are decoded in threads, ahead of the model, which runs one batch while the last is printed. The environment's
+`APP_` variables say which model and how it runs, as they do for the service.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from app.errors import InferenceError, NotReadyError, ServiceError
+from app.image import SUFFIXES, decode_image
+from app.model import Model, Scores, make_loader
+from app.schemas import Classification
+from app.settings import Settings
+from app.store import ModelStore
+
+STANDARD_INPUT = "-"
+# Batches decoded ahead: enough that the model never waits, little enough for any memory.
+_AHEAD = 3
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Decoded(NamedTuple):
+    """A file's pixels (H, W, 3), or why it has none."""
+
+    name: str
+    image: NDArray[np.uint8] | None
+    error: str = ""
+
+
+class Outcome(NamedTuple):
+    """What a file shows, or why that can't be said."""
+
+    name: str
+    scores: Scores | None
+    error: str
+
+
+def classify_files(
+    model: Model, names: Sequence[str], *, batch_size: int, threads: int, max_pixels: int
+) -> Iterator[list[Outcome]]:
+    """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other."""
+
+    def decode(name: str) -> Decoded:
+        try:
+            data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
+            return Decoded(name, decode_image(data, model.image_size, max_pixels=max_pixels))
+        except ServiceError as error:
+            return Decoded(name, None, str(error))
+        except OSError as error:
+            return Decoded(name, None, error.strerror or str(error))
+
+    def predict(batch: list[Decoded]) -> list[Outcome]:
+        images = [decoded.image for decoded in batch if decoded.image is not None]
+        try:
+            rows = iter(model.predict(np.stack(images)) if images else ())
+        except InferenceError as error:
+            return [Outcome(name, None, reason or str(error)) for name, _, reason in batch]
+        return [
+            Outcome(name, None if image is None else Scores(next(rows), model, image), error)
+            for name, image, error in batch
+        ]
+
+    with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(1) as runner:
+        decoded = _run_ahead(decoders, decode, names, _AHEAD * batch_size)
+        batches = iter(lambda: list(islice(decoded, batch_size)), [])
+        yield from _run_ahead(runner, predict, batches, 1)
+
+
+def find_files(arguments: Sequence[str]) -> list[str]:
+    """Return the named files, and, for a folder, the images below it in order of their names."""
+    names: list[str] = []
+    for argument in arguments:
+        if Path(argument).is_dir():
+            found = (path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            names += map(str, sorted(found))
+        else:
+            names.append(argument)
+    return names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Classify; return 0, 1 if a file failed, 2 if nothing could be done."""
+    options = _parse(arguments)
+    logging.basicConfig(level="WARNING", format="%(message)s")
+    names = find_files(options.images)
+    if not names:
+        return _complain(f"no image in {', '.join(options.images)}")
+    try:
+        settings = Settings()
+        batch_size = min(settings.max_batch_size, len(names))
+        model = _load_newest(settings, batch_size)
+    except (ValidationError, NotReadyError) as error:
+        return _complain(str(error))
+    if options.top_k > model.num_classes:
+        return _complain(f"--top-k {options.top_k}: the model tells {model.num_classes} classes apart")
+
+    outcomes = classify_files(
+        model, names, batch_size=batch_size, threads=settings.decode_threads, max_pixels=settings.max_image_pixels
+    )
+    failed = 0
+    # For a folder, and where somebody looks: None leaves it out unless standard error is a terminal.
+    hidden = None if len(names) > len(options.images) else True
+    with tqdm(total=len(names), unit=" images", disable=hidden) as progress:
+        for batch in outcomes:
+            written = [_write(outcome, options.top_k, as_json=options.json) for outcome in batch]
+            if lines := [line for line in written if line is not None]:
+                progress.write("\n".join(lines))
+            failures = [f"{outcome.name}: {outcome.error}" for outcome in batch if not outcome.scores]
+            if failures:
+                progress.write("\n".join(failures), file=sys.stderr)
+            failed += len(failures)
+            progress.update(len(batch))
+    if failed and len(names) > 1:
+        print(f"{failed} of {len(names)} images failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m app.classify",
+        description="Say what images show: for each, its name, label and probability, by tabulators.",
+        epilog="APP_MODEL_DIR names the folder of versions (default: models); all APP_ settings of the model hold.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or - for standard input")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, as the service answers")
+    parser.add_argument(
+        "--top-k", type=_parse_count, default=1, metavar="N", help="how many classes to name (default: 1)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _parse_count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def _load_newest(settings: Settings, batch_size: int) -> Model:
+    store = ModelStore(settings.model_dir, make_loader(settings, max_batch_size=batch_size))
+    asyncio.run(store.refresh())
+    return store.require_model()
+
+
+def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
+    """Write the line for one file; none for people where the reason of a failure is all there is to say."""
+    said = Classification.of(outcome.scores, top_k) if outcome.scores else None
+    if as_json:
+        fields = said.model_dump() if said else {"error": outcome.error}
+        return json.dumps({"image": outcome.name, **fields}, ensure_ascii=False)
+    if said is None:
+        return None
+    return "	".join([outcome.name, *(f"{row.label}	{row.probability:.2f}" for row in said.predictions)])
+
+
+def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """Give the result of `work` on each item, in order, while up to `ahead` more are worked on."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _complain(message: str) -> int:
+    print(f"python -m app.classify: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has enough, as `head` does; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,196 @@
+"""One HTTP/1.1 connection: uvicorn's protocol, with a deadline and a size for a request's head, and an orderly end.
+
+uvicorn waits for a request's head for as long as it takes and as much as comes, queues whatever is pipelined, and has
+no bound on connections but one that answers probes 503 too.
+"""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.problems import HEADER_TIMEOUT, HEADERS_TOO_LARGE, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
+
+# Browsers send a few dozen; cookies of other services on the same host make a few kB.
+MAX_HEADERS = 100
+MAX_HEAD_BYTES = 32_768
+_MAX_PIPELINED = 16
+# How long the rest of a body that has been answered already may take: closing at once would lose the answer.
+_LINGER_SECONDS = 10
+# How long a connection that was accepted when the listener closed may take for its first byte.
+_FIRST_BYTE_SECONDS = 1
+# How long an answer may stay unread.
+_UNREAD_MILLISECONDS = 30_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a connection may cost. `hang_up` is told the reason whenever one is ended for it."""
+
+    max_connections: int
+    header_timeout_seconds: float
+    hang_up: Callable[[str], None] = lambda _: None
+
+
+class Connection(HttpToolsProtocol):
+    """A connection with limits."""
+
+    def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._limits = limits
+        self.idle_since: float | None = time.monotonic()  # None while a request is under way
+        self._deadline: asyncio.TimerHandle | None = None
+        self._fault = MALFORMED_REQUEST
+        self._fed_bytes = 0  # since the parser last told of anything: what it holds back
+        self._head_bytes = 0
+        self._head_begun = False
+        self._is_last = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Make room for it, or end it; then await its first request."""
+        super().connection_made(transport)
+        if (peer := transport.get_extra_info("socket")) is not None and peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
+        self._make_room()
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget its deadline."""
+        self._await_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless it is more of one thing than any request needs."""
+        if self.idle_since is not None and self._deadline is None:
+            self._await_head()
+        self._fed_bytes += len(data)
+        super().data_received(data)
+        if self._fed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(HEADERS_TOO_LARGE)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Start weighing a head."""
+        super().on_message_begin()
+        self._head_bytes, self._head_begun = 0, True
+
+    def on_url(self, url: bytes) -> None:
+        """Weigh a part of the target."""
+        super().on_url(url)
+        self._weigh(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Weigh a header, or a trailer."""
+        super().on_header(name, value)
+        self._weigh(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless too many wait behind it."""
+        self._fed_bytes, self._head_begun, self.idle_since = 0, False, None
+        self._await_nothing()
+        super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
+        if len(self.pipeline) > _MAX_PIPELINED:
+            raise ValueError("more requests are pipelined than anyone needs")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._fed_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of the body."""
+        self._fed_bytes = 0
+        if self.idle_since is not None:
+            self._await_nothing()  # its answer went first, and its body has come to an end now
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Await the next request, or the rest of this one's body."""
+        super().on_response_complete()
+        if self.cycle.response_complete:  # else the next one was pipelined and is under way
+            self.idle_since = time.monotonic()
+            if self.cycle.more_body and not self.transport.is_closing():
+                self._await(_LINGER_SECONDS, self._hang_up, "body_after_answer")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what can't be parsed, as the problem that it is."""
+        del msg  # uvicorn knows one for all
+        self._refuse(self._fault)
+
+    # How it ends.
+
+    def shutdown(self) -> None:
+        """End once nothing is under way: a request that has come in part, or waits unread, is served first."""
+        self._is_last = True
+        if self.idle_since is None:
+            super().shutdown()
+        elif self._head_begun or self._count_unread():
+            self._await_head()
+        elif self.cycle is None:
+            self._await(min(_FIRST_BYTE_SECONDS, self._limits.header_timeout_seconds), self.transport.close)
+        else:
+            self.transport.close()
+
+    def _make_room(self) -> None:
+        """If there are too many connections, end the one that has been idle for longest; if none is, this one."""
+        if len(self.connections) <= self._limits.max_connections:
+            return
+        idle = [other for other in self.connections if isinstance(other, Connection) and other.idle_since is not None]
+        victim = min(idle, key=lambda other: other.idle_since or 0, default=self)
+        self._limits.hang_up("too_many_connections")
+        victim.transport.abort()
+
+    def _await_head(self) -> None:
+        self._await(self._limits.header_timeout_seconds, self._give_up_on_head)
+
+    def _await(self, seconds: float, then: Callable[..., None], *args: object) -> None:
+        self._await_nothing()
+        self._deadline = self.loop.call_later(seconds, then, *args)
+
+    def _await_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up_on_head(self) -> None:
+        if self._head_begun:
+            self._refuse(HEADER_TIMEOUT)
+        else:
+            self._hang_up("silent")
+
+    def _hang_up(self, reason: str) -> None:
+        self._limits.hang_up(reason)
+        self.transport.close()
+
+    def _weigh(self, count: int) -> None:
+        """Refuse a head, trailers included, that has grown too large; raising ends the parser."""
+        self._fed_bytes = 0
+        self._head_bytes += count
+        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._fault = HEADERS_TOO_LARGE
+            raise ValueError(HEADERS_TOO_LARGE.example)
+
+    def _refuse(self, fault: Kind) -> None:
+        """Answer what never became a request, and end the connection."""
+        body = make_problem(fault, fault.example, None).model_dump_json(exclude_none=True).encode()
+        status = HTTPStatus(fault.status)
+        head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self._hang_up(fault.code)
+
+    def _count_unread(self) -> int:
+        """Return how many bytes have arrived that the event loop has not read yet."""
+        peer = self.transport.get_extra_info("socket")
+        count: int = struct.unpack("i", fcntl.ioctl(peer.fileno(), termios.FIONREAD, bytes(4)))[0]
+        return count

@@ -1,0 +1,109 @@
+"""The artifact's contract: what training writes beside a SavedModel and serving reads before it trusts it.
+
+A version folder (`models/<name>/<version>/`) holds a TensorFlow SavedModel, `metadata.json` (a `ModelMetadata`),
+`golden.npz` (images and the probabilities that the trained model gave for them) and `card/`. This module knows the
+metadata and the digests; it knows neither TensorFlow nor OpenVINO nor the web.
+"""
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
+
+METADATA_FILE = "metadata.json"
+GOLDEN_FILE = "golden.npz"
+CARD_FOLDER = "card"
+
+
+def _require_plain_relative(path: str) -> str:
+    """Refuse a path that could name a file outside the version folder."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or str(pure) != path or path == ".":
+        raise ValueError(f"{path!r} is not a plain path inside the version folder")
+    return path
+
+
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_require_plain_relative)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorSpec(_Record):
+    """Name, element type and shape of the signature's input or output; the batch dimension is left out."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[PositiveInt, ...]
+
+
+class DataSet(_Record):
+    """What the model was trained and tested on."""
+
+    name: str
+    source: str
+    pixel_encoding: str = Field(description="How the pixels were stored before training saw them.")
+    train_size: PositiveInt
+    validation_size: PositiveInt
+    test_size: PositiveInt
+
+
+class ModelMetadata(_Record):
+    """All that is known of one exported version. Class names and the input's size come from here and nowhere else."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: PositiveInt
+    class_names: tuple[str, ...] = Field(min_length=2)
+    input: TensorSpec
+    output: TensorSpec
+    parameters: PositiveInt
+    recipe: dict[str, Any] = Field(description="Every hyperparameter of the run.")
+    data: DataSet
+    metrics: dict[str, Any] = Field(description="Measured on the whole test set, once; accuracy is a fraction.")
+    temperature: float = Field(gt=0, description="Divides the logits inside the graph (calibration).")
+    libraries: dict[str, str]
+    commit: str
+    created: AwareDatetime
+    files: dict[RelativePath, Sha256] = Field(min_length=1, description="SHA-256 of every file but metadata.json.")
+
+
+class DigestError(ValueError):
+    """A version's files are not the ones that its metadata names."""
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below `folder` except the metadata, by POSIX path relative to it.
+
+    Raises:
+        DigestError: something below the folder is a symbolic link or no regular file.
+    """
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise DigestError(f"{relative} is not a regular file")
+        if path.is_file() and relative != METADATA_FILE:
+            with path.open("rb") as file:
+                digests[relative] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def verify_files(folder: Path, metadata: ModelMetadata) -> None:
+    """Check that `folder` holds exactly the files that `metadata` names, unchanged.
+
+    Raises:
+        DigestError: a file is missing, unexpected, changed, or is a link.
+    """
+    found = digest_files(folder)
+    if missing := metadata.files.keys() - found.keys():
+        raise DigestError(f"missing: {', '.join(sorted(missing))}")
+    if unexpected := found.keys() - metadata.files.keys():
+        raise DigestError(f"not named in {METADATA_FILE}: {', '.join(sorted(unexpected))}")
+    if changed := [path for path, digest in metadata.files.items() if found[path] != digest]:
+        raise DigestError(f"digest differs: {', '.join(sorted(changed))}")

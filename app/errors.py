@@ -1,0 +1,122 @@
+"""Everything that can go wrong with a request or a model version, as exceptions that know no HTTP.
+
+ServiceError
+├── RequestError                 the request must change before it can succeed
+│   ├── MissingKeyError          the request carries no valid key
+│   ├── EmptyUploadError         there are no bytes to classify
+│   ├── MalformedUploadError     the multipart body can't be parsed
+│   ├── UploadFieldError         the image is not where it should be, or there are too many
+│   ├── UnsupportedUploadError   the body is neither multipart nor an image
+│   ├── UploadTooLargeError      the body has more bytes than are taken
+│   ├── UploadTimeoutError       the body did not arrive in time
+│   ├── TopKError                more predictions are asked for than there are classes
+│   ├── UnknownModelError        the model or version that is asked for does not serve here
+│   ├── TensorError              an inference request's tensors are not what the model takes
+│   └── ImageError
+│       ├── UnsupportedImageError    the bytes are no image of a kind that is read
+│       ├── BrokenImageError         the image is truncated or damaged
+│       └── ImageTooLargeError       the image has more pixels than are decoded
+├── RetryableError               the same request can succeed later
+│   ├── QueueFullError           more work waits than is taken on
+│   └── NotReadyError            no model is loaded
+├── DeadlineError                the answer was not ready in time
+├── ClientGoneError              the client left before its answer
+├── InferenceError               the model failed on valid input
+└── RefusedVersionError          a model version may not serve; no client sees it
+"""
+
+
+class ServiceError(Exception):
+    """Base of all; its text is meant for the one who receives it."""
+
+
+class RequestError(ServiceError):
+    """The request must change before it can succeed."""
+
+
+class MissingKeyError(RequestError):
+    """The request carries no valid key."""
+
+
+class EmptyUploadError(RequestError):
+    """There are no bytes to classify."""
+
+
+class MalformedUploadError(RequestError):
+    """The multipart body can't be parsed."""
+
+
+class UploadFieldError(RequestError):
+    """The image is not in the field where it should be, or there are too many images."""
+
+
+class UnsupportedUploadError(RequestError):
+    """The body is neither multipart nor an image."""
+
+
+class UploadTooLargeError(RequestError):
+    """The body has more bytes than are taken."""
+
+
+class UploadTimeoutError(RequestError):
+    """The body did not arrive in time."""
+
+
+class TopKError(RequestError):
+    """More predictions are asked for than there are classes."""
+
+
+class UnknownModelError(RequestError):
+    """The model or version that is asked for does not serve here."""
+
+
+class TensorError(RequestError):
+    """An inference request's tensors are not what the model takes."""
+
+
+class ImageError(RequestError):
+    """The uploaded bytes can't become an image for the model."""
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are no image of a kind that is read."""
+
+
+class BrokenImageError(ImageError):
+    """The image is truncated or damaged."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more pixels than are decoded."""
+
+
+class RetryableError(ServiceError):
+    """The same request can succeed after `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFullError(RetryableError):
+    """More work waits than is taken on."""
+
+
+class NotReadyError(RetryableError):
+    """No model is loaded."""
+
+
+class DeadlineError(ServiceError):
+    """The answer was not ready in time."""
+
+
+class ClientGoneError(ServiceError):
+    """The client left before its answer."""
+
+
+class InferenceError(ServiceError):
+    """The model failed on valid input."""
+
+
+class RefusedVersionError(ServiceError):
+    """A model version may not serve; the text says why."""

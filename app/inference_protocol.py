@@ -1,0 +1,258 @@
+"""The Open Inference Protocol (v2, REST) over the same batcher, for clients written for KServe, Triton or MLServer."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from app import errors
+from app.contract import TensorSpec
+from app.model import Model, Scores
+from app.patience import work_while_wanted
+from app.problems import INTERNAL, INVALID_PARAMETER, document_errors
+from app.routes import ClassifierDep, SettingsDep
+from app.tensors import DATATYPES, InferenceRequest, Question, parse_request
+from app.uploads import read_body
+
+# How many bytes of a body are JSON; the tensors' own bytes follow.
+_JSON_LENGTH = "Inference-Header-Content-Length"
+_BYTES = "application/octet-stream"
+
+_MODEL_ERRORS = document_errors(errors.UnknownModelError, INVALID_PARAMETER, errors.NotReadyError)
+
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+
+class ServerMetadata(BaseModel):
+    """What this server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerLive(BaseModel):
+    """The process answers."""
+
+    live: bool
+
+
+class ServerReady(BaseModel):
+    """Whether requests should come here."""
+
+    ready: bool
+
+
+class ModelReady(ServerReady):
+    """Whether a model serves."""
+
+    name: str
+
+
+class TensorMetadata(BaseModel):
+    """One tensor of the model; a dimension of -1 is open."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelDescription(BaseModel):
+    """What the model takes and gives."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ResponseOutput(TensorMetadata):
+    """One output tensor."""
+
+    parameters: dict[str, Any] | None = None
+    data: list[float] | None = None
+
+
+class InferenceResponse(BaseModel):
+    """The answer to an inference request."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[ResponseOutput]
+
+
+_INFER_DOCUMENTATION: dict[str, Any] = {
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "description": f"JSON; with the header `{_JSON_LENGTH}`, bytes of tensors may follow it.",
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object", "required": ["inputs"]},
+                    "examples": {"one image": {"value": InferenceRequest.model_config["json_schema_extra"]}},
+                },
+                _BYTES: {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+    "responses": {
+        200: {"model": InferenceResponse, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}},
+        **document_errors(
+            errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
+            errors.UnsupportedUploadError, INVALID_PARAMETER, errors.QueueFullError, errors.InferenceError, INTERNAL,
+            errors.NotReadyError, errors.DeadlineError,
+        ),
+    },
+}  # fmt: skip
+
+
+@router.get("", summary="What this server is")
+async def describe_server(request: Request) -> ServerMetadata:
+    """Give the server's name and version, and the extensions of the protocol that it speaks.
+
+    ```console
+    $ curl localhost:8000/v2
+    ```
+    """
+    return ServerMetadata(name=request.app.title, version=request.app.version, extensions=["binary_tensor_data"])
+
+
+@router.get("/health/live", summary="Whether this process answers at all")
+async def server_live() -> ServerLive:
+    """Liveness: 200 as long as the process answers.
+
+    ```console
+    $ curl localhost:8000/v2/health/live
+    ```
+    """
+    return ServerLive(live=True)
+
+
+@router.get(
+    "/health/ready",
+    summary="Whether this process can serve",
+    responses={503: {"model": ServerReady, "description": "Not (any more): `/health` has the reason."}},
+)
+async def server_ready(request: Request, response: Response, classifier: ClassifierDep) -> ServerReady:
+    """Readiness: 200 while requests should come here, 503 while they should not.
+
+    ```console
+    $ curl localhost:8000/v2/health/ready
+    ```
+    """
+    ready = classifier.store.model is not None and not request.app.state.draining
+    response.status_code = 200 if ready else 503
+    return ServerReady(ready=ready)
+
+
+@router.get("/models/{name}/versions/{version}", name="describe_version", responses=_MODEL_ERRORS)
+@router.get("/models/{name}", name="describe_tensors", responses=_MODEL_ERRORS)
+async def describe_tensors(classifier: ClassifierDep, name: str, version: str | None = None) -> ModelDescription:
+    """Say what the model takes and gives.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME
+    ```
+    """
+    metadata = require_named(classifier.store.require_model(), name, version).metadata
+    return ModelDescription(
+        name=metadata.name,
+        versions=[str(metadata.version)],
+        platform="tensorflow_savedmodel",
+        inputs=[_describe(metadata.input)],
+        outputs=[_describe(metadata.output)],
+    )
+
+
+@router.get("/models/{name}/versions/{version}/ready", name="version_ready", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/ready", name="model_ready", responses=_MODEL_ERRORS)
+async def model_ready(classifier: ClassifierDep, name: str, version: str | None = None) -> ModelReady:
+    """Say that the model serves; an error says that it does not.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME/ready
+    ```
+    """
+    require_named(classifier.store.require_model(), name, version)
+    return ModelReady(name=name, ready=True)
+
+
+@router.post("/models/{name}/versions/{version}/infer", name="infer_version", **_INFER_DOCUMENTATION)
+@router.post("/models/{name}/infer", name="infer", **_INFER_DOCUMENTATION)
+async def infer(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str, version: str | None = None
+) -> Response:
+    """Classify images of the model's own size: one tensor in, one tensor of probabilities out; all images or none.
+
+    `$NAME` and `$SIZE` stand for what `/model` says.
+
+    ```console
+    $ python -c "import json; print(json.dumps({'inputs': [{'name': 'images', 'datatype': 'UINT8',
+    >     'shape': [1, $SIZE, $SIZE, 3], 'data': [127] * ($SIZE * $SIZE * 3)}]}))" > tensor.json
+    $ curl --json @tensor.json localhost:8000/v2/models/$NAME/infer
+    ```
+    """
+    model = require_named(classifier.require_ready(), name, version)
+    if encoding := request.headers.get("content-encoding"):
+        raise errors.UnsupportedUploadError(f"send the body as it is, without Content-Encoding: {encoding[:50]}")
+    body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
+    parse = partial(
+        parse_request,
+        body,
+        _read_json_length(request),
+        takes=model.metadata.input,
+        gives=model.metadata.output,
+        max_images=min(settings.max_batch_files, settings.max_queue_size),
+    )
+    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
+        question = await classifier.run_decoding(parse)
+        scores = await classifier.classify_pixels(question.images)
+    require_named(scores[0].model, name, version)  # the version may have changed meanwhile
+    return _answer(question, scores)
+
+
+def require_named(model: Model, name: str, version: str | None) -> Model:
+    """Return `model` if it is the one asked for; None asks for whatever version serves.
+
+    Raises:
+        UnknownModelError: it is another one.
+    """
+    serving = model.metadata
+    if name == serving.name and version in {None, str(serving.version)}:
+        return model
+    asked = f"{name[:64]!r}" + (f" version {version[:20]}" if version is not None else "")
+    raise errors.UnknownModelError(f"{asked} does not serve here; {serving.name!r} version {serving.version} does")
+
+
+def _describe(tensor: TensorSpec) -> TensorMetadata:
+    return TensorMetadata(name=tensor.name, datatype=DATATYPES[tensor.dtype], shape=[-1, *tensor.shape])
+
+
+def _read_json_length(request: Request) -> int | None:
+    said = request.headers.get(_JSON_LENGTH)
+    if said is None:
+        return None
+    if not said.isdecimal():
+        raise errors.TensorError(f"{_JSON_LENGTH} is no number of bytes: {said[:20]!r}")
+    return int(said[:20])
+
+
+def _answer(question: Question, scores: list[Scores]) -> Response:
+    metadata = scores[0].model.metadata
+    probabilities = np.stack([score.probabilities for score in scores]).astype("<f4")  # (N, classes)
+    spec = _describe(metadata.output)
+    output = ResponseOutput(name=spec.name, datatype=spec.datatype, shape=list(probabilities.shape))
+    reply = InferenceResponse(
+        model_name=metadata.name, model_version=str(metadata.version), id=question.id, outputs=[output]
+    )
+    if not question.wants_bytes:
+        output.data = probabilities.ravel().tolist()
+        return Response(reply.model_dump_json(exclude_none=True), media_type="application/json")
+    data = probabilities.tobytes()
+    output.parameters = {"binary_data_size": len(data)}
+    head = reply.model_dump_json(exclude_none=True).encode()
+    return Response(head + data, media_type=_BYTES, headers={_JSON_LENGTH: str(len(head))})

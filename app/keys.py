@@ -1,0 +1,57 @@
+"""Who may ask: everything but `/health` takes one of the service's keys, if it has any."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import MissingKeyError
+from app.problems import answer_error
+
+# An orchestrator's probes carry no keys.
+_OPEN = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready"}
+
+
+class RequireKey:
+    """Refuses requests without a key. Takes `Authorization: Bearer <key>`, or Basic with the key as the password."""
+
+    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr]) -> None:
+        self._app = app
+        self._digests = [_digest(key.get_secret_value()) for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["type"] != "http" or scope["path"] in _OPEN or self._knows(_read_key(scope)):
+            await self._app(scope, receive, send)
+            return
+        error = MissingKeyError("send a key of this service as 'Authorization: Bearer <key>'")
+        answer = await answer_error(Request(scope), error)
+        await answer(scope, receive, send)
+
+    def _knows(self, offered: str) -> bool:
+        """Compare with every key, digest by digest: the time taken tells nothing of any key, not even its length."""
+        digest = _digest(offered)
+        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _read_key(scope: Scope) -> str:
+    """Return the key that a request carries, or nothing."""
+    scheme, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+    return ""

@@ -1,0 +1,92 @@
+"""The application: settings in, FastAPI out. `uvicorn app.main:app` serves it; `python -m app` also drains it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from app import inference_protocol
+from app.classifier import Classifier
+from app.keys import RequireKey
+from app.metrics import Metrics
+from app.middleware import BodyLimit, CloseWhileDraining, RequestId, SecurityHeaders
+from app.model import Model, make_loader
+from app.page import install_page
+from app.problems import install_handlers
+from app.recorder import Recorder
+from app.routes import router
+from app.settings import Settings
+from app.store import ModelStore
+
+_DESCRIPTION = """Classifies images. Every error is an RFC 9457 problem (`application/problem+json`) whose `detail` says
+what to do and whose `request_id`, also sent as `X-Request-ID`, finds the request in the service's log."""
+
+
+def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model] | None = None) -> FastAPI:
+    """Make the application.
+
+    Args:
+        settings: by default those of the environment.
+        load: gives the model in a version folder; by default verified and run as `settings` say.
+    """
+    settings = settings or Settings()
+    load = load or make_loader(settings, max_batch_size=settings.max_batch_size)
+    app = FastAPI(
+        title="Image classification",
+        description=_DESCRIPTION,
+        version="1.0",
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.page has one that does not
+        redoc_url=None,
+        lifespan=partial(_run, settings=settings, load=load),
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.settings = settings
+    app.state.draining = False
+    app.state.metrics = Metrics()
+    install_handlers(app)
+    install_page(app)  # before the API: it takes those requests to the same paths that ask for HTML
+    app.include_router(router)
+    app.include_router(inference_protocol.router)
+    # The last one added is the first one passed.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+    if settings.api_keys:
+        app.add_middleware(RequireKey, keys=settings.api_keys)
+    if settings.cors_origins:  # before the keys: a browser asks first, without one
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
+            expose_headers=["X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(CloseWhileDraining)
+    app.add_middleware(RequestId)
+    app.add_middleware(Recorder, metrics=app.state.metrics)
+    return app
+
+
+@asynccontextmanager
+async def _run(app: FastAPI, settings: Settings, load: Callable[[Path], Model]) -> AsyncIterator[None]:
+    """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
+    metrics: Metrics = app.state.metrics
+    store = ModelStore(settings.model_dir, load, observe=metrics.observe_load)
+    classifier = Classifier(
+        store,
+        decode_threads=settings.decode_threads,
+        max_batch_size=settings.max_batch_size,
+        max_queue_size=settings.max_queue_size,
+        max_image_pixels=settings.max_image_pixels,
+        observe_batch=metrics.observe_batch,
+    )
+    metrics.watch(store, lambda: classifier.depth)
+    app.state.classifier = classifier
+    async with store.following(settings.model_poll_seconds):
+        yield
+    classifier.close()
+
+
+app = create_app()

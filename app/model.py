@@ -1,0 +1,187 @@
+"""A model version that may serve: verified, warm, named. Knows folders and runtimes, nothing of queues or the web.
+
+A version is checked in this order, and the first failure refuses it: its metadata parses → its files are the ones that
+the metadata names → a runtime loads it, with the signature that the metadata describes → the golden images give the
+golden probabilities. Then every batch size is run once, so that no client waits for the first.
+"""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from app.contract import GOLDEN_FILE, METADATA_FILE, DigestError, ModelMetadata, verify_files
+from app.errors import InferenceError, RefusedVersionError
+from app.runtime import Images, Probabilities, Runtime, load_runtime
+from app.settings import Settings
+
+# Artifacts are input too: what is read into memory whole is bounded first.
+MAX_METADATA_BYTES = 2**20
+MAX_GOLDEN_BYTES = 64 * 2**20
+MAX_GOLDEN_IMAGES = 256
+
+# How far a probability may be from the golden one, which Keras computed in float32. Reordered float32 sums differ by
+# about 1e-5, TensorFloat-32 by 1e-3; bfloat16 keeps 8 bits of each number. A wrong model is off by far more.
+TOLERANCES = {"f32": 0.002, "f16": 0.01, "bf16": 0.05}
+
+
+class Scores(NamedTuple):
+    """What one model says of one image."""
+
+    probabilities: NDArray[np.float32]  # (classes,)
+    model: "Model"
+    image: NDArray[np.uint8]  # (H, W, 3): what it saw
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A version that may serve."""
+
+    metadata: ModelMetadata
+    runtime: Runtime
+    folder: Path | None = None  # None for one that has no files
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that the model takes, in pixels."""
+        height, width, _ = self.metadata.input.shape
+        return height, width
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the model tells apart."""
+        return len(self.metadata.class_names)
+
+    def predict(self, images: Images) -> Probabilities:
+        """Run the model on `images` (N, H, W, 3) uint8; gives (N, classes) float32.
+
+        Raises:
+            InferenceError: the runtime gave something other than N rows of probabilities.
+        """
+        probabilities = self.runtime.predict(images)
+        if probabilities.shape != (len(images), self.num_classes):
+            raise InferenceError(f"{len(images)} images gave probabilities of shape {probabilities.shape}")
+        # Not a number fails both comparisons; the margin is for sums rounded in low precision.
+        if not ((probabilities >= 0) & (probabilities <= 1 + 1e-3)).all():
+            raise InferenceError("the model gave numbers that are no probabilities")
+        return probabilities
+
+
+def make_loader(settings: Settings, *, max_batch_size: int) -> Callable[[Path], Model]:
+    """Return the function that loads a version as `settings` say, ready for batches of up to `max_batch_size`."""
+    return partial(
+        load_model,
+        load_runtime=partial(
+            load_runtime, name=settings.runtime, precision=settings.precision, threads=settings.inference_threads
+        ),
+        max_batch_size=max_batch_size,
+    )
+
+
+def load_model(folder: Path, *, load_runtime: Callable[[Path], Runtime], max_batch_size: int) -> Model:
+    """Load, verify and warm the version in `folder`.
+
+    Args:
+        folder: a version folder, named by its number.
+        load_runtime: loads a SavedModel folder.
+        max_batch_size: the largest batch to warm.
+
+    Raises:
+        RefusedVersionError: the version may not serve; the text says why.
+    """
+    metadata = _read_metadata(folder)
+    try:
+        verify_files(folder, metadata)
+    except (DigestError, OSError) as error:
+        raise RefusedVersionError(f"its files are not the ones that were exported: {error}") from error
+    model = Model(metadata, load_runtime(folder), folder)
+    _verify_signature(model)
+    _verify_golden(model, folder, max_batch_size)
+    _warm(model, max_batch_size)
+    return model
+
+
+def _read_metadata(folder: Path) -> ModelMetadata:
+    path = folder / METADATA_FILE
+    try:
+        if path.stat().st_size > MAX_METADATA_BYTES:
+            raise RefusedVersionError(f"{METADATA_FILE} is larger than {MAX_METADATA_BYTES:,} bytes")
+        metadata = ModelMetadata.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RefusedVersionError(f"{METADATA_FILE} can't be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise RefusedVersionError(f"{METADATA_FILE} is not valid: {place}: {first['msg']}") from error
+    if str(metadata.version) != folder.name:
+        raise RefusedVersionError(f"{METADATA_FILE} says version {metadata.version}, the folder {folder.name}")
+    if metadata.input.dtype != "uint8" or metadata.input.shape[2:] != (3,):
+        raise RefusedVersionError(f"it takes {metadata.input}; images are uint8 (height, width, 3)")
+    if metadata.output.dtype != "float32" or metadata.output.shape != (len(metadata.class_names),):
+        raise RefusedVersionError(f"it has {len(metadata.class_names)} class names and gives {metadata.output}")
+    return metadata
+
+
+def _verify_signature(model: Model) -> None:
+    for role in ("input", "output"):
+        named, found = getattr(model.metadata, role), getattr(model.runtime, role)
+        if named != found:
+            raise RefusedVersionError(f"{METADATA_FILE} describes the {role} as {named}, the SavedModel has {found}")
+
+
+def _verify_golden(model: Model, folder: Path, max_batch_size: int) -> None:
+    images, golden = _read_golden(folder / GOLDEN_FILE, model)
+    tolerance = TOLERANCES[model.runtime.precision]
+    try:
+        batches = [images[i : i + max_batch_size] for i in range(0, len(images), max_batch_size)]
+        probabilities = np.concatenate([model.predict(batch) for batch in batches])
+    except Exception as error:
+        raise RefusedVersionError(f"it fails on its golden images: {error}") from error
+    worst = float(np.abs(probabilities - golden).max())
+    if worst > tolerance:
+        raise RefusedVersionError(
+            f"its golden images give other probabilities than at export: off by {worst:.4f}, "
+            f"where {model.runtime.precision} may be off by {tolerance}"
+        )
+    # The label must be the same wherever an error within the tolerance can't have changed it.
+    runner_up, best = np.sort(golden, axis=1)[:, -2:].T
+    clear = best - runner_up > 2 * tolerance
+    if (probabilities.argmax(axis=1) != golden.argmax(axis=1))[clear].any():
+        raise RefusedVersionError("a golden image gets another label than at export")
+
+
+def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
+    """Read the golden images (N, H, W, 3) and probabilities (N, classes)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
+                raise RefusedVersionError(f"{GOLDEN_FILE} unpacks to more than {MAX_GOLDEN_BYTES:,} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            images, probabilities = arrays["images"], arrays["probabilities"]
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise RefusedVersionError(f"{GOLDEN_FILE} can't be read: {error}") from error
+    count = len(images) if images.ndim else 0
+    if (
+        not 1 <= count <= MAX_GOLDEN_IMAGES
+        or (images.dtype, images.shape[1:]) != (np.uint8, model.metadata.input.shape)
+        or (probabilities.dtype, probabilities.shape) != (np.float32, (count, model.num_classes))
+    ):
+        raise RefusedVersionError(
+            f"{GOLDEN_FILE} holds images {images.dtype} {images.shape} and probabilities "
+            f"{probabilities.dtype} {probabilities.shape}, which do not fit the model"
+        )
+    return images, probabilities
+
+
+def _warm(model: Model, max_batch_size: int) -> None:
+    try:
+        for size in range(1, max_batch_size + 1):
+            model.predict(np.zeros((size, *model.metadata.input.shape), dtype=np.uint8))
+    except Exception as error:
+        raise RefusedVersionError(f"it fails on a batch of {size}: {error}") from error

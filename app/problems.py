@@ -1,0 +1,181 @@
+"""Errors as HTTP answers: RFC 9457 problem details, and the one table that says which error is which.
+
+The handlers answer from the table and the OpenAPI document is written from it, so they can't drift.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from app import errors
+from app.trace import note_problem
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499  # nginx's word for a client that left; nobody receives it, logs and metrics count it
+
+
+class Problem(BaseModel):
+    """Why a request failed, as RFC 9457 has it. `code` tells programs the kind, `detail` tells people what to do."""
+
+    type: str = Field("about:blank", description="Always `about:blank`: `code` tells the kind.")
+    title: str = Field(description="The status in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What is wrong with this very request, and what to do.")
+    code: str = Field(description="The kind of error, stable.")
+    request_id: str | None = Field(None, description="Names this request in the service's log.")
+    retry_after_seconds: int | None = Field(None, description="When the same request is worth another try.")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of error looks over HTTP; the example stands in the API's documentation."""
+
+    status: int
+    code: str
+    example: str
+
+
+KINDS: dict[type[errors.ServiceError], Kind] = {
+    errors.MissingKeyError: Kind(401, "missing_key", "send a key of this service as 'Authorization: Bearer <key>'"),
+    errors.EmptyUploadError: Kind(400, "empty_upload", "the file is empty; send the image's bytes"),
+    errors.MalformedUploadError: Kind(400, "malformed_upload", "the multipart body can't be parsed: missing boundary"),
+    errors.TensorError: Kind(
+        400, "wrong_tensor", "'images' is UINT8 with the shape [1 to 32, 64, 64, 3]; sent: FP32 [1]"
+    ),
+    errors.UnknownModelError: Kind(404, "unknown_model", "'flowers' version 2 does not serve here; version 3 does"),
+    errors.UploadTimeoutError: Kind(408, "upload_timeout", "the body did not arrive within 30 s"),
+    errors.UploadTooLargeError: Kind(413, "upload_too_large", "the body has more than 16,777,216 bytes"),
+    errors.ImageTooLargeError: Kind(
+        413, "image_too_large", "the image has 30000 x 30000 pixels; at most 50,000,000 are decoded"
+    ),
+    errors.UnsupportedUploadError: Kind(
+        415, "unsupported_upload", "send multipart/form-data with a file, or an image with its image/… content type"
+    ),
+    errors.UnsupportedImageError: Kind(
+        415, "unsupported_image", "the file is no image of a kind that is read: JPEG, PNG, WEBP, GIF, BMP, AVIF"
+    ),
+    errors.BrokenImageError: Kind(
+        422, "broken_image", "the image is damaged or cut short (image file is truncated); send the whole file"
+    ),
+    errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
+    errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart"),
+    errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 1 s"),
+    errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
+    errors.InferenceError: Kind(
+        500, "inference_failed", "the model failed on this image; the service's log has the reason"
+    ),
+    errors.NotReadyError: Kind(503, "not_ready", "no model serves: loading version 1"),
+    errors.DeadlineError: Kind(504, "deadline_passed", "no answer within 10 s; the service is busy, try again later"),
+}
+# The other problems that clients can meet: FastAPI's own findings, and a fault in this service.
+INVALID_PARAMETER = Kind(422, "invalid_parameter", "query top_k: Input should be greater than or equal to 1")
+INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
+# What never becomes a request that the application sees: see `app.connection`.
+MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
+HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arrive in time")
+HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")
+OTHER_KINDS = (INVALID_PARAMETER, INTERNAL, MALFORMED_REQUEST, HEADER_TIMEOUT, HEADERS_TOO_LARGE)
+
+
+def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
+    """Say what `error` is over HTTP."""
+    retry_after = error.retry_after_seconds if isinstance(error, errors.RetryableError) else None
+    return make_problem(KINDS[type(error)], str(error), request_id, retry_after)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make every error of `app`, the framework's own included, answer with problem details."""
+    app.exception_handler(errors.ServiceError)(answer_error)
+    app.exception_handler(RequestValidationError)(_answer_invalid_parameter)
+    app.exception_handler(HTTPException)(_answer_http_exception)
+    app.exception_handler(Exception)(_answer_fault)
+
+
+def document_errors(*kinds: type[errors.ServiceError] | Kind) -> dict[int | str, dict[str, Any]]:
+    """Write the OpenAPI responses for these errors: one for each status, one example for each kind."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        row = kind if isinstance(kind, Kind) else KINDS[kind]
+        retry_after = 2 if isinstance(kind, type) and issubclass(kind, errors.RetryableError) else None
+        problem = make_problem(row, row.example, "7f3c0a52e1d94b6c", retry_after)
+        response = responses.setdefault(
+            row.status,
+            {
+                "description": problem.title,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": problem.model_dump(exclude_none=True)}
+        if retry_after:
+            response["headers"] = {
+                "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
+            }
+    return dict(sorted(responses.items(), key=str))
+
+
+def make_problem(kind: Kind, detail: str, request_id: str | None, retry_after_seconds: int | None = None) -> Problem:
+    """Say what `kind` is over HTTP, of one request."""
+    note_problem(kind.code)
+    return Problem(
+        title=_name_status(kind.status),
+        status=kind.status,
+        detail=detail,
+        code=kind.code,
+        request_id=request_id,
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def _name_status(status: int) -> str:
+    return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
+
+
+def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+    content = problem.model_dump(exclude_none=True)
+    if request.url.path.startswith("/v2"):
+        content["error"] = problem.detail  # where clients of the Open Inference Protocol look for it
+    return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+async def answer_error(request: Request, error: errors.ServiceError) -> JSONResponse:
+    """Answer what went wrong with `request`."""
+    problem = describe_error(error, request.state.request_id)
+    headers = {}
+    if problem.retry_after_seconds is not None:
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    if isinstance(error, errors.UploadTimeoutError):
+        headers["Connection"] = "close"  # the rest of the body would go on trickling in
+    answer = _answer(request, problem, headers)
+    if isinstance(error, errors.MissingKeyError):
+        # The second is what a browser asks a person for, the key as the password, so that the pages work too. Two
+        # lines, since Chromium reads one scheme a line.
+        for challenge in ('Bearer realm="classifier"', 'Basic realm="classifier", charset="UTF-8"'):
+            answer.headers.append("WWW-Authenticate", challenge)
+    return answer
+
+
+async def _answer_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
+    findings = (f"{' '.join(map(str, finding['loc']))}: {finding['msg']}" for finding in error.errors())
+    return _answer(request, make_problem(INVALID_PARAMETER, "; ".join(findings), request.state.request_id))
+
+
+async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    """Answer what the framework raises itself: no such path, method not allowed."""
+    title = _name_status(error.status_code)
+    kind = Kind(error.status_code, title.lower().replace(" ", "_"), "")
+    detail = f"{request.method} {request.url.path[:100]}: {error.detail}; /docs lists what there is"
+    return _answer(request, make_problem(kind, detail, request.state.request_id), dict(error.headers or {}))
+
+
+async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+    """Answer a fault of this service. The server logs its traceback; the client gets the id to find it by."""
+    del error
+    request_id = request.state.request_id
+    # Starlette answers this one outside of all middleware, which otherwise sets the header.
+    return _answer(request, make_problem(INTERNAL, INTERNAL.example, request_id), {"X-Request-ID": request_id})

@@ -1,0 +1,245 @@
+"""The API: thin handlers, from a request to a reply by way of the classifier."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from app import errors
+from app.classifier import Classifier
+from app.contract import ModelMetadata
+from app.metrics import MEDIA_TYPE, Metrics
+from app.model import Model
+from app.patience import work_while_wanted
+from app.problems import INTERNAL, INVALID_PARAMETER, Problem, describe_error, document_errors
+from app.schemas import (
+    METADATA_EXAMPLE,
+    BatchReply,
+    Classification,
+    Health,
+    HealthStatus,
+    Liveness,
+    ModelRef,
+    RefusedVersion,
+    RuntimeInfo,
+)
+from app.settings import Settings
+from app.store import ModelStore
+from app.uploads import read_image, read_images
+
+DEFAULT_TOP_K = 5
+_DRAINING_RETRY_SECONDS = 1
+
+_UPLOAD_ERRORS = (
+    errors.EmptyUploadError, errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
+    errors.UnsupportedUploadError, errors.UploadFieldError, errors.TopKError, INVALID_PARAMETER,
+)  # fmt: skip
+_IMAGE_ERRORS = (errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError)
+_SERVICE_ERRORS = (
+    errors.QueueFullError, errors.InferenceError, INTERNAL, errors.NotReadyError, errors.DeadlineError
+)  # fmt: skip
+
+_FILE = {"type": "string", "format": "binary"}
+_ONE_IMAGE = {
+    "requestBody": {
+        "required": True,
+        "description": "JPEG, PNG, WebP, GIF, BMP or AVIF; told from the bytes, whatever the content type says.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}},
+            },
+            "image/*": {"schema": _FILE},
+        },
+    }
+}
+_SEVERAL_IMAGES = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {"files": {"type": "array", "items": _FILE}},
+                },
+            },
+        },
+    }
+}
+
+router = APIRouter()
+
+
+async def get_classifier(request: Request) -> Classifier:
+    """Return the process's one classifier."""
+    classifier: Classifier = request.app.state.classifier
+    return classifier
+
+
+async def get_settings(request: Request) -> Settings:
+    """Return the settings that the application was made with."""
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+ClassifierDep = Annotated[Classifier, Depends(get_classifier)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+TopK = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        description=f"How many classes to name, up to all. Unless set: {DEFAULT_TOP_K}, or all if they are fewer.",
+    ),
+]
+
+
+@router.post(
+    "/predict",
+    tags=["classify"],
+    summary="Classify one image",
+    openapi_extra=_ONE_IMAGE,
+    responses=document_errors(*_UPLOAD_ERRORS, *_IMAGE_ERRORS, *_SERVICE_ERRORS),
+)
+async def predict(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, top_k: TopK = None
+) -> Classification:
+    """Say what an image shows. Send it as the form field `file`, or as the body with its own `image/…` content type.
+
+    ```console
+    $ curl -F file=@image.png localhost:8000/predict
+    $ curl --data-binary @image.png -H 'Content-Type: image/png' 'localhost:8000/predict?top_k=3'
+    ```
+    """
+    top_k = choose_top_k(top_k, classifier.require_ready())
+    data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
+    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
+        scores = await classifier.classify(data)
+    return Classification.of(scores, top_k)
+
+
+@router.post(
+    "/predict/batch",
+    tags=["classify"],
+    summary="Classify several images",
+    openapi_extra=_SEVERAL_IMAGES,
+    responses=document_errors(*_UPLOAD_ERRORS[1:], *_SERVICE_ERRORS),
+    response_model_exclude_none=True,
+)
+async def predict_batch(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, top_k: TopK = None
+) -> BatchReply:
+    """Say what each of several images shows. Send them as the form field `files`, as often as there are images.
+
+    One bad image spoils no other: its place in `results` holds the problem that `/predict` would have answered.
+
+    ```console
+    $ curl -F files=@image.png -F files=@another.jpg 'localhost:8000/predict/batch?top_k=1'
+    ```
+    """
+    top_k = choose_top_k(top_k, classifier.require_ready())
+    images = await read_images(
+        request, max_files=settings.max_batch_files, timeout_seconds=settings.upload_timeout_seconds
+    )
+
+    async def answer(data: bytes) -> Classification | Problem:
+        try:
+            return Classification.of(await classifier.classify(data), top_k)
+        except errors.ServiceError as error:
+            return describe_error(error, request.state.request_id)
+
+    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
+        return BatchReply(results=await asyncio.gather(*map(answer, images)))
+
+
+@router.get(
+    "/health",
+    tags=["operate"],
+    summary="Whether this process can serve",
+    responses={503: {"model": Health, "description": "It can't serve (any more): starting, draining or unavailable."}},
+    response_model_exclude_none=True,
+)
+async def health(request: Request, response: Response, classifier: ClassifierDep) -> Health:
+    """Readiness: 200 while requests should come here, 503 and the reason while they should not.
+
+    ```console
+    $ curl localhost:8000/health
+    ```
+    """
+    store = classifier.store
+    status, reason, retry_after_seconds = _assess(store, draining=request.app.state.draining)
+    if status != "ok":
+        response.status_code = 503
+        response.headers["Retry-After"] = str(retry_after_seconds)
+    model = store.model
+    return Health(
+        status=status,
+        reason=reason,
+        model=ModelRef.of(model) if model else None,
+        runtime=RuntimeInfo(name=model.runtime.name, precision=model.runtime.precision) if model else None,
+        refused=[RefusedVersion(version=refusal.version, reason=refusal.reason) for refusal in store.refusals],
+    )
+
+
+@router.get("/health/live", tags=["operate"], summary="Whether this process answers at all")
+async def live() -> Liveness:
+    """Liveness: 200 as long as the process answers, whatever else is wrong.
+
+    ```console
+    $ curl localhost:8000/health/live
+    ```
+    """
+    return Liveness()
+
+
+@router.get(
+    "/model",
+    tags=["operate"],
+    summary="What is known of the model",
+    responses={
+        200: {"content": {"application/json": {"example": METADATA_EXAMPLE}}},
+        **document_errors(errors.NotReadyError),
+    },
+)
+async def describe_model(classifier: ClassifierDep) -> ModelMetadata:
+    """Give the metadata of the version that serves: classes, accuracy, training recipe, data, digests.
+
+    ```console
+    $ curl localhost:8000/model
+    ```
+    """
+    return classifier.store.require_model().metadata
+
+
+@router.get("/metrics", tags=["operate"], summary="Counts and times for Prometheus", response_class=PlainTextResponse)
+async def show_metrics(request: Request) -> Response:
+    """Everything that is counted and measured, in Prometheus's text format.
+
+    ```console
+    $ curl localhost:8000/metrics
+    ```
+    """
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.render(), media_type=MEDIA_TYPE)
+
+
+def choose_top_k(asked: int | None, model: Model) -> int:
+    """Return how many classes to name.
+
+    Raises:
+        TopKError: more are asked for than `model` has.
+    """
+    if asked is not None and asked > model.num_classes:
+        raise errors.TopKError(f"top_k={asked}, but the model tells {model.num_classes} classes apart")
+    return asked or min(DEFAULT_TOP_K, model.num_classes)
+
+
+def _assess(store: ModelStore, *, draining: bool) -> tuple[HealthStatus, str | None, int]:
+    """Return this process's status, the reason if it is not ok, and the seconds after which to ask again."""
+    if draining:
+        return "draining", "this process is about to stop; send requests to another", _DRAINING_RETRY_SECONDS
+    try:
+        store.require_model()
+    except errors.NotReadyError as error:
+        return "starting" if store.starting else "unavailable", str(error), error.retry_after_seconds
+    return "ok", None, 0

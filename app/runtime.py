@@ -1,0 +1,154 @@
+"""From a SavedModel folder to a function that runs it: by OpenVINO (default) or by TensorFlow.
+
+Both read the same folder. TensorFlow is imported only when it is asked for, so that serving needs no TensorFlow. What
+the model is good for and whether it may serve is `app.model`'s business.
+"""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract import TensorSpec
+from app.errors import RefusedVersionError
+from app.settings import Precision, RuntimeName
+
+# OpenVINO reports every import to its makers if this module is there. The service calls nobody.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python notes that there is none
+import openvino  # noqa: E402
+
+SIGNATURE = "serving_default"
+
+Images = NDArray[np.uint8]  # (N, H, W, 3)
+Probabilities = NDArray[np.float32]  # (N, classes)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A loaded SavedModel: what runs it, in which arithmetic, what it takes and gives."""
+
+    name: str
+    precision: str
+    input: TensorSpec
+    output: TensorSpec
+    predict: Callable[[Images], Probabilities]
+
+
+def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threads: int) -> Runtime:
+    """Load the SavedModel in `folder`.
+
+    Args:
+        folder: a version folder.
+        name: which runtime.
+        precision: arithmetic to run in; `auto` leaves it to the runtime.
+        threads: how many run one batch; 0 takes as many as the container may use.
+
+    Raises:
+        RefusedVersionError: the runtime can't load it, can't run in `precision`, or is not installed.
+    """
+    load = _load_openvino if name == "openvino" else _load_tensorflow
+    return load(folder, precision, threads or count_cpus())
+
+
+def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many CPUs this process may use: its affinity, or the cgroup's quota (v2 or v1) if that is less."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period"))
+        if float(quota) > 0:
+            cpus = min(cpus, math.ceil(float(quota) / float(period)))
+    except (OSError, ValueError):  # no cgroup, or "max": no quota
+        pass
+    return cpus
+
+
+def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
+    core = openvino.Core()
+    config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    if precision != "auto":
+        config["INFERENCE_PRECISION_HINT"] = precision
+    try:
+        model = core.read_model(folder)
+        compiled = core.compile_model(model, "CPU", config)
+    except RuntimeError as error:
+        raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
+    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if precision not in {"auto", used}:
+        raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise RefusedVersionError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one each")
+
+    def predict(images: Images) -> Probabilities:
+        probabilities: Probabilities = compiled(images)[0]
+        return probabilities
+
+    return Runtime(
+        "openvino", used, _describe_port("input", model.inputs[0]), _describe_port("output", model.outputs[0]), predict
+    )
+
+
+def _describe_port(role: str, port: Any) -> TensorSpec:
+    shape = port.partial_shape
+    dimensions = [0 if shape.rank.is_dynamic or d.is_dynamic else d.get_length() for d in shape]
+    return _make_spec(role, min(port.names, default=""), str(port.element_type.to_dtype()), dimensions)
+
+
+def _load_tensorflow(folder: Path, precision: Precision, threads: int) -> Runtime:
+    del precision  # settings allow only the graph's own
+    # Read when TensorFlow is imported: leave its start-up notes out, and let several processes share one GPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    try:
+        import tensorflow as tf  # noqa: PLC0415 -- seconds and half a gigabyte that the default runtime does without
+    except ImportError as error:
+        raise RefusedVersionError("APP_RUNTIME=tensorflow, but TensorFlow is not installed (extra: train)") from error
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        with contextlib.suppress(RuntimeError):  # fixed since the first model of this process
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+    try:
+        loaded = tf.saved_model.load(folder)
+        signature = loaded.signatures[SIGNATURE]
+    except Exception as error:
+        raise RefusedVersionError(f"TensorFlow can't load it: {' '.join(str(error).split())[:500]}") from error
+    inputs = signature.structured_input_signature[1]
+    outputs = signature.structured_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise RefusedVersionError(f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one each")
+    (input_name,), (output_name,) = inputs, outputs
+
+    def predict(images: Images, _owner: object = loaded) -> Probabilities:  # the signature does not keep its variables
+        probabilities: Probabilities = signature(**{input_name: tf.constant(images)})[output_name].numpy()
+        return probabilities
+
+    return Runtime(
+        "tensorflow",
+        "f32",
+        _describe_tensor("input", input_name, inputs[input_name]),
+        _describe_tensor("output", output_name, outputs[output_name]),
+        predict,
+    )
+
+
+def _describe_tensor(role: str, name: str, tensor: Any) -> TensorSpec:
+    dimensions = [] if tensor.shape.rank is None else [d or 0 for d in tensor.shape]
+    return _make_spec(role, name, tensor.dtype.name, dimensions)
+
+
+def _make_spec(role: str, name: str, dtype: str, dimensions: list[int]) -> TensorSpec:
+    """Describe one tensor; a dimension of 0 stands for one that is open."""
+    if not dimensions or dimensions[0] != 0:
+        raise RefusedVersionError(f"the {role}'s batch dimension is not open: shape {tuple(dimensions)}")
+    try:
+        return TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": tuple(dimensions[1:])})
+    except ValueError as error:
+        raise RefusedVersionError(f"the {role} is {dtype} {tuple(dimensions)}, where 0 is open") from error

@@ -1,0 +1,124 @@
+"""Every knob of the service, read from the environment with the prefix `APP_`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.logs import LogFormat
+
+RuntimeName = Literal["openvino", "tensorflow"]
+Precision = Literal["auto", "f32", "bf16", "f16"]
+
+
+_MIN_KEY_LENGTH = 16
+
+
+class Settings(BaseSettings):
+    """Settings of one service process; each description also says how to tune it."""
+
+    model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` inside a container.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Keys, separated by commas; every request except `/health` must carry one, unless there are none.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins, separated by commas, whose pages may call the service from a browser, such as "
+        "`https://example.org`; `*` for all.",
+    )
+    model_dir: Path = Field(
+        Path("models"),
+        description="Folder with one `<name>/<version>/`, or with the `<version>` folders themselves.",
+    )
+    model_poll_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="How often that folder is looked at for a version to take or to drop; 0 looks only at start.",
+    )
+    runtime: RuntimeName = Field(
+        "openvino",
+        description="What runs the SavedModel: `openvino`, or `tensorflow` (needs the `train` extra; serves on a GPU).",
+    )
+    precision: Precision = Field(
+        "auto", description="Arithmetic of the OpenVINO runtime; `auto` takes the fastest that the CPU has natively."
+    )
+    inference_threads: int = Field(
+        0, ge=0, le=1024, description="Threads that run the model; 0 follows the container's CPU quota."
+    )
+    decode_threads: int = Field(
+        2, ge=1, le=64, description="Threads that decode images; each can hold one decoded image in memory."
+    )
+    max_batch_size: int = Field(
+        32, ge=1, le=256, description="Most images run at once; more raises throughput under load, and latency with it."
+    )
+    max_queue_size: int = Field(
+        256,
+        ge=1,
+        le=65_536,
+        description="Most images admitted and not yet answered; above it 429. Images per second times seconds of wait.",
+    )
+    max_batch_files: int = Field(
+        32, ge=1, le=1024, description="Most images in one `/predict/batch` or one `/v2` inference."
+    )
+    max_upload_bytes: int = Field(
+        16 * 2**20, ge=1024, le=2**30, description="Largest request body, whatever it holds; above it 413."
+    )
+    max_image_pixels: int = Field(
+        50_000_000, ge=1, le=2**30, description="Largest image by its header, before decoding; above it 413."
+    )
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        le=65_536,
+        description="Most connections kept open; above it the one that has been idle for longest is closed.",
+    )
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="How long an idle connection is kept; longer than a load balancer in front keeps it.",
+    )
+    header_timeout_seconds: float = Field(
+        10.0, gt=0, le=3600, description="Longest wait for a request's headers; after it 408."
+    )
+    upload_timeout_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Longest wait for a request's body; after it 408."
+    )
+    request_timeout_seconds: float = Field(
+        10.0, gt=0, le=3600, description="Longest wait for the answer once the body is there; after it 504."
+    )
+    drain_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="After SIGTERM, how long requests are still served while `/health` says draining; "
+        "longer than the load balancer's probe interval.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    log_format: LogFormat = Field(
+        "auto", description="`json` is one object a line, `text` is for people; `auto` is `text` on a terminal only."
+    )
+
+    @field_validator("api_keys", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _require_long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < _MIN_KEY_LENGTH for key in keys):
+            raise ValueError(f"a key has at least {_MIN_KEY_LENGTH} characters (openssl rand -hex 16 makes one)")
+        return keys
+
+    @model_validator(mode="after")
+    def _require_possible_precision(self) -> Self:
+        if self.runtime == "tensorflow" and self.precision not in {"auto", "f32"}:
+            raise ValueError("APP_PRECISION is for the openvino runtime; tensorflow runs the graph as it was exported")
+        return self

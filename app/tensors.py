@@ -1,0 +1,144 @@
+"""Tensors as the Open Inference Protocol writes them: in JSON, or as bytes behind the JSON. Knows no web and no model.
+
+The protocol is https://github.com/kserve/open-inference-protocol; the bytes are its "binary tensor data extension":
+little-endian, row by row, in the order in which the JSON names the tensors.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic.config import JsonDict
+
+from app.contract import TensorSpec
+from app.errors import TensorError, UploadTooLargeError
+
+# The protocol's words for the element types that a contract knows.
+DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+# What one number may take in JSON, indentation included, and what all but the numbers may take.
+_JSON_BYTES_PER_NUMBER = 16
+_JSON_BYTES_FOR_THE_REST = 65_536
+
+_TENSOR: JsonDict = {"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": [255, 0, 0] * 4}
+
+
+class RequestInput(BaseModel):
+    """One input tensor."""
+
+    name: str
+    datatype: str
+    shape: list[NonNegativeInt] = Field(description="The first dimension counts the images.")
+    parameters: dict[str, Any] = Field(default={}, description="`binary_data_size` if the data stand behind the JSON.")
+    data: list[Any] | None = Field(None, description="The numbers, flat or nested.")
+
+
+class RequestedOutput(BaseModel):
+    """One output tensor that is asked for."""
+
+    name: str
+    parameters: dict[str, Any] = Field(default={}, description="`binary_data`: true to get it behind the JSON.")
+
+
+class InferenceRequest(BaseModel):
+    """What an inference request says in JSON."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "42", "inputs": [_TENSOR]}]})
+
+    id: str | None = None
+    parameters: dict[str, Any] = Field(default={}, description="`binary_data_output`: true to get all outputs so.")
+    inputs: list[RequestInput]
+    outputs: list[RequestedOutput] | None = None
+
+
+class Question(NamedTuple):
+    """An inference request, understood."""
+
+    id: str | None
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    wants_bytes: bool
+
+
+def parse_request(
+    body: bytes, json_length: int | None, *, takes: TensorSpec, gives: TensorSpec, max_images: int
+) -> Question:
+    """Read the images out of the body of an inference request.
+
+    Args:
+        body: all of it.
+        json_length: how many of its bytes are JSON; None if all are.
+        takes: the model's input.
+        gives: the model's output.
+        max_images: the most that are taken at once.
+
+    Raises:
+        TensorError: the body is no inference request, or its tensors are not those of the model.
+        UploadTooLargeError: there is more JSON than so many images can need.
+    """
+    size = math.prod(takes.shape)
+    head, tail = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
+    if json_length is not None and len(head) < json_length:
+        raise TensorError(f"the body has {len(body)} bytes, its header announces {json_length} bytes of JSON")
+    if len(head) > _JSON_BYTES_FOR_THE_REST + _JSON_BYTES_PER_NUMBER * size * max_images:
+        raise UploadTooLargeError(f"that is more JSON than {max_images} images need; send them as binary data")
+    try:
+        request = InferenceRequest.model_validate_json(head)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the body"
+        raise TensorError(f"{place} is no inference request: {first['msg']}") from error
+
+    if [tensor.name for tensor in request.inputs] != [takes.name]:
+        raise TensorError(f"the model takes one input, {takes.name!r}; sent: {_name(request.inputs)}")
+    (tensor,) = request.inputs
+    datatype, shape = DATATYPES[takes.dtype], tuple(tensor.shape)
+    if tensor.datatype != datatype or shape[1:] != takes.shape or not 1 <= shape[0] <= max_images:
+        raise TensorError(
+            f"{takes.name!r} is {datatype} with the shape {[f'1 to {max_images}', *takes.shape]}; "
+            f"sent: {tensor.datatype[:20]} {tensor.shape[:8]}"
+        )
+    expected = shape[0] * size
+    numbers = _read_bytes(tensor, tail, expected) if tail else _read_json(tensor, expected)
+    return Question(request.id, numbers.reshape(shape), _wants_bytes(request, gives.name))
+
+
+def _name(tensors: Sequence[RequestInput | RequestedOutput]) -> str:
+    return ", ".join(repr(tensor.name[:50]) for tensor in tensors[:5]) or "none"
+
+
+def _read_bytes(tensor: RequestInput, data: bytes, expected: int) -> NDArray[np.uint8]:
+    announced = tensor.parameters.get("binary_data_size")
+    if not len(data) == announced == expected or tensor.data is not None:
+        raise TensorError(
+            f"{tensor.name!r} needs {expected} bytes, binary_data_size says {str(announced)[:20]}, "
+            f"and {len(data)} stand behind the JSON"
+        )
+    return np.frombuffer(data, np.uint8)
+
+
+def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
+    if tensor.data is None:
+        raise TensorError(f"{tensor.name!r} has neither 'data' nor bytes behind the JSON")
+    try:
+        numbers = np.asarray(tensor.data)
+    except (ValueError, OverflowError) as error:  # rows of different lengths; numbers beyond 64 bits
+        raise TensorError(f"the data of {tensor.name!r} are no regular array: {error}") from error
+    if numbers.dtype.kind not in "iu" or numbers.size != expected:
+        raise TensorError(f"{tensor.name!r} needs {expected} integers; its data are {numbers.size} {numbers.dtype}")
+    if numbers.min() < 0 or numbers.max() > np.iinfo(np.uint8).max:
+        raise TensorError(f"the data of {tensor.name!r} must lie between 0 and 255")
+    return numbers.astype(np.uint8)
+
+
+def _wants_bytes(request: InferenceRequest, output_name: str) -> bool:
+    """Whether the one output shall stand behind the JSON: what is said of it counts before what is said of all."""
+    parameters = dict(request.parameters)
+    if request.outputs:
+        if [output.name for output in request.outputs] != [output_name]:
+            raise TensorError(f"the model gives one output, {output_name!r}; asked for: {_name(request.outputs)}")
+        parameters |= request.outputs[0].parameters
+    if "classification" in parameters:
+        raise TensorError("the classification extension is not spoken; /predict names classes")
+    return bool(parameters.get("binary_data", parameters.get("binary_data_output", False)))

@@ -1,0 +1,109 @@
+// One entry for each picture: its article in the result's place, and, from two on, its button in the gallery.
+
+import { classify, getKey } from "./service.js";
+
+const results = document.querySelector("#results");
+const gallery = document.querySelector("#gallery");
+const shown = document.querySelector("#shown");
+const make = (id) => document.querySelector(`template#${id}`).content.firstElementChild.cloneNode(true);
+
+/** Writes a file's name as curl and a shell take it. */
+function quote(name) {
+  const field = `file=@${name}`;
+  if (/^[\w.+@=/-]+$/.test(field)) return field;
+  const escaped = name.replace(/[\\"]/g, "\\$&").replace(/'/g, "'\\''");
+  return `'file=@"${escaped}"'`;
+}
+
+export class Entry {
+  constructor(file, { onDone, onRetry }) {
+    this.file = file;
+    this.onDone = onDone;
+    this.article = make("entry");
+    this.waiting = this.article.querySelector(".waiting");
+    this.retry = this.article.querySelector(".retry");
+    this.retry.querySelector("button").addEventListener("click", () => onRetry(this));
+    const picture = this.article.querySelector(".original img");
+    picture.src = URL.createObjectURL(file);
+    picture.alt = `Your picture, ${file.name}`;
+    picture.addEventListener("error", () => this.article.querySelector(".original").remove(), { once: true });
+    this.article.querySelector(".original figcaption").textContent = file.name;
+    this.addButton(picture.src);
+  }
+
+  addButton(source) {
+    const item = document.createElement("li");
+    this.button = document.createElement("button");
+    this.button.type = "button";
+    const picture = new Image();
+    picture.alt = "";
+    picture.src = source;
+    picture.addEventListener("error", () => picture.remove(), { once: true });
+    const thumbnail = document.createElement("span");
+    thumbnail.className = "thumbnail";
+    thumbnail.append(picture);
+    this.caption = document.createElement("span");
+    this.caption.className = "caption";
+    this.caption.textContent = "…";
+    this.button.append(thumbnail, this.caption);
+    this.button.setAttribute("aria-label", this.file.name);
+    this.button.addEventListener("click", () => this.show());
+    item.append(this.button);
+    gallery.append(item);
+    gallery.hidden = gallery.children.length < 2;
+    results.hidden = false;
+    document.body.classList.add("used");
+  }
+
+  show() {
+    for (const button of gallery.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(button === this.button));
+    }
+    shown.replaceChildren(this.article);
+  }
+
+  /** Lets what was said of this picture until now go, and asks the service. */
+  async send() {
+    for (const part of this.article.querySelectorAll(".seen, .programs")) part.remove();
+    this.article.querySelector(".answer").replaceChildren();
+    this.retry.hidden = true;
+    this.waiting.hidden = false;
+    this.article.setAttribute("aria-busy", "true");
+    const { action, dataset } = document.querySelector("#upload");
+    // Not sent at all: a server that refuses a body before it has read it may break the connection under its answer.
+    const fits = this.file.size < Number(dataset.maxBytes);
+    const tell = (text) => {
+      this.waiting.textContent = text;
+    };
+    const answer = fits ? await classify(action, this.file, tell) : { kind: "oversized" };
+    this.article.removeAttribute("aria-busy");
+    this.waiting.hidden = true;
+    this.locked = answer.kind === "locked";
+    if (answer.kind === "result") this.fill(answer);
+    else this.refuse(answer);
+    this.onDone(this);
+  }
+
+  fill({ article, milliseconds }) {
+    article.querySelector(".round-trip").textContent = `; ${Math.round(milliseconds)} ms with the way there and back`;
+    article.querySelector(".upload").textContent = quote(this.file.name);
+    if (getKey()) article.querySelector(".key").textContent = '-H "Authorization: Bearer $KEY" ';
+    this.version = article.dataset.version;
+    this.summary = `${article.querySelector(".label").textContent}, ${article.querySelector(".sure").textContent}`;
+    this.article.querySelector(".pictures").append(article.querySelector(".seen"));
+    this.article.querySelector(".answer").replaceWith(article.querySelector(".answer"));
+    this.article.append(article.querySelector(".programs"));
+    this.caption.textContent = this.summary;
+    this.button.setAttribute("aria-label", `${this.file.name}: ${this.summary}`);
+  }
+
+  refuse({ kind, article, said }) {
+    const problem = article ?? make(kind);
+    if (said) problem.querySelector(".said").textContent = said;
+    this.summary = problem.querySelector("h2").textContent;
+    this.article.querySelector(".answer").replaceChildren(problem);
+    this.retry.hidden = ["refused", "oversized", "locked"].includes(kind);
+    this.caption.textContent = "refused";
+    this.button.setAttribute("aria-label", `${this.file.name}: ${this.summary}`);
+  }
+}

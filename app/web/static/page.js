@@ -1,0 +1,135 @@
+// The ways in: choosing, taking, dropping, pasting, samples. Without this script the form works by itself.
+
+import { Entry } from "./gallery.js";
+import { fetchSummary, setKey } from "./service.js";
+
+const MOST_AT_ONCE = 4;
+const MOST_PICTURES = 60;
+const SECONDS_BETWEEN_LOOKS = 2;
+const find = (selector) => document.querySelector(selector);
+const status = find("#status");
+const access = find("#access");
+const home = document.baseURI;
+const queue = [];
+let locked = [];
+let running = 0;
+let done = 0;
+
+function say(text) {
+  status.textContent = text;
+}
+
+function add(files) {
+  const pictures = [...files];
+  if (!pictures.length) return;
+  if (!running) done = 0;
+  if (pictures.length > MOST_PICTURES) {
+    say(`Only the first ${MOST_PICTURES} are taken; python -m app.classify takes whole folders.`);
+    pictures.length = MOST_PICTURES;
+  }
+  const entries = pictures.map((file) => new Entry(file, { onDone: finish, onRetry: (again) => start(again) }));
+  entries[0].show();
+  start(...entries);
+}
+
+function start(...entries) {
+  queue.push(...entries);
+  while (running < MOST_AT_ONCE && queue.length) {
+    running += 1;
+    queue.shift().send();
+  }
+}
+
+function finish(entry) {
+  running -= 1;
+  start();
+  if (entry.locked) unlock(entry);
+  else {
+    done += 1;
+    const total = done + running + queue.length;
+    say(`${total > 1 ? `${done} of ${total} done. ` : ""}${entry.file.name}: ${entry.summary}`);
+  }
+  if (entry.article.isConnected) entry.article.scrollIntoView({ block: "nearest" });
+  if (entry.version && entry.version !== find("#model").dataset.version) describe();
+}
+
+/** Another version serves than the page was made with. */
+async function describe() {
+  try {
+    find("#model").replaceWith(await fetchSummary(home));
+  } catch {
+    // The next answer tries again.
+  }
+}
+
+/** No model served when the page was made: it is shown as soon as one does, with its samples. */
+async function awaitModel() {
+  while (!find("#model").dataset.version) {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * SECONDS_BETWEEN_LOOKS));
+    await describe();
+  }
+  if (!find("#shown").children.length) location.reload();
+}
+
+function unlock(entry) {
+  locked.push(entry);
+  if (access.hidden) {
+    access.hidden = false;
+    find("#key").focus();
+  }
+}
+
+access.addEventListener("submit", (event) => {
+  event.preventDefault();
+  setKey(find("#key").value);
+  access.hidden = true;
+  find("#key").value = "";
+  start(...locked);
+  locked = [];
+});
+
+// A camera is worth a button where fingers are: on other machines it would only open the same dialogue again.
+for (const element of document.querySelectorAll("#camera, label[for=camera]")) element.hidden = !navigator.maxTouchPoints;
+
+for (const input of [find("#file"), find("#camera")]) {
+  input.multiple = input.id === "file";
+  input.addEventListener("change", () => {
+    add(input.files);
+    input.value = ""; // so that the same file can be chosen again
+  });
+}
+
+for (const button of document.querySelectorAll("[data-sample]")) {
+  button.addEventListener("click", async () => {
+    try {
+      const response = await fetch(button.dataset.sample);
+      if (!response.ok) throw new Error(response.statusText);
+      const blob = await response.blob();
+      add([new File([blob], button.dataset.sample.split("/").at(-1), { type: blob.type })]);
+    } catch {
+      say("The sample can’t be fetched: the service can’t be reached.");
+    }
+  });
+}
+
+document.addEventListener("paste", (event) => {
+  const files = event.clipboardData?.files ?? [];
+  if (files.length) add(files);
+  else if (!event.target.matches?.("input")) say("There is no picture in the clipboard.");
+});
+
+const body = document.body;
+let depth = 0; // dragenter and dragleave come for every element that is crossed
+addEventListener("dragenter", () => body.classList.toggle("dragging", (depth += 1) > 0));
+addEventListener("dragleave", () => body.classList.toggle("dragging", (depth -= 1) > 0));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  depth = 0;
+  body.classList.remove("dragging");
+  const files = event.dataTransfer?.files ?? [];
+  if (files.length) add(files);
+  else say("That was no file. Save the picture first, then drop it here.");
+});
+
+if (!find("#model").dataset.version) awaitModel();

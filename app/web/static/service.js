@@ -1,0 +1,62 @@
+// Sends one picture to the service and gives its answer, which the service has written as HTML already.
+
+const MOST_TRIES = 6;
+const KEY = "api-key"; // kept by this tab until it closes
+
+export const getKey = () => sessionStorage.getItem(KEY);
+export const setKey = (key) => sessionStorage.setItem(KEY, key);
+
+const parse = async (response) => {
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  return page.querySelector("main > article");
+};
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+/** Waits as long as the service asked for; tells every second how long that still is. */
+async function wait(seconds, tell) {
+  for (let left = seconds; left > 0; left -= 1) {
+    tell(`The service is busy or starting. Trying again in ${left} s`);
+    await sleep(Math.min(1, left));
+  }
+}
+
+/**
+ * Posts `file` until it is answered for good.
+ * @returns {Promise<{kind: string, article?: Element, milliseconds?: number, said?: string}>} the kind is result,
+ *   refused (it must change first), failed (it may succeed at another try), locked, unexpected or unreachable
+ */
+export async function classify(url, file, tell) {
+  for (let attempt = 1; ; attempt += 1) {
+    const body = new FormData();
+    body.append("file", file, file.name);
+    const headers = { Accept: "text/html" };
+    if (getKey()) headers.Authorization = `Bearer ${getKey()}`;
+    tell("Looking at it …");
+    const begun = performance.now();
+    let response;
+    let article;
+    try {
+      response = await fetch(url, { method: "POST", body, headers });
+      article = await parse(response);
+    } catch {
+      return { kind: "unreachable" };
+    }
+    const milliseconds = performance.now() - begun;
+    if (response.status === 401) return { kind: "locked" };
+    if (response.ok && article) return { kind: "result", article, milliseconds };
+    const seconds = Number(response.headers.get("Retry-After"));
+    if (!seconds || attempt === MOST_TRIES) {
+      if (!article) return { kind: "unexpected", said: `${response.status} ${response.statusText}` };
+      return { kind: response.status < 500 && !seconds ? "refused" : "failed", article };
+    }
+    await wait(seconds, tell);
+  }
+}
+
+/** Gives the current description of the model, after another version has answered. */
+export async function fetchSummary(url) {
+  const response = await fetch(url, { headers: { Accept: "text/html" } });
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  return page.querySelector("#model");
+}

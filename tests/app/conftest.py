@@ -1,0 +1,75 @@
+"""What the service's tests share: services on a fake model, and a tiny real SavedModel."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from app.main import create_app
+from app.runtime import Images, Probabilities
+from app.settings import Settings
+from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder with one version in it, of which nothing but the folder exists."""
+    (tmp_path / "models" / "tiny" / "1").mkdir(parents=True)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def make_client(models: Path) -> Iterator[Callable[..., TestClient]]:
+    """Start services on a fake model; takes what the model runs, and settings."""
+    clients = []
+
+    def start(predict: Callable[[Images], Probabilities] = tell_colours, **settings: object) -> TestClient:
+        app = create_app(Settings(model_dir=models, **settings), load=lambda _: make_model(predict))
+        client = TestClient(app, raise_server_exceptions=False)
+        client.__enter__()
+        clients.append(client)
+        wait_until_loaded(client)
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__()
+
+
+@pytest.fixture
+def client(make_client: Callable[..., TestClient]) -> TestClient:
+    return make_client()
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real version folder, as training writes it: tiny/1, which tells the mean colour. Copy before changing it."""
+    import tensorflow as tf  # noqa: PLC0415 -- seconds that most tests do without
+
+    class Tiny(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = tf.Variable(10 * np.eye(3, dtype=np.float32))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *INPUT.shape), tf.uint8, name="images")])
+        def serve(self, images):
+            means = tf.reduce_mean(tf.cast(images, tf.float32) / 255, axis=(1, 2))
+            return {"probabilities": tf.nn.softmax(means @ self.weights)}
+
+    folder = tmp_path_factory.mktemp("exported") / "tiny" / "1"
+    module = Tiny()
+    tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
+    images = np.random.default_rng(0).integers(0, 256, (16, *INPUT.shape), dtype=np.uint8)
+    images[:3] = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)[:, None, None, :]
+    np.savez(folder / "golden.npz", images=images, probabilities=module.serve(images)["probabilities"].numpy())
+    seal(folder)
+    return folder
+
+
+@pytest.fixture
+def version(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the real version folder, to be broken."""
+    return Path(shutil.copytree(exported, tmp_path / "real" / "tiny" / "1"))

@@ -1,0 +1,96 @@
+"""A model that needs no files, and what goes into and out of it."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, digest_files
+from app.model import Model
+from app.runtime import Images, Probabilities, Runtime
+
+# Unlike any real model's, so that a test fails where the service assumes one: three classes, and 8 by 6 pixels.
+CLASS_NAMES = ("red", "green", "blue")
+INPUT = TensorSpec(name="images", dtype="uint8", shape=(8, 6, 3))
+OUTPUT = TensorSpec(name="probabilities", dtype="float32", shape=(3,))
+CARD = """# tiny 1
+
+Tells colours. <script>alert(1)</script> [never](javascript:alert(1))
+
+| class | accuracy |
+| --- | ---: |
+| red | 100 % |
+
+![curves](curves.png)
+"""
+
+
+def make_metadata(version: int = 1, files: dict[str, str] | None = None) -> ModelMetadata:
+    return ModelMetadata(
+        name="tiny",
+        version=version,
+        class_names=CLASS_NAMES,
+        input=INPUT,
+        output=OUTPUT,
+        parameters=9,
+        recipe={"epochs": 0},
+        data=DataSet(name="none", source="none", pixel_encoding="none", train_size=1, validation_size=1, test_size=1),
+        metrics={"accuracy": 1.0},
+        temperature=1.0,
+        libraries={},
+        commit="none",
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        files=files or {"saved_model.pb": hashlib.sha256(b"").hexdigest()},
+    )
+
+
+def tell_colours(images: Images) -> Probabilities:
+    """Give each image's mean red, green and blue, as if they were probabilities."""
+    means = images.mean(axis=(1, 2), dtype=np.float32) / 255 + 1e-6
+    probabilities: Probabilities = (means / means.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
+
+
+def make_model(predict: Callable[[Images], Probabilities] = tell_colours, version: int = 1) -> Model:
+    """Make a model that runs `predict` and has no files."""
+    return Model(make_metadata(version), Runtime("fake", "f32", INPUT, OUTPUT, predict))
+
+
+def encode(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
+    """Encode an image of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_version(folder: Path) -> Path:
+    """Write a card and samples as a model has them; give the version's folder."""
+    version = folder / "tiny" / "1"
+    (version / "card").mkdir(parents=True)
+    (version / "card" / "README.md").write_text(CARD)
+    (version / "card" / "curves.png").write_bytes(encode("red"))
+    samples = version.parent / "samples"
+    samples.mkdir()
+    for colour in ("red", "blue"):
+        (samples / f"{colour}.png").write_bytes(encode(colour, (40, 40)))
+    index = [{"file": f"{c}.png", "title": f"Something {c}", "credit": "made here"} for c in ("red", "blue")]
+    (samples / "samples.json").write_text(json.dumps(index))
+    return version
+
+
+def wait_until_loaded(client: TestClient) -> None:
+    while client.get("/health").json()["status"] == "starting":
+        pass
+
+
+def seal(folder: Path, **changes: object) -> None:
+    """Write the metadata that fits what `folder` holds now, with `changes`."""
+    (folder / METADATA_FILE).unlink(missing_ok=True)
+    metadata = make_metadata(int(folder.name), digest_files(folder)).model_copy(update=changes)
+    (folder / METADATA_FILE).write_text(metadata.model_dump_json())

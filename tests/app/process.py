@@ -1,0 +1,75 @@
+"""The service as a process of its own, on a real socket."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.client import HTTPConnection
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+class Process:
+    """A server process on a free port."""
+
+    def __init__(self, **settings: object) -> None:
+        environment = {**os.environ, "APP_PORT": "0", **{f"APP_{k.upper()}": str(v) for k, v in settings.items()}}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "app"], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        self.log: list[str] = []
+        self._listening = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        if not self._listening.wait(30):
+            self.end()
+            raise AssertionError(self.log)
+        self.port = int(next(m[1] for line in self.log if (m := re.search(r"http://127\.0\.0\.1:(\d+)", line))))
+
+    def _read(self) -> None:
+        for line in self.popen.stderr:
+            self.log.append(line)
+            if "running on" in line:
+                self._listening.set()
+        self._listening.set()
+
+    def connect(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=10)
+
+    def get(self, path: str) -> tuple[int, dict]:
+        connection = self.connect()
+        try:
+            return ask(connection, "GET", path)
+        finally:
+            connection.close()
+
+    def wait_until(self, status: str) -> dict:
+        for _ in range(500):
+            if (health := self.get("/health")[1])["status"] == status:
+                return health
+            time.sleep(0.02)
+        raise AssertionError(health, self.log)
+
+    def signal(self, which: int = signal.SIGTERM) -> None:
+        self.popen.send_signal(which)
+
+    def wait(self) -> int:
+        return self.popen.wait(30)
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait(10)
+        self._reader.join()
+        self.popen.stderr.close()
+
+
+def ask(connection: HTTPConnection, method: str, path: str, body: bytes | None = None) -> tuple[int, dict]:
+    connection.request(method, path, body, {"content-type": "image/png"} if body else {})
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())

@@ -1,0 +1,95 @@
+"""What may import what, and what no line of the service may say."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "app"
+MODULES = sorted(APP.rglob("*.py"))
+
+
+def find_imports(module: Path) -> set[str]:
+    """Return the dotted names that a module imports, at its top or anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def who_imports(package: str, modules: list[Path] = MODULES) -> set[str]:
+    return {
+        module.relative_to(ROOT).as_posix()
+        for module in modules
+        if any(name == package or name.startswith(f"{package}.") for name in find_imports(module))
+    }
+
+
+def test_the_service_never_imports_training():
+    """Serving installs without what training needs; the contract is all that they share."""
+    assert who_imports("training") == set()
+
+
+def test_training_imports_only_what_knows_no_web():
+    """Training reads images and measures versions with the service's own code, and needs none of its web."""
+    allowed = {"contract", "errors", "image", "runtime", "settings"}
+    names = {name for module in (ROOT / "training").rglob("*.py") for name in find_imports(module)}
+    assert {name.split(".")[1] for name in names if name.startswith("app.")} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("package", "modules"),
+    [
+        ("tensorflow", {"app/runtime.py"}),
+        ("keras", set()),
+        ("openvino", {"app/runtime.py"}),
+        ("PIL", {"app/image.py"}),
+        ("uvicorn", {"app/server.py", "app/connection.py"}),
+        ("prometheus_client", {"app/metrics.py"}),
+        ("pythonjsonlogger", {"app/logs.py"}),
+        ("jinja2", {"app/templates.py"}),
+        ("markdown_it", {"app/card.py"}),
+        ("pydantic_settings", {"app/settings.py"}),
+    ],
+)
+def test_each_library_is_known_to_one_module(package, modules):
+    """So that it can be replaced in one place."""
+    assert who_imports(package) == modules
+
+
+def test_the_inner_modules_know_no_web():
+    """Images, batches, models and errors would serve a command line as well."""
+    names = "batcher card classifier contract errors image model returns runtime samples store trace"
+    inner = [APP / f"{name}.py" for name in names.split()]
+    for package in ("fastapi", "starlette", "app.routes", "app.problems", "app.schemas", "app.main"):
+        assert who_imports(package, inner) == set()
+
+
+def test_importing_the_service_imports_no_tensorflow():
+    """It takes seconds and half a gigabyte that the default runtime does without."""
+    code = (
+        "import sys, app.main; print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert output.strip() == "[]"
+
+
+def test_no_line_of_the_service_names_a_model():
+    """Class names, input size and model name come from the metadata, so that any exported model serves."""
+    web = [path for path in (APP / "web").rglob("*") if path.is_file()]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in [*MODULES, *web])
+    source += "\n".join(path.name for path in web)
+    for path in (ROOT / "models").glob("*/*/metadata.json"):
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        for word in (metadata["name"], *metadata["class_names"]):
+            assert not re.search(rf"\b{re.escape(word)}\b", source, re.IGNORECASE), word
+    assert not re.search(r"\b32, 32\b", source)

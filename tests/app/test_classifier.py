@@ -1,0 +1,93 @@
+"""Behaviour of app.classifier."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.classifier import Classifier
+from app.errors import BrokenImageError, NotReadyError, QueueFullError
+from app.image import decode_image
+from app.runtime import Images, Probabilities
+from app.store import ModelStore
+from tests.app.fakes import encode, make_model, tell_colours
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def make_classifier(store: ModelStore, max_queue_size: int = 8) -> Classifier:
+    return Classifier(
+        store, decode_threads=1, max_batch_size=4, max_queue_size=max_queue_size, max_image_pixels=1_000_000
+    )
+
+
+async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, monkeypatch):
+    """Each has threads of its own, and so has loading."""
+    threads = {}
+
+    def note(step: str) -> None:
+        threads[step] = threading.current_thread().name.rpartition("_")[0]
+
+    def load(_: Path):
+        note("load")
+        return make_model(predict)
+
+    def predict(images: Images) -> Probabilities:
+        note("predict")
+        return tell_colours(images)
+
+    def decode(*args: object, **options: object) -> np.ndarray:
+        note("decode")
+        return decode_image(*args, **options)
+
+    monkeypatch.setattr("app.classifier.decode_image", decode)
+    store = ModelStore(models, load)
+    classifier = make_classifier(store)
+    await store.refresh()
+    scores = await classifier.classify(encode("blue"))
+    assert scores.probabilities.argmax() == 2
+    assert threads == {"load": "model-loader", "decode": "decode", "predict": "inference"}
+    classifier.close()
+
+
+async def test_scores_name_the_model_that_gave_them(models):
+    """After a swap, what was decoded for the old model runs on the new one, and says so."""
+    store = ModelStore(models, lambda folder: make_model(version=int(folder.name)))
+    classifier = make_classifier(store)
+    await store.refresh()
+    assert (await classifier.classify(encode())).model.metadata.version == 1
+    (models / "tiny" / "2").mkdir()
+    await store.refresh()
+    assert (await classifier.classify(encode())).model.metadata.version == 2
+    classifier.close()
+
+
+async def test_a_broken_image_gives_its_place_back(models):
+    """Bad uploads never fill the queue."""
+    store = ModelStore(models, lambda _: make_model())
+    classifier = make_classifier(store, max_queue_size=1)
+    await store.refresh()
+    for _ in range(3):
+        with pytest.raises(BrokenImageError):
+            await classifier.classify(encode()[:60])
+    await classifier.classify(encode())
+    classifier.close()
+
+
+async def test_readiness_is_a_model_and_room(models):
+    """Asked before a body is read, so that overload costs no uploads."""
+    store = ModelStore(models, lambda _: make_model())
+    classifier = make_classifier(store, max_queue_size=1)
+    with pytest.raises(NotReadyError):
+        classifier.require_ready()
+    await store.refresh()
+    assert classifier.require_ready() is store.model
+    with classifier._batcher.admit(), pytest.raises(QueueFullError):
+        classifier.require_ready()
+    classifier.close()

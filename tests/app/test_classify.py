@@ -1,0 +1,189 @@
+"""Behaviour of `python -m app.classify`."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app import classify
+from app.errors import InferenceError
+from tests.app.fakes import encode, make_model, tell_colours
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """Classify with a fake model; returns the sizes of its batches."""
+    sizes = []
+
+    def predict(images):
+        sizes.append(len(images))
+        return tell_colours(images)
+
+    monkeypatch.setattr(classify, "_load_newest", lambda *_: make_model(predict))
+    return sizes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images of several kinds, in folders, among other files."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.png").write_bytes(encode("red"))
+    (tmp_path / "b.JPEG").write_bytes(encode("blue", kind="JPEG"))
+    (tmp_path / "more" / "c.webp").write_bytes(encode("lime", kind="WEBP"))
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def run(*arguments: object) -> int:
+    return classify.main([str(argument) for argument in arguments])
+
+
+def test_each_image_is_a_line(folder, capsys):
+    """Name, label and probability by tabulators, in the order in which they were named."""
+    assert run(folder / "b.JPEG", folder / "a.png") == 0
+    out, err = capsys.readouterr()
+    assert out == f"{folder}/b.JPEG\tblue\t1.00\n{folder}/a.png\tred\t1.00\n"
+    assert err == ""
+
+
+def test_a_folder_gives_its_images_in_order(folder, capsys):
+    """Those below it too, by their names' endings; other files are left alone."""
+    assert run(folder) == 0
+    names = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
+
+
+def test_json_is_what_the_service_answers(folder, capsys):
+    """One object a line, with the name; a failure has its reason in place of an answer."""
+    assert run("--json", "--top-k", 2, folder / "a.png", folder / "notes.txt") == 1
+    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    assert good["image"] == f"{folder}/a.png"
+    assert (good["label"], len(good["predictions"]), good["model"]) == ("red", 2, {"name": "tiny", "version": 1})
+    assert bad == {"image": f"{folder}/notes.txt", "error": bad["error"]}
+    assert bad["error"].startswith("the file is no image")
+
+
+def test_failures_are_named_and_spoil_no_other(folder, capsys):
+    """Exit status 1, each with its reason, and how many there were."""
+    (folder / "broken.png").write_bytes(encode()[:60])
+    assert run(folder / "none.png", folder / "broken.png", folder / "a.png", folder / "notes.txt") == 1
+    out, err = capsys.readouterr()
+    assert out == f"{folder}/a.png\tred\t1.00\n"
+    lines = err.splitlines()
+    assert lines[0] == f"{folder}/none.png: No such file or directory"
+    assert "damaged or cut short" in lines[1]
+    assert "no image of a kind" in lines[2]
+    assert lines[3] == "3 of 4 images failed"
+
+
+def test_a_failing_model_is_named(monkeypatch, folder, capsys):
+    """Not a traceback."""
+
+    def fail(_):
+        raise InferenceError("the model failed")
+
+    monkeypatch.setattr(classify, "_load_newest", lambda *_: make_model(fail))
+    assert run(folder / "a.png") == 1
+    assert capsys.readouterr().err == f"{folder}/a.png: the model failed\n"
+
+
+def test_images_go_in_full_batches(model, tmp_path, monkeypatch):
+    """The last one holds what is left."""
+    monkeypatch.setenv("APP_MAX_BATCH_SIZE", "4")
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(encode())
+    assert run(tmp_path) == 0
+    assert model == [4, 4, 2]
+
+
+def test_decoding_goes_on_while_the_model_runs(tmp_path):
+    """But not without bound."""
+    names = [str(tmp_path / f"{i:02}.png") for i in range(40)]
+    read, held = [], threading.Event()
+    for name in names:
+        Path(name).write_bytes(encode())
+
+    def hold(images):
+        held.wait(10)
+        return tell_colours(images)
+
+    original = Path.read_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
+        outcomes = classify.classify_files(make_model(hold), names, batch_size=4, threads=2, max_pixels=10**6)
+        first = threading.Thread(target=lambda: next(outcomes))
+        first.start()
+        for _ in range(500):
+            if len(read) >= 4 + classify._AHEAD * 4:
+                break
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert 16 <= len(read) <= 24
+        held.set()
+        first.join()
+        assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
+    assert len(read) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required"), (["--top-k", "0", "x"], "no positive number"),
+        (["--top-k", "4", "{folder}/a.png"], "3 classes"), (["{folder}/more/empty"], "no image in"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
+    """Exit status 2, before any work."""
+    (folder / "more" / "empty").mkdir()
+    try:
+        status = run(*(argument.format(folder=folder) for argument in arguments))
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert said in capsys.readouterr().err
+
+
+def start(*arguments: str, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "app.classify", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60, **options)
+
+
+def test_the_program_reads_standard_input_and_a_real_model(exported):
+    """From bytes to a line, nothing faked."""
+    environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent)}
+    done = start("-", input=encode("blue"), env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"-\tblue\t1.00\n", b"")
+
+
+def test_the_program_without_a_model_says_so(tmp_path):
+    """Exit status 2 and the reason."""
+    done = start("x.png", env={**os.environ, "APP_MODEL_DIR": str(tmp_path)})
+    assert done.returncode == 2
+    assert b"holds no version" in done.stderr
+
+
+def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
+    """Only there: in a file or a pipe it would be noise."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run(folder)
+    assert "3/3" in capsys.readouterr().err
+    run(folder / "a.png")
+    assert capsys.readouterr().err == ""
+
+
+def test_the_pixels_are_those_of_the_service(folder):
+    """Decoded to the model's size by the same code."""
+    [[outcome]] = classify.classify_files(
+        make_model(), [str(folder / "a.png")], batch_size=1, threads=1, max_pixels=10**6
+    )
+    np.testing.assert_array_equal(outcome.scores.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))

@@ -1,0 +1,239 @@
+"""Behaviour of app.image."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, UnsupportedImageError
+from app.image import FORMATS, decode_image
+
+SIZE = (32, 32)
+LIMIT = 50_000_000
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, size: tuple[int, int] = SIZE, max_pixels: int = LIMIT) -> np.ndarray:
+    pixels = decode_image(data, size, max_pixels=max_pixels)
+    assert pixels.shape == (*size, 3)
+    assert pixels.dtype == np.uint8
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def noise() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def make_halves(size: tuple[int, int]) -> Image.Image:
+    """Red above, blue below."""
+    image = Image.new("RGB", size, "blue")
+    ImageDraw.Draw(image).rectangle((0, 0, size[0], size[1] // 2 - 1), "red")
+    return image
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("PNG", {"interlace": 1})]
+)
+def test_an_image_of_the_models_size_passes_bit_by_bit(noise, kind, options):
+    """What training saw is what serving sees."""
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(noise), kind, **options)), noise)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("size", [(32, 32), (640, 480), (7, 90)])
+def test_every_format_shows_what_was_drawn(kind, size):
+    """All of the allow-list decodes, at the model's size, larger and smaller, the right way up."""
+    pixels = decode(encode(make_halves(size), kind)).astype(int)
+    assert np.abs(pixels[:12] - [255, 0, 0]).max() < 30
+    assert np.abs(pixels[20:] - [0, 0, 255]).max() < 30
+
+
+def test_a_height_that_is_not_the_width_is_kept_apart():
+    """Sizes are height before width, as arrays have it."""
+    pixels = decode(encode(make_halves((100, 50)), "PNG"), size=(8, 6))
+    assert pixels[0, :, 0].min() > 250
+    assert pixels[7, :, 2].min() > 250
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_becomes_three_equal_channels(mode):
+    """A picture without colour is one with three equal channels."""
+    pixels = decode(encode(Image.new("L", SIZE, 255).convert(mode), "PNG"))
+    np.testing.assert_array_equal(pixels, np.full((*SIZE, 3), 255))
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped():
+    """0 to 65535 becomes 0 to 255; clipping would turn nearly all of it white."""
+    ramp = np.arange(32 * 32, dtype=np.uint16).reshape(SIZE) * 64
+    pixels = decode(encode(Image.fromarray(ramp), "PNG"))
+    np.testing.assert_array_equal(pixels, np.repeat((ramp >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bit_colour_and_alpha_are_scaled(colour_type, channels):
+    """The kinds of 16-bit PNG that Pillow can't write."""
+    values = np.full((*SIZE, channels), 0x8040, dtype=">u2")
+    if channels in (2, 4):
+        values[..., -1] = 0xFFFF
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    head = struct.pack(">2I5B", *SIZE, 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    np.testing.assert_array_equal(decode(png), np.full((*SIZE, 3), 0x80))
+
+
+def test_a_palette_gives_its_colours():
+    """Indexed colours are looked up, also where one of them is transparent."""
+    image = make_halves(SIZE).quantize(4)
+    assert tuple(decode(encode(image, "PNG"))[0, 0]) == (255, 0, 0)
+    transparent = decode(encode(image, "PNG", transparency=image.getpixel((0, 0))))
+    assert tuple(transparent[0, 0]) == (255, 255, 255)
+    assert tuple(transparent[31, 0]) == (0, 0, 255)
+
+
+def test_cmyk_gives_its_colours():
+    """Print colours are converted."""
+    image = Image.new("CMYK", (64, 64), (0, 255, 255, 0))
+    assert np.abs(decode(encode(image, "JPEG", quality=95)).astype(int) - [255, 0, 0]).max() < 10
+
+
+@pytest.mark.parametrize("size", [SIZE, (64, 64)])
+@pytest.mark.parametrize(("mode", "clear"), [("RGBA", (9, 9, 9, 0)), ("LA", (9, 0))])
+def test_transparency_shows_white(mode, clear, size):
+    """What lies under transparent pixels is not there."""
+    assert decode(encode(Image.new(mode, size, clear), "PNG")).min() == 255
+
+
+def test_half_transparency_is_half_white():
+    """Alpha mixes with white, and colours under clear pixels do not bleed into a resize."""
+    image = Image.new("RGBA", (64, 64), (0, 255, 0, 0))
+    image.paste((0, 0, 0, 128), (0, 0, 64, 32))
+    pixels = decode(encode(image, "PNG")).astype(int)
+    assert np.abs(pixels[:12] - 127).max() <= 2
+    assert pixels[20:].min() >= 253
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_exif_orientation_is_applied(kind):
+    """A photograph taken with the phone upside down is shown upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    pixels = decode(encode(make_halves((64, 64)), kind, exif=exif)).astype(int)
+    assert np.abs(pixels[4] - [0, 0, 255]).max() < 30
+    exif[0x0112] = 6  # taken a quarter turn to the left: what was above comes to the right
+    pixels = decode(encode(make_halves((64, 48)), kind, exif=exif)).astype(int)
+    assert np.abs(pixels[:, 28] - [255, 0, 0]).max() < 30
+
+
+def test_a_damaged_exif_block_is_ignored():
+    """Every viewer shows such a picture, so it is classified too."""
+    exif = b"Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage"
+    assert decode(encode(Image.new("RGB", (64, 64), "red"), "JPEG", exif=exif))[0, 0, 0] > 250
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_an_animation_gives_its_first_frame(kind):
+    """Later frames are never decoded."""
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
+    pixels = decode(encode(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() < 10
+
+
+def test_a_phones_multi_picture_file_is_a_jpeg():
+    """Phones put a preview behind the photograph."""
+    pixels = decode(
+        encode(Image.new("RGB", (40, 40), "red"), "MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))])
+    )
+    assert pixels[0, 0, 0] > 250
+
+
+def test_one_pixel_fills_the_model():
+    """The smallest image is an image."""
+    assert (decode(encode(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")) == [1, 2, 3]).all()
+
+
+def test_a_large_photograph_is_decoded_at_a_fraction_of_its_size(monkeypatch):
+    """12 megapixels of JPEG cost an eighth in each direction, and show what the whole would."""
+    photo = encode(make_halves((4000, 3000)).effect_spread(20), "JPEG")
+    loaded = []
+    convert = Image.Image.convert
+    monkeypatch.setattr(
+        Image.Image, "convert", lambda image, mode: (loaded.append(image.size), convert(image, mode))[1]
+    )
+    pixels = decode(photo).astype(int)
+    assert loaded == [(500, 375)]
+    assert np.abs(pixels[:14] - [255, 0, 0]).max() < 30
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_fewer_bytes_than_an_image_needs_are_broken(kind):
+    """An upload that was cut is told so, wherever it was cut."""
+    data = encode(Image.effect_noise((200, 200), 90).convert("RGB"), kind)
+    for end in (len(data) // 2, 40, 20):
+        with pytest.raises(BrokenImageError, match="cut short"):
+            decode(data[:end])
+
+
+@pytest.mark.parametrize(
+    "data", [b"a text that is called photo.png", b"\0", b"%PDF-1.7 ...", b"<svg></svg>", b"\xff\xd8"]
+)
+def test_bytes_of_another_kind_are_unsupported(data):
+    """The format is told from the bytes, and the answer names those that are read."""
+    with pytest.raises(UnsupportedImageError, match="JPEG, PNG, WEBP, GIF, BMP, AVIF"):
+        decode(data)
+
+
+def test_formats_outside_the_allow_list_are_unsupported():
+    """Pillow reads far more kinds than a service should."""
+    for kind in ("TIFF", "ICO", "PPM", "TGA"):
+        with pytest.raises(UnsupportedImageError):
+            decode(encode(Image.new("RGB", (8, 8)), kind))
+
+
+def test_no_bytes_are_no_image():
+    """Nothing is not the same as something broken."""
+    with pytest.raises(EmptyUploadError):
+        decode(b"")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_too_many_pixels_are_refused_by_the_header(kind, monkeypatch):
+    """A bomb is never decoded."""
+    data = encode(Image.new("RGB", (200, 100)), kind)
+    decode(data, max_pixels=20_000)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLargeError, match="200 x 100"):
+        decode(data, max_pixels=19_999)
+
+
+def test_a_bomb_beyond_pillows_own_limit_is_too_large_as_well():
+    """The header alone may promise gigapixels."""
+    bomb = bytearray(encode(Image.new("1", (8, 8)), "PNG"))
+    bomb[16:24] = (40_000).to_bytes(4, "big") * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+    with pytest.raises(ImageTooLargeError):
+        decode(bytes(bomb))
+
+
+def test_damaged_bytes_never_raise_anything_else():
+    """Whatever a byte is changed to, the answer is an image or an image's error."""
+    random = np.random.default_rng(2)
+    for kind in FORMATS:
+        data = np.frombuffer(encode(make_halves((20, 20)), kind), dtype=np.uint8)
+        for _ in range(40):
+            damaged = data.copy()
+            damaged[random.integers(0, len(data), 3)] = random.integers(0, 256, 3)
+            with contextlib.suppress(BrokenImageError, UnsupportedImageError, ImageTooLargeError):
+                decode(damaged.tobytes())

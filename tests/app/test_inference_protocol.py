@@ -1,0 +1,367 @@
+"""Behaviour of app.inference_protocol and app.tensors: with Triton's own client, over real sockets, and by hand."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from app.classifier import Classifier
+from app.errors import QueueFullError
+from app.main import create_app
+from app.settings import Settings
+from app.store import ModelStore
+from tests.app.fakes import encode, make_model, tell_colours
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+def paint(*colours: str) -> np.ndarray:
+    """Make one image of the fake model's size for each colour, (N, 8, 6, 3) uint8."""
+    return np.stack([np.full((8, 6, 3), COLOURS[colour], np.uint8) for colour in colours])
+
+
+def ask_for(images: np.ndarray, *, binary: bool, datatype: str = "UINT8", name: str = "images") -> list[InferInput]:
+    tensor = InferInput(name, list(images.shape), datatype)
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    return [tensor]
+
+
+def write_request(images: np.ndarray, **changes: object) -> dict:
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape), "data": images.ravel().tolist()}
+    return {"inputs": [tensor | changes]}
+
+
+@pytest.fixture
+def connect(models) -> Iterator[Callable[..., InferenceServerClient]]:
+    """Start services on a fake model, each with a Triton client; takes settings and what the model runs."""
+    running = []
+
+    def start(predict=tell_colours, **settings: object) -> InferenceServerClient:
+        app = create_app(Settings(model_dir=models, **settings), load=lambda _: make_model(predict))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        client = InferenceServerClient(f"127.0.0.1:{port}")
+        running.append((server, thread, client))
+        while not client.is_server_ready():
+            time.sleep(0.01)
+        client.app = app
+        return client
+
+    yield start
+    for server, thread, client in running:
+        client.close()
+        server.should_exit = True
+        thread.join()
+
+
+def test_tritons_client_finds_server_and_model(connect):
+    """Liveness, readiness and metadata, with and without a version, are what it expects."""
+    client = connect()
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    expected = {
+        "name": "tiny",
+        "versions": ["1"],
+        "platform": "tensorflow_savedmodel",
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 8, 6, 3]}],
+        "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+    assert client.get_model_metadata("tiny") == client.get_model_metadata("tiny", "1") == expected
+    assert client.is_model_ready("tiny")
+    assert client.is_model_ready("tiny", "1")
+
+
+def test_another_model_or_version_is_not_there(connect):
+    """It is not ready, has no metadata and infers nothing; the message names what serves."""
+    client = connect()
+    assert not client.is_model_ready("tiny", "2")
+    assert not client.is_model_ready("huge")
+    with pytest.raises(InferenceServerException, match=r"'huge' does not serve here; 'tiny' version 1 does"):
+        client.get_model_metadata("huge")
+    with pytest.raises(InferenceServerException, match=r"'tiny' version 2 does not serve here") as caught:
+        client.infer("tiny", ask_for(paint("red"), binary=True), model_version="2")
+    assert caught.value.status() == "404"
+
+
+@pytest.mark.parametrize("binary_input", [True, False])
+@pytest.mark.parametrize("binary_output", [True, False, None])
+def test_tritons_client_infers(connect, binary_input, binary_output):
+    """Tensors go in and come out as JSON or as bytes, in every mix; the request's id comes back."""
+    client = connect()
+    images = paint("red", "blue", "green", "blue")
+    outputs = None if binary_output is None else [InferRequestedOutput("probabilities", binary_data=binary_output)]
+    result = client.infer(
+        "tiny", ask_for(images, binary=binary_input), outputs=outputs, request_id="job-7", model_version="1"
+    )
+    probabilities = result.as_numpy("probabilities")
+    assert probabilities.dtype == np.float32
+    np.testing.assert_array_equal(probabilities, tell_colours(images))
+    response = result.get_response()
+    assert (response["model_name"], response["model_version"], response["id"]) == ("tiny", "1", "job-7")
+    assert ("binary_data_size" in response["outputs"][0].get("parameters", {})) == (binary_output is not False)
+
+
+def test_a_full_queue_is_an_error_for_tritons_client(connect):
+    """It gets the service's own words."""
+    client = connect(max_queue_size=1)
+    with client.app.state.classifier._batcher.admit(), pytest.raises(InferenceServerException, match="wait") as caught:
+        client.infer("tiny", ask_for(paint("red"), binary=True))
+    assert caught.value.status() == "429"
+
+
+def test_more_images_than_one_request_may_hold_are_refused(connect):
+    """They could never get in: by the setting, or because the queue is shorter."""
+    for settings in ({"max_batch_files": 2}, {"max_queue_size": 2}):
+        client = connect(**settings)
+        with pytest.raises(InferenceServerException, match="1 to 2") as caught:
+            client.infer("tiny", ask_for(paint("red", "red", "red"), binary=True))
+        assert caught.value.status() == "400"
+
+
+def test_a_failing_model_is_an_error_for_tritons_client(connect):
+    """Without the model's innards."""
+    client = connect(lambda _: {}["secret"])
+    with pytest.raises(InferenceServerException, match="the model failed on this image") as caught:
+        client.infer("tiny", ask_for(paint("red", "blue"), binary=True))
+    assert caught.value.status() == "500"
+
+
+def test_tritons_client_sees_a_drain(connect):
+    """Not ready any more, alive still, and answering."""
+    client = connect()
+    client.app.state.draining = True
+    assert not client.is_server_ready()
+    assert client.is_server_live()
+    assert client.infer("tiny", ask_for(paint("blue"), binary=True)).as_numpy("probabilities").argmax() == 2
+
+
+def test_keys_cover_the_protocol(connect):
+    """All but its probes; the refusal is one that its clients can read."""
+    client = connect(api_keys="a-long-enough-key")
+    assert client.is_server_live()
+    with pytest.raises(InferenceServerException, match="send a key") as caught:
+        client.infer("tiny", ask_for(paint("red"), binary=True))
+    assert caught.value.status() == "401"
+    headers = {"Authorization": "Bearer a-long-enough-key"}
+    result = client.infer("tiny", ask_for(paint("red"), binary=True), headers=headers)
+    assert result.as_numpy("probabilities").argmax() == 0
+
+
+def infer(client: TestClient, body: object, **headers: str):
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    return client.post("/v2/models/tiny/infer", content=content, headers=headers)
+
+
+def test_nested_data_are_read(client):
+    """The protocol allows rows within rows as well as one flat list."""
+    images = paint("green", "red")
+    response = infer(client, write_request(images, data=images.tolist()))
+    assert response.headers["content-type"] == "application/json"
+    (output,) = response.json()["outputs"]
+    assert output["shape"] == [2, 3]
+    np.testing.assert_allclose(np.reshape(output["data"], (2, 3)), tell_colours(images))
+    assert "id" not in response.json()
+
+
+ONE = write_request(paint("red"))
+TENSOR = ONE["inputs"][0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is no inference request"),
+        (b"[" * 100_000, "the body is no inference request"),
+        (b'{"inputs": [{"name": "images"}]}', "inputs.0.datatype is no inference request"),
+        ({"inputs": []}, "sent: none"),
+        ({"inputs": [TENSOR, TENSOR]}, "sent: 'images', 'images'"),
+        ({"inputs": [TENSOR | {"name": "x"}]}, "one input, 'images'; sent: 'x'"),
+        ({"inputs": [TENSOR | {"datatype": "FP32"}]}, "sent: FP32 [1, 8, 6, 3]"),
+        ({"inputs": [TENSOR | {"shape": [1, 6, 8, 3]}]}, "sent: UINT8 [1, 6, 8, 3]"),
+        ({"inputs": [TENSOR | {"shape": [0, 8, 6, 3]}]}, "['1 to 32', 8, 6, 3]"),
+        ({"inputs": [TENSOR | {"shape": [10**9, 8, 6, 3]}]}, "['1 to 32', 8, 6, 3]"),
+        ({"inputs": [TENSOR | {"shape": []}]}, "sent: UINT8 []"),
+        ({"inputs": [TENSOR | {"data": None}]}, "neither 'data' nor bytes"),
+        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data are 2 int64"),
+        ({"inputs": [TENSOR | {"data": [[1], [2, 3]]}]}, "no regular array"),
+        ({"inputs": [TENSOR | {"data": [0.5] * 144}]}, "144 float64"),
+        ({"inputs": [TENSOR | {"data": [True] * 144}]}, "144 bool"),
+        ({"inputs": [TENSOR | {"data": ["a"] * 144}]}, "integers"),
+        ({"inputs": [TENSOR | {"data": [-1] * 144}]}, "between 0 and 255"),
+        ({"inputs": [TENSOR | {"data": [256] * 144}]}, "between 0 and 255"),
+        ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "integers"),
+        (ONE | {"outputs": [{"name": "logits"}]}, "asked for: 'logits'"),
+        (ONE | {"outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}, "classification"),
+        ({"inputs": [TENSOR | {"parameters": {"shared_memory_region": "x"}, "data": None}]}, "neither"),
+    ],
+)
+def test_a_wrong_tensor_answers_400(client, body, said):
+    """What is wrong with it stands where this API's clients look and where the protocol's do."""
+    response = infer(client, body)
+    assert response.status_code == 400, response.text
+    problem = response.json()
+    assert (problem["status"], problem["code"]) == (400, "wrong_tensor")
+    assert said in problem["detail"]
+    assert problem["error"] == problem["detail"]
+
+
+def with_bytes(count: int, announced: object, json_length: int | None = None) -> tuple[bytes, dict[str, str]]:
+    tensor = {k: v for k, v in TENSOR.items() if k != "data"} | {"parameters": {"binary_data_size": announced}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    length = len(head) if json_length is None else json_length
+    return head + bytes(count), {"inference-header-content-length": str(length)}
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (with_bytes(143, 144), "needs 144 bytes, binary_data_size says 144, and 143 stand"),
+        (with_bytes(145, 144), "and 145 stand"),
+        (with_bytes(144, 143), "binary_data_size says 143"),
+        (with_bytes(144, None), "binary_data_size says None"),
+        (with_bytes(0, 0), "neither 'data' nor bytes"),
+        (with_bytes(144, 144, json_length=10**6), "its header announces 1000000 bytes of JSON"),
+        ((b"", {"inference-header-content-length": "-1"}), "no number of bytes: '-1'"),
+        ((b"", {"inference-header-content-length": "9" * 400}), "bytes of JSON"),
+    ],
+)
+def test_wrong_bytes_answer_400(client, request_, said):
+    """Their number must be the one that shape and parameter say."""
+    body, headers = request_
+    response = infer(client, body, **headers)
+    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
+    assert said in response.json()["detail"]
+
+
+def test_more_json_than_the_images_need_is_refused(client):
+    """Before it is parsed: that would hold up everyone."""
+    response = infer(client, b" " * 200_000)
+    assert (response.status_code, response.json()["code"]) == (413, "upload_too_large")
+
+
+def test_the_documentation_shows_the_protocol(client):
+    """Every path of it, each operation under a name of its own."""
+    document = client.get("/openapi.json").json()
+    model = "/v2/models/{name}"
+    version = "/v2/models/{name}/versions/{version}"
+    assert {path for path in document["paths"] if path.startswith("/v2")} == {
+        "/v2", "/v2/health/live", "/v2/health/ready",
+        model, f"{model}/ready", f"{model}/infer", version, f"{version}/ready", f"{version}/infer",
+    }  # fmt: skip
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
+    assert set(document["paths"][f"{model}/infer"]["post"]["responses"]) == {
+        "200", "400", "404", "408", "413", "415", "422", "429", "500", "503", "504",
+    }  # fmt: skip
+
+
+def test_a_compressed_body_is_refused(client):
+    """By name, not as broken JSON."""
+    response = infer(client, b"", **{"content-encoding": "gzip"})
+    assert (response.status_code, response.json()["code"]) == (415, "unsupported_upload")
+
+
+def test_without_a_model_the_protocol_answers_503(tmp_path):
+    """Readiness says so, and an inference when to come back."""
+    with TestClient(create_app(Settings(model_dir=tmp_path))) as client:
+        ready = client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False})
+        response = infer(client, ONE)
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+        assert int(response.headers["retry-after"]) > 0
+        assert "error" not in client.get("/model").json()
+
+
+def make_classifier(models, predict, **settings) -> Classifier:
+    store = ModelStore(models, lambda folder: make_model(predict, int(folder.name)))
+    return Classifier(
+        store, **{"decode_threads": 1, "max_batch_size": 2, "max_queue_size": 4, "max_image_pixels": 100} | settings
+    )
+
+
+def test_images_are_taken_all_or_none(models):
+    """Where there is no room for the last, the first is not run either."""
+    batches = []
+
+    def record(images):
+        batches.append(len(images))
+        return tell_colours(images)
+
+    async def run():
+        classifier = make_classifier(models, record, max_queue_size=3)
+        await classifier.store.refresh()
+        with pytest.raises(QueueFullError):
+            await classifier.classify_pixels(paint(*["red"] * 4))
+        await asyncio.sleep(0.05)
+        assert batches == []
+        assert len(await classifier.classify_pixels(paint(*["red"] * 3))) == 3
+        classifier.close()
+
+    asyncio.run(run())
+
+
+def test_all_images_of_a_request_are_answered_by_one_version(models):
+    """A version that comes between its batches takes the whole request."""
+    started, opened = threading.Event(), threading.Event()
+
+    def wait(images):
+        started.set()
+        assert opened.wait(10)
+        return tell_colours(images)
+
+    async def run():
+        classifier = make_classifier(models, wait)
+        await classifier.store.refresh()
+        asking = asyncio.create_task(classifier.classify_pixels(paint("red", "green", "blue")))
+        assert await asyncio.to_thread(started.wait, 10)
+        (models / "tiny" / "2").mkdir()
+        await classifier.store.refresh()
+        opened.set()
+        scores = await asking
+        assert [score.model.metadata.version for score in scores] == [2, 2, 2]
+        assert [score.probabilities.argmax() for score in scores] == [0, 1, 2]
+        classifier.close()
+
+    asyncio.run(run())
+
+
+def test_tensors_and_uploads_share_a_batch(models):
+    """The protocol goes through the same batcher as everything else."""
+    batches = []
+    started, opened = threading.Event(), threading.Event()
+
+    def record(images):
+        batches.append(len(images))
+        started.set()
+        assert opened.wait(10)
+        return tell_colours(images)
+
+    async def run():
+        classifier = make_classifier(models, record, max_batch_size=4, max_image_pixels=10_000)
+        await classifier.store.refresh()
+        first = asyncio.create_task(classifier.classify(encode("red")))
+        assert await asyncio.to_thread(started.wait, 10)
+        upload = asyncio.create_task(classifier.classify(encode("green")))
+        tensors = asyncio.create_task(classifier.classify_pixels(paint("blue", "red")))
+        while len(classifier._batcher._waiting) < 3:
+            await asyncio.sleep(0.01)
+        opened.set()
+        answers = [await first, await upload, *await tensors]
+        assert [scores.probabilities.argmax() for scores in answers] == [0, 1, 2, 0]
+        classifier.close()
+
+    asyncio.run(run())
+    assert batches == [1, 3]

@@ -1,0 +1,103 @@
+"""Behaviour of app.keys, and of what else guards the service's door: origins and headers."""
+
+import base64
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+from tests.app.fakes import encode
+
+KEYS = ("first-key-of-the-test", "second-key-of-the-test")
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client(api_keys=KEYS)
+
+
+def basic(password: str) -> str:
+    return "Basic " + base64.b64encode(f"anyone:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict", "/predict/batch", "/model", "/metrics", "/docs", "/openapi.json", "/no", "/"]
+)
+def test_everything_but_health_takes_a_key(client, path):
+    """401 says how; nothing tells whether the path exists."""
+    response = client.post(path) if path.startswith("/predict") else client.get(path)
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "missing_key"
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert response.headers["www-authenticate"].startswith('Bearer realm="')
+
+
+def test_health_is_open(client):
+    """An orchestrator's probes carry no keys."""
+    assert client.get("/health").status_code == 200
+    assert client.get("/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("value", [f"Bearer {KEYS[0]}", f"bearer {KEYS[1]}", basic(KEYS[0]), basic(KEYS[1])])
+def test_each_key_opens(client, value):
+    """As a bearer token, or as the password that a browser asks for."""
+    response = client.post("/predict", files={"file": encode("blue")}, headers={"authorization": value})
+    assert response.json()["label"] == "blue"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "Bearer", f"Bearer {KEYS[0]}x", f"Bearer {KEYS[0][:-1]}", KEYS[0], f"Token {KEYS[0]}", "Bearer ümlaut",
+     "Basic !", "Basic " + base64.b64encode(b"\xff:\xff").decode(), basic("wrong"), f"Basic {KEYS[0]}"],
+)  # fmt: skip
+def test_nothing_else_opens(client, value):
+    """Neither a part of a key nor a key in another place."""
+    assert client.get("/model", headers={"authorization": value.encode("latin-1")}).status_code == 401
+
+
+def test_without_keys_nobody_needs_one(make_client):
+    """The default, for loopback."""
+    assert make_client().get("/model").status_code == 200
+
+
+def test_keys_come_from_the_environment_and_show_nowhere(monkeypatch):
+    """Separated by commas; a representation of the settings has none of them."""
+    monkeypatch.setenv("APP_API_KEYS", f"{KEYS[0]}, {KEYS[1]},")
+    settings = Settings()
+    assert [key.get_secret_value() for key in settings.api_keys] == list(KEYS)
+    assert KEYS[0] not in repr(settings)
+    monkeypatch.setenv("APP_API_KEYS", "guessable")
+    with pytest.raises(ValidationError, match="at least 16 characters") as error:
+        Settings()
+    assert "guessable" not in str(error.value.errors(include_input=False))
+
+
+def test_other_origins_are_let_in_only_if_named(make_client):
+    """By default no answer can be read by another site's page; a named origin's can, and may bring a key."""
+    ask = {"origin": "https://a.example", "access-control-request-method": "POST",
+           "access-control-request-headers": "authorization"}  # fmt: skip
+    closed = make_client()
+    assert "access-control-allow-origin" not in closed.get("/model", headers=ask).headers
+    assert closed.options("/predict", headers=ask).status_code == 405
+    opened = make_client(cors_origins="https://a.example", api_keys=KEYS)
+    answer = opened.options("/predict", headers=ask)
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://a.example")
+    answer = opened.get("/model", headers={**ask, "authorization": f"Bearer {KEYS[0]}"})
+    assert answer.headers["access-control-allow-origin"] == "https://a.example"
+    assert "Retry-After" in answer.headers["access-control-expose-headers"]
+    other = opened.options("/predict", headers={**ask, "origin": "https://b.example"})
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/docs"])
+def test_every_answer_tells_browsers_to_be_careful(make_client, path):
+    """No guessing of types, no frames, no referrer; only a page may load and run anything, of ours."""
+    headers = make_client().get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert ("script-src 'self'" in policy) == (path == "/docs")

@@ -1,0 +1,152 @@
+"""Behaviour of the server process: `python -m app`, over real sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.app.fakes import encode
+from tests.app.process import ROOT, Process, ask
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    processes = []
+
+    def start(**settings: object) -> Process:
+        processes.append(Process(**settings))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
+
+
+def test_the_process_serves_a_real_model_and_drains(start, exported):
+    """From start to exit: ready, an answer, SIGTERM, still answering while health sends away, then exit 0."""
+    process = start(model_dir=exported.parent.parent, max_batch_size=2, drain_seconds=1.5)
+    assert process.wait_until("ok")["runtime"]["name"] == "openvino"
+    kept = process.connect()
+    assert ask(kept, "POST", "/predict", encode("blue"))[1]["label"] == "blue"
+
+    signalled = time.monotonic()
+    process.signal()
+    assert process.wait_until("draining")
+    assert process.get("/health")[0] == 503
+    assert time.monotonic() - signalled < 1
+    for _ in range(2):  # the connection that was kept, and the one that replaces it
+        status, reply = ask(kept, "POST", "/predict", encode("red"))
+        assert (status, reply["label"]) == (200, "red")
+    assert process.wait() == 0
+    assert time.monotonic() - signalled >= 1.5
+    with pytest.raises(ConnectionRefusedError):
+        process.get("/health")
+    kept.close()
+
+
+def test_an_upload_in_flight_outlives_the_drain(start, exported):
+    """A request that has begun is finished, though the listener is closed."""
+    process = start(model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0)
+    process.wait_until("ok")
+    data = encode("blue")
+    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as client:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(data)}\r\n\r\n"
+        client.sendall(head.encode() + data[:20])
+        time.sleep(0.1)
+        process.signal(signal.SIGINT)
+        time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):
+            process.get("/health")
+        client.sendall(data[20:])
+        assert b"200 OK" in client.recv(100)
+    assert process.wait() == 0
+
+
+def test_a_second_signal_hurries(start, tmp_path):
+    """Nobody has to wait for a drain that is of no use."""
+    process = start(model_dir=tmp_path, drain_seconds=60)
+    process.wait_until("unavailable")
+    process.signal(signal.SIGINT)
+    process.wait_until("draining")
+    process.signal(signal.SIGINT)
+    assert process.wait() == 0
+
+
+def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):
+    """Chunks are counted as they come, on a real connection."""
+    process = start(model_dir=exported.parent.parent, max_batch_size=1, max_upload_bytes=10_000)
+    process.wait_until("ok")
+    connection = process.connect()
+    connection.request("POST", "/predict", iter([bytes(1000)] * 20), {"content-type": "image/png"}, encode_chunked=True)
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["code"]) == (413, "upload_too_large")
+    connection.close()
+
+
+def test_a_body_that_trickles_is_cut(start, exported):
+    """The client is told, and its connection ends."""
+    process = start(model_dir=exported.parent.parent, max_batch_size=1, upload_timeout_seconds=0.2)
+    process.wait_until("ok")
+    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nxx")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"upload_timeout" in answer
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("APP_PORT", "eighty", "APP_PORT: "), ("APP_RUNTIME", "torch", "APP_RUNTIME: Input should be 'openvino' or ")],
+)
+def test_a_bad_setting_is_one_line(name, value, said):
+    """Exit status 2, the variable's name, what is wrong with it, and no traceback."""
+    process = subprocess.run(
+        [sys.executable, "-m", "app"],
+        env={**os.environ, name: value},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith(said)
+    assert process.stderr.count("\n") == 1
+
+
+def test_an_unknown_setting_is_mentioned(start, tmp_path):
+    """A typing error in a variable's name does not pass in silence."""
+    process = start(model_dir=tmp_path, max_batchsize=3, drain_seconds=0)
+    assert any("APP_MAX_BATCHSIZE is no setting" in line for line in process.log)
+    process.signal()
+    assert process.wait() == 0
+
+
+def test_uvicorn_serves_the_application_by_its_name(tmp_path):
+    """`uvicorn app.main:app` works, without the drain."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--log-level", "error"],
+        env={**os.environ, "APP_MODEL_DIR": str(tmp_path)},
+        cwd=ROOT,
+    )
+    try:
+        for _ in range(500):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live") as response:
+                    assert response.status == 200
+                    break
+            except OSError:
+                time.sleep(0.02)
+        else:
+            pytest.fail("never answered")
+    finally:
+        process.terminate()
+        process.wait(10)

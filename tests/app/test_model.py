@@ -1,0 +1,273 @@
+"""Behaviour of app.model and app.runtime, on a real SavedModel."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.contract import METADATA_FILE, TensorSpec
+from app.errors import InferenceError, RefusedVersionError
+from app.model import Model, load_model
+from app.runtime import Runtime, count_cpus, load_runtime
+from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
+
+
+def load(folder: Path, name: str = "openvino", precision: str = "f32", max_batch_size: int = 5) -> Model:
+    def runtime(folder: Path) -> Runtime:
+        return load_runtime(folder, name=name, precision=precision, threads=1)
+
+    return load_model(folder, load_runtime=runtime, max_batch_size=max_batch_size)
+
+
+@pytest.fixture
+def refuse(version: Path) -> Callable[[str], None]:
+    """Load the broken version with either runtime and expect it to be refused for the reason given."""
+
+    def check(reason: str) -> None:
+        for name in ("openvino", "tensorflow"):
+            with pytest.raises(RefusedVersionError, match=reason):
+                load(version, name)
+
+    return check
+
+
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_both_runtimes_load_a_version_and_tell_its_colours(exported, name):
+    """A good version is verified, and the metadata says what its numbers mean."""
+    model = load(exported, name)
+    assert (model.runtime.name, model.runtime.precision) == (name, "f32")
+    assert (model.image_size, model.num_classes) == ((8, 6), 3)
+    blue = np.zeros((7, *INPUT.shape), dtype=np.uint8)
+    blue[..., 2] = 255
+    probabilities = model.predict(blue)
+    assert probabilities.shape == (7, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities[:, 2], 1, atol=1e-3)
+
+
+def test_the_runtimes_agree(exported):
+    """One SavedModel, one answer, whatever runs it."""
+    images = np.random.default_rng(5).integers(0, 256, (9, *INPUT.shape), dtype=np.uint8)
+    openvino, tensorflow = load(exported).predict(images), load(exported, "tensorflow").predict(images)
+    np.testing.assert_allclose(openvino, tensorflow, atol=1e-5)
+
+
+def test_openvino_chooses_a_precision_that_passes(exported):
+    """Whatever the CPU has natively keeps to the tolerance stated for it."""
+    assert load(exported, precision="auto").runtime.precision in {"f32", "bf16", "f16"}
+
+
+def test_every_batch_size_is_warm(exported):
+    """No client pays for the first batch of its size."""
+    sizes = []
+
+    def predict(images):
+        sizes.append(len(images))
+        return probabilities(images)
+
+    good = load(exported)
+    probabilities = good.runtime.predict
+    runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
+    load_model(exported, load_runtime=lambda _: runtime, max_batch_size=6)
+    assert set(range(1, 7)) <= set(sizes)
+    assert max(sizes) == 6
+
+
+def test_metadata_must_be_there(version, refuse):
+    """A folder without metadata is half written, or no version."""
+    (version / METADATA_FILE).unlink()
+    refuse("metadata.json can't be read: No such file")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 2}'])
+def test_metadata_must_parse(version, refuse, text):
+    """Corrupt metadata is refused with the place of its first fault."""
+    (version / METADATA_FILE).write_text(text)
+    refuse("metadata.json is not valid")
+
+
+def test_metadata_must_be_of_a_sane_size(version, refuse):
+    """A file that would fill the memory is not read."""
+    with (version / METADATA_FILE).open("a") as file:
+        file.write(" " * 2**20)
+    refuse("larger than")
+
+
+def test_metadata_must_name_its_folders_version(version, refuse):
+    """A version copied under another number would claim to be what it is not."""
+    seal(version, version=2)
+    refuse("says version 2, the folder 1")
+
+
+def test_metadata_may_name_no_file_outside_the_version(version, refuse):
+    """Artifacts are input too."""
+    metadata = json.loads((version / METADATA_FILE).read_text())
+    metadata["files"]["../../etc/passwd"] = "0" * 64
+    (version / METADATA_FILE).write_text(json.dumps(metadata))
+    refuse("not a plain path")
+
+
+def test_a_changed_file_is_refused(version, refuse):
+    """One bit is enough."""
+    variables = version / "variables" / "variables.data-00000-of-00001"
+    data = bytearray(variables.read_bytes())
+    data[0] ^= 1
+    variables.write_bytes(data)
+    refuse("digest differs: variables/variables.data")
+
+
+def test_a_missing_file_is_refused(version, refuse):
+    """A copy that has not ended is not loaded."""
+    (version / "saved_model.pb").unlink()
+    refuse("missing: saved_model.pb")
+
+
+def test_an_unnamed_file_is_refused(version, refuse):
+    """Nothing is in the folder that training did not put there."""
+    (version / "extra.py").write_text("")
+    refuse("not named in metadata.json: extra.py")
+
+
+@pytest.mark.parametrize("target", ["saved_model.pb", "variables"])
+def test_a_symbolic_link_is_refused(version, refuse, target):
+    """A link could lead out of the version."""
+    (version / target).rename(version.parent / "elsewhere")
+    (version / target).symlink_to(version.parent / "elsewhere")
+    refuse("not a regular file")
+
+
+def test_a_broken_saved_model_is_refused(version, refuse):
+    """What no runtime can load is told apart from what was changed on the way."""
+    (version / "saved_model.pb").write_bytes(b"not a graph")
+    seal(version)
+    refuse("can't load it")
+
+
+@pytest.mark.parametrize(
+    ("role", "shape", "reason"),
+    [
+        ("input", (9, 9, 3), "the SavedModel has"),
+        ("input", (8, 6, 1), "images are uint8"),
+        ("input", (8, 6), "images are uint8"),
+        ("output", (4,), "3 class names"),
+    ],
+)
+def test_a_signature_other_than_the_metadata_says_is_refused(version, refuse, role, shape, reason):
+    """Images of the wrong shape never reach a model."""
+    spec = {"input": INPUT, "output": OUTPUT}[role]
+    seal(version, **{role: TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape)})
+    refuse(reason)
+
+
+def test_another_number_of_class_names_is_refused(version, refuse):
+    """Probabilities without a name, or names without a probability."""
+    seal(version, class_names=("red", "green"))
+    refuse("2 class names")
+
+
+def rewrite_golden(version: Path, **arrays: np.ndarray) -> None:
+    with np.load(version / "golden.npz") as golden:
+        arrays = {name: arrays.get(name, golden[name]) for name in ("images", "probabilities")}
+    np.savez(version / "golden.npz", **arrays)
+    seal(version)
+
+
+def test_other_golden_answers_are_refused(version, refuse):
+    """The model that loads is not the model that was exported."""
+    rewrite_golden(version, probabilities=np.full((16, 3), 1 / 3, dtype=np.float32))
+    refuse("other probabilities than at export")
+
+
+def test_golden_images_of_another_shape_are_refused(version, refuse):
+    """They were not made for this model."""
+    rewrite_golden(version, images=np.zeros((16, 9, 9, 3), dtype=np.uint8))
+    refuse("do not fit the model")
+
+
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
+    """None proves nothing, and too many would keep the service from starting."""
+    rewrite_golden(
+        version,
+        images=np.zeros((count, *INPUT.shape), dtype=np.uint8),
+        probabilities=np.zeros((count, 3), dtype=np.float32),
+    )
+    refuse("do not fit the model")
+
+
+def test_golden_images_that_fill_the_memory_are_refused(version, refuse):
+    """A few bytes of zip may unpack to gigabytes."""
+    np.savez_compressed(version / "golden.npz", images=np.zeros(65 * 2**20, dtype=np.uint8))
+    seal(version)
+    refuse("unpacks to more than")
+
+
+def test_golden_images_are_never_unpickled(version, refuse):
+    """A pickle is a program."""
+    np.savez(version / "golden.npz", images=np.array([{}]), probabilities=np.zeros(1))
+    seal(version)
+    refuse("golden.npz can't be read")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK garbage"])
+def test_golden_images_must_be_there(version, refuse, content):
+    """A version that can't be checked may not serve."""
+    (version / "golden.npz").unlink()
+    if content is not None:
+        (version / "golden.npz").write_bytes(content)
+    seal(version)
+    refuse("golden.npz can't be read")
+
+
+def test_tensorflow_is_named_where_it_is_missing(exported, monkeypatch):
+    """The serving image has no TensorFlow: the reason says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    with pytest.raises(RefusedVersionError, match="TensorFlow is not installed"):
+        load(exported, "tensorflow")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
+def test_numbers_that_are_no_probabilities_are_a_failure(wrong):
+    """They never reach a client."""
+    model = make_model(lambda images: np.full((len(images), 3), wrong, dtype=np.float32))
+    with pytest.raises(InferenceError, match="no probabilities"):
+        model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
+
+
+def test_too_few_rows_are_a_failure():
+    """Nobody could tell whose are missing."""
+    model = make_model(lambda images: tell_colours(images)[1:])
+    with pytest.raises(InferenceError, match="shape"):
+        model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "1600000 100000"}, 8),
+        ({"cpu.max": "nonsense"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+    ],
+)
+def test_threads_follow_the_containers_quota(tmp_path, monkeypatch, files, cpus):
+    """A container with two CPUs on a host with many runs two threads (cgroup v2 and v1)."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert count_cpus(tmp_path) == cpus
+
+
+def test_a_copy_elsewhere_is_as_good(exported, tmp_path):
+    """A version carries all it needs."""
+    shutil.copytree(exported, tmp_path / "1")
+    load(tmp_path / "1")

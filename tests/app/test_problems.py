@@ -1,0 +1,65 @@
+"""Behaviour of app.errors and app.problems."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app import errors
+from app.problems import KINDS, OTHER_KINDS, describe_error, document_errors
+
+
+def find_leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
+    if not kind.__subclasses__():
+        yield kind
+    for child in kind.__subclasses__():
+        yield from find_leaves(child)
+
+
+def test_every_error_that_a_client_can_meet_is_in_the_table():
+    """An error that is added without a row would be a fault of the service."""
+    assert set(KINDS) == set(find_leaves(errors.ServiceError)) - {errors.RefusedVersionError}
+
+
+def test_codes_are_unique_and_stable_words():
+    """Programs tell errors apart by them."""
+    codes = [kind.code for kind in (*KINDS.values(), *OTHER_KINDS)]
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch(r"[a-z0-9_]+", code) for code in codes)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    """Each class is drawn, at its depth, with its parent above it."""
+    drawn = re.findall(r"^([│├└─ ]*)(\w+Error)\b", errors.__doc__, re.MULTILINE)
+    path: list[str] = []
+    for indent, name in drawn:
+        path[len(indent) // 4 :] = [name]
+        assert [base.__name__ for base in getattr(errors, name).__mro__[: len(path)]] == path[::-1]
+    assert {name for _, name in drawn} == {name for name in dir(errors) if name.endswith("Error")}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_documentation_is_the_table(kind):
+    """Status, code and headers of an error's documentation are those of its answer."""
+    retry_after = {"retry_after_seconds": 2} if issubclass(kind, errors.RetryableError) else {}
+    problem = describe_error(kind(KINDS[kind].example, **retry_after), "7f3c0a52e1d94b6c")
+    [(status, response)] = document_errors(kind).items()
+    [(code, example)] = response["content"]["application/problem+json"]["examples"].items()
+    assert (status, code) == (problem.status, problem.code)
+    assert example["value"] == problem.model_dump(exclude_none=True)
+    assert ("headers" in response) == bool(retry_after)
+
+
+def test_errors_know_no_http():
+    """Neither their module nor their attributes: the table alone does."""
+    assert not hasattr(errors.EmptyUploadError(""), "status")
+
+
+def test_the_readme_names_every_code():
+    """At the status that it has; codes that nobody receives are left out."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_`, ]+`) \|", readme, re.MULTILINE)
+    named = {(int(status), code) for status, codes in rows for code in re.findall(r"[a-z_]+", codes)}
+    kinds = {*KINDS.values(), *OTHER_KINDS} - {KINDS[errors.ClientGoneError]}
+    assert named == {(kind.status, kind.code) for kind in kinds}

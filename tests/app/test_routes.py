@@ -1,0 +1,448 @@
+"""Behaviour of the API as a client sees it: app.routes, app.uploads, app.schemas, app.main."""
+
+import asyncio
+import io
+import json
+import re
+import threading
+import time
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.contract import ModelMetadata
+from app.main import create_app
+from app.settings import Settings
+from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
+
+
+def predict(client: TestClient, data: bytes, name: str = "image.png", query: str = ""):
+    return client.post(f"/predict{query}", files={"file": (name, data)})
+
+
+def check_problem(response, status: int, code: str) -> str:
+    """Check that `response` is a problem of this kind, and give its detail."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == "about:blank"
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["title"]
+    assert problem["request_id"] == response.headers["x-request-id"]
+    return problem["detail"]
+
+
+def test_an_uploaded_file_is_classified(client):
+    """The form field `file` gives the label, its probability, the runners-up and the model."""
+    response = predict(client, encode((200, 50, 0)))
+    assert response.status_code == 200
+    assert response.json() == {
+        "label": "red",
+        "probability": pytest.approx(0.8, abs=1e-5),
+        "predictions": [
+            {"label": "red", "probability": pytest.approx(0.8, abs=1e-5)},
+            {"label": "green", "probability": pytest.approx(0.2, abs=1e-5)},
+            {"label": "blue", "probability": pytest.approx(0, abs=1e-5)},
+        ],
+        "model": {"name": "tiny", "version": 1},
+    }
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "IMAGE/x-anything; q=1"])
+def test_a_raw_body_is_classified(client, content_type):
+    """An image/… body is an image whatever kind it says; the bytes tell."""
+    response = client.post("/predict", content=encode("blue"), headers={"content-type": content_type})
+    assert response.json()["label"] == "blue"
+
+
+def test_a_file_of_some_megabytes_is_classified(client):
+    """Past a megabyte the form's parser keeps files on disk."""
+    noise = np.random.default_rng(0).integers(0, 100, (800, 800, 3), dtype=np.uint8)
+    noise[..., 1] += 100
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    assert len(buffer.getvalue()) > 2**20
+    assert predict(client, buffer.getvalue()).json()["label"] == "green"
+
+
+@pytest.mark.parametrize(("query", "count"), [("", 3), ("?top_k=1", 1), ("?top_k=2", 2), ("?top_k=3", 3)])
+def test_top_k_says_how_many_classes_are_named(client, query, count):
+    """By default five, or all if there are fewer."""
+    assert len(predict(client, encode(), query=query).json()["predictions"]) == count
+
+
+def test_top_k_beyond_the_classes_is_refused(client):
+    """The answer names the limit."""
+    assert "3 classes" in check_problem(predict(client, encode(), query="?top_k=4"), 422, "top_k_out_of_range")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
+def test_top_k_that_is_no_positive_number_is_refused(client, value):
+    """FastAPI's own findings are problem details too, and name the parameter."""
+    assert "top_k" in check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "invalid_parameter")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"", 400, "empty_upload"),
+        (encode()[:60], 422, "broken_image"),
+        (b"a text that is called image.png", 415, "unsupported_image"),
+        (encode(size=(1001, 1000), kind="JPEG"), 413, "image_too_large"),
+    ],
+)
+def test_bad_images_are_told_apart(make_client, data, status, code):
+    """Empty, cut, no image at all, too many pixels: each has its status and its code, as a form and as a body."""
+    client = make_client(max_image_pixels=1_000_000)
+    check_problem(predict(client, data), status, code)
+    check_problem(client.post("/predict", content=data, headers={"content-type": "image/png"}), status, code)
+    [result] = client.post("/predict/batch", files=[("files", ("image.png", data))]).json()["results"]
+    assert (result["status"], result["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"files": {"image": ("a.png", encode())}}, "found: 'image'"),
+        ({"files": {"image": ("a.png", encode())}, "data": {"note": "x"}}, "'file'"),
+        ({"files": {"file": (None, "text")}}, "holds text"),
+        ({"files": [("file", ("a.png", encode())), ("file", ("b.png", encode()))]}, "found 2. /predict/batch"),
+    ],
+)
+def test_an_image_in_the_wrong_place_is_refused(client, fields, detail):
+    """The answer says what was found, and where the image belongs."""
+    assert detail in check_problem(client.post("/predict", **fields), 422, "wrong_field")
+
+
+def test_a_form_without_fields_is_refused(client):
+    """An empty form is a missing field."""
+    body = {"content": b"--x--\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}
+    for path in ("/predict", "/predict/batch"):
+        assert "no field at all" in check_problem(client.post(path, **body), 422, "wrong_field")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("multipart/form-data", b"--x\r\n"),
+        ("multipart/form-data; boundary=x", b"no boundary in here"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; nme="file"\r\n\r\n\r\n--x--\r\n'),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\n\r\n--x--\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n\r\n' * 40 + b"--x--\r\n",
+        ),
+    ],
+)
+def test_a_form_that_is_none_is_refused(client, content_type, content):
+    """Without a boundary, without names, or with dozens of parts."""
+    response = client.post("/predict", content=content, headers={"content-type": content_type})
+    assert "can't be parsed" in check_problem(response, 400, "malformed_upload")
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "text/plain", None])
+def test_a_body_of_another_kind_is_refused(client, path, content_type):
+    """The answer shows how to send an image."""
+    headers = {"content-type": content_type} if content_type else {}
+    assert "curl" in check_problem(client.post(path, content=encode(), headers=headers), 415, "unsupported_upload")
+
+
+def test_a_body_over_the_limit_is_refused(make_client):
+    """By its declared length, or when it has grown too long without one; what fits is taken."""
+    client = make_client(max_upload_bytes=20_000)
+    headers = {"content-type": "image/png"}
+    assert predict(client, encode()).status_code == 200
+    for body in (bytes(20_001), (bytes(1000) for _ in range(21))):
+        detail = check_problem(client.post("/predict", content=body, headers=headers), 413, "upload_too_large")
+        assert "20,000 bytes" in detail
+    check_problem(predict(client, bytes(20_000)), 413, "upload_too_large")
+    check_problem(client.post("/predict/batch", files=[("files", bytes(20_000))]), 413, "upload_too_large")
+
+
+def test_several_images_are_answered_in_order(client):
+    """A bad one among them has its problem in its place, and spoils no other."""
+    images = [encode("blue"), b"text", encode("red"), b"", encode("lime")]
+    response = client.post("/predict/batch?top_k=1", files=[("files", ("x", image)) for image in images])
+    assert response.status_code == 200
+    results = response.json()["results"]
+    assert [result.get("label", result.get("code")) for result in results] == [
+        "blue", "unsupported_image", "red", "empty_upload", "green",
+    ]  # fmt: skip
+    assert results[0] == predict(client, images[0], query="?top_k=1").json()
+    assert results[1]["request_id"] == response.headers["x-request-id"]
+
+
+def test_too_many_images_at_once_are_refused(make_client):
+    """The answer names the limit; exactly as many pass."""
+    client = make_client(max_batch_files=3)
+    files = [("files", ("x", encode()))] * 4
+    assert "at most 3" in check_problem(client.post("/predict/batch", files=files), 422, "wrong_field")
+    assert len(client.post("/predict/batch", files=files[:3]).json()["results"]) == 3
+
+
+def test_several_images_belong_in_the_field_files(client):
+    """The field of `/predict` is another one."""
+    response = client.post("/predict/batch", files={"file": encode()})
+    assert "belongs in the field 'files'; found: 'file'" in check_problem(response, 422, "wrong_field")
+
+
+def test_health_names_the_model(client):
+    """200 and what serves, once it can serve."""
+    response = client.get("/health")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "model": {"name": "tiny", "version": 1},
+        "runtime": {"name": "fake", "precision": "f32"},
+        "refused": [],
+    }
+    assert client.get("/health/live").json() == {"status": "alive"}
+
+
+def test_the_metadata_can_be_read(client):
+    """What training wrote, as it is."""
+    assert client.get("/model").json() == json.loads(make_model().metadata.model_dump_json())
+
+
+def test_without_a_model_the_service_says_so(tmp_path):
+    """It starts, and everything but liveness answers 503 with the reason."""
+    with TestClient(create_app(Settings(model_dir=tmp_path / "none"))) as client:
+        wait_until_loaded(client)
+        response = client.get("/health")
+        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+        assert "none is no folder" in response.json()["reason"]
+        assert int(response.headers["retry-after"]) > 0
+        assert client.get("/health/live").status_code == 200
+        for response in (predict(client, encode()), client.get("/model")):
+            assert "is no folder" in check_problem(response, 503, "not_ready")
+            assert response.headers["retry-after"] == str(response.json()["retry_after_seconds"])
+
+
+def test_while_the_model_loads_the_service_is_up(models):
+    """Health says starting, requests are sent away with the time to come back."""
+    opened = threading.Event()
+    app = create_app(Settings(model_dir=models), load=lambda _: opened.wait(10) and make_model())
+    with TestClient(app) as client:
+        response = client.get("/health")
+        assert (response.status_code, response.json()["status"]) == (503, "starting")
+        check_problem(predict(client, encode()), 503, "not_ready")
+        opened.set()
+        wait_until_loaded(client)
+        assert predict(client, encode()).status_code == 200
+
+
+def test_a_refused_version_shows_in_health(models):
+    """With its reason, whether or not an older one serves."""
+    with TestClient(create_app(Settings(model_dir=models))) as client:
+        wait_until_loaded(client)
+        health = client.get("/health").json()
+        assert health["status"] == "unavailable"
+        assert health["refused"] == [{"version": 1, "reason": "metadata.json can't be read: No such file or directory"}]
+
+
+def test_a_real_version_is_served(exported):
+    """From a folder to a reply, nothing faked."""
+    with TestClient(create_app(Settings(model_dir=exported.parent.parent, max_batch_size=4))) as client:
+        wait_until_loaded(client)
+        assert client.get("/health").json()["runtime"]["name"] == "openvino"
+        reply = predict(client, encode("blue")).json()
+        assert reply["label"] == "blue"
+        assert reply["probability"] > 0.9
+
+
+def test_while_draining_requests_are_served_but_health_sends_them_away(client):
+    """And every answer asks to close its connection, so that the next one reaches another process."""
+    assert "connection" not in client.get("/health").headers
+    client.app.state.draining = True
+    response = client.get("/health")
+    assert (response.status_code, response.json()["status"]) == (503, "draining")
+    assert int(response.headers["retry-after"]) > 0
+    response = predict(client, encode())
+    assert response.status_code == 200
+    assert response.headers["connection"] == "close"
+
+
+def test_a_full_queue_answers_429(make_client):
+    """With the time to come back; what was admitted is answered, and probes are not held up."""
+    reached, opened = threading.Event(), threading.Event()
+
+    def wait(images):
+        reached.set()
+        assert opened.wait(10)
+        return tell_colours(images)
+
+    client = make_client(wait, max_queue_size=1)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(predict(client, encode("blue"))))
+    first.start()
+    assert reached.wait(10)
+    response = predict(client, encode())
+    check_problem(response, 429, "queue_full")
+    assert response.headers["retry-after"] == "1"
+    assert client.get("/health").status_code == 200
+    opened.set()
+    first.join()
+    assert answers[0].json()["label"] == "blue"
+
+
+def test_a_batch_larger_than_the_queue_is_answered_in_part(make_client):
+    """Images for which there is no room have a 429 in their place."""
+
+    def wait(images):
+        time.sleep(0.1)
+        return tell_colours(images)
+
+    client = make_client(wait, max_queue_size=2)
+    results = client.post("/predict/batch", files=[("files", encode())] * 4).json()["results"]
+    assert [result.get("code", "fine") for result in results] == ["fine", "fine", "queue_full", "queue_full"]
+    assert results[2]["retry_after_seconds"] == 1
+
+
+def test_a_deadline_answers_504(make_client):
+    """The client is told, and what it waited for is dropped."""
+    opened = threading.Event()
+    client = make_client(lambda images: opened.wait(10) and tell_colours(images), request_timeout_seconds=0.1)
+    check_problem(predict(client, encode()), 504, "deadline_passed")
+    opened.set()
+
+
+def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
+    """What waits too long is dropped from the queue, not run for nobody; what comes later is served."""
+    batches = []
+    opened = threading.Event()
+
+    def record(images):
+        batches.append(len(images))
+        return opened.wait(10) and tell_colours(images)
+
+    client = make_client(record, request_timeout_seconds=0.2)
+    check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
+    late = [("files", encode())] * 3
+    check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
+    opened.set()
+    assert predict(client, encode("blue")).json()["label"] == "blue"
+    assert batches == [1, 1]
+
+
+def test_a_failing_model_answers_500_without_its_innards(make_client):
+    """The reason stands in the log; the client gets the request's id."""
+    client = make_client(lambda _: {}["secret"])
+    assert "secret" not in check_problem(predict(client, encode()), 500, "inference_failed")
+
+
+def test_a_fault_of_the_service_answers_500_without_its_innards(client, monkeypatch):
+    """Whatever fails, the answer is a problem with the request's id."""
+    monkeypatch.setattr("app.routes.read_image", lambda *_, **__: {}["secret"])
+    assert "secret" not in check_problem(predict(client, encode()), 500, "internal")
+
+
+def test_an_unknown_path_is_a_problem(client):
+    """The framework's own errors look like all others."""
+    check_problem(client.get("/nowhere"), 404, "not_found")
+    response = client.get("/predict")
+    check_problem(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+def test_a_request_keeps_the_id_that_its_client_chose(client):
+    """So that one id names it in the logs of both."""
+    response = client.get("/nowhere", headers={"x-request-id": "job-17.a:b"})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "job-17.a:b"
+
+
+@pytest.mark.parametrize("offered", ["", "a b", "x" * 129, 'quote"', "newline\\n", "{}", "ümlaut".encode("latin-1")])
+def test_an_insane_request_id_is_replaced(client, offered):
+    """Nothing from a client breaks a log line."""
+    named = client.get("/health/live", headers={"x-request-id": offered}).headers["x-request-id"]
+    assert len(named) == 32
+    assert named != client.get("/health/live").headers["x-request-id"]
+
+
+async def call(app, body_messages):
+    """Call `app` as a server would; after `body_messages`, its client is silent until the answer or leaves."""
+    sent = []
+
+    async def receive():
+        if body_messages:
+            return body_messages.pop(0)
+        return await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/png")],
+    }
+    await app(scope, receive, send)
+    return sent[0]["status"]
+
+
+def test_a_client_that_leaves_costs_no_inference(models):
+    """Its image is dropped wherever it is: half sent, or waiting for its batch."""
+    batches = []
+    running, opened = threading.Event(), threading.Event()
+
+    def record(images):
+        batches.append(len(images))
+        running.set()
+        assert opened.wait(10)
+        return tell_colours(images)
+
+    app = create_app(Settings(model_dir=models), load=lambda _: make_model(record))
+    whole = {"type": "http.request", "body": encode()}
+    half = {"type": "http.request", "body": encode(), "more_body": True}
+    gone = {"type": "http.disconnect"}
+
+    async def run():
+        async with app.router.lifespan_context(app):
+            await app.state.classifier.store.refresh()
+            assert await call(app, [half, gone]) == 499
+            first = asyncio.create_task(call(app, [whole]))
+            assert await asyncio.to_thread(running.wait, 10)
+            assert await call(app, [whole, gone]) == 499
+            opened.set()
+            assert await first == 200
+
+    asyncio.run(run())
+    assert batches == [1]
+
+
+def test_a_body_that_trickles_answers_408(models):
+    """A slow client holds a place for so long and no longer."""
+    app = create_app(Settings(model_dir=models, upload_timeout_seconds=0.05), load=lambda _: make_model())
+    half = {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def run():
+        async with app.router.lifespan_context(app):
+            await app.state.classifier.store.refresh()
+            assert await call(app, [half]) == 408
+
+    asyncio.run(run())
+
+
+def test_the_documentation_shows_every_call_with_examples(client):
+    """Uploads can be tried out, replies and errors are worked examples."""
+    document = client.get("/openapi.json").json()
+    assert {path for path in document["paths"] if not path.startswith("/v2")} == {
+        "/predict", "/predict/batch", "/health", "/health/live", "/model", "/metrics",
+    }  # fmt: skip
+    operation = document["paths"]["/predict"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert set(operation["responses"]) == {
+        "200", "400", "408", "413", "415", "422", "429", "500", "503", "504",
+    }  # fmt: skip
+    assert document["components"]["schemas"]["Classification"]["examples"]
+    ModelMetadata.model_validate(
+        document["paths"]["/model"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+    )
+    for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    assert "HTTPValidationError" not in json.dumps(document)
+    assert client.get("/docs").status_code == 200

@@ -1,0 +1,60 @@
+"""Behaviour of app.settings, and of the README where it speaks of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from annotated_types import Ge, Gt, Le
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def write_row(name: str) -> str:
+    field = Settings.model_fields[name]
+    bounds = {type(bound): bound for bound in field.metadata}
+    parts = []
+    if Ge in bounds:
+        parts.append(f"from {bounds[Ge].ge:,}")
+    if Gt in bounds:
+        parts.append(f"above {bounds[Gt].gt:,}")
+    if Le in bounds:
+        parts.append(f"to {bounds[Le].le:,}")
+    default = f"`{field.default}`" if field.default != () else ""
+    return f"| `APP_{name.upper()}` | {default} | {field.description} | {' '.join(parts)} |"
+
+
+def test_the_readmes_table_is_the_settings():
+    """Every setting with its default, its sentence and its bounds, in order; nothing else."""
+    rows = re.findall(r"^\| `APP_.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == [write_row(name) for name in Settings.model_fields]
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    """With the prefix APP_."""
+    monkeypatch.setenv("APP_PORT", "9000")
+    monkeypatch.setenv("APP_MODEL_DIR", "/models")
+    settings = Settings()
+    assert (settings.port, settings.model_dir) == (9000, Path("/models"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "eighty"), ("port", "65536"), ("runtime", "torch"), ("max_batch_size", "0"), ("max_queue_size", "0"),
+        ("request_timeout_seconds", "0"), ("drain_seconds", "-1"), ("precision", "f8"), ("log_level", "loud"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_bounds_is_refused(monkeypatch, name, value):
+    """The service does not start on a setting that makes no sense."""
+    monkeypatch.setenv(f"APP_{name.upper()}", value)
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+
+
+def test_a_precision_that_tensorflow_can_not_choose_is_refused():
+    """It would be ignored in silence otherwise."""
+    with pytest.raises(ValidationError, match="APP_PRECISION"):
+        Settings(runtime="tensorflow", precision="bf16")
