@@ -1,0 +1,70 @@
+"""What the reliability tests share: real server processes, and the table of what was tried and what was lost."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import exported  # noqa: F401 -- the tiny real version, as a fixture of these tests too
+from tests.app.process import ROOT, Process
+
+_TABLE = pytest.StashKey[dict[str, list[int]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TABLE] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the README's table: its numbers come from here and nowhere else."""
+    if rows := config.stash[_TABLE]:
+        terminalreporter.section("what was tried, and what was lost")
+        terminalreporter.write_line("| what was tried | how often | lost or wrong |")
+        terminalreporter.write_line("|---|---|---|")
+        for what, (count, lost) in rows.items():
+            terminalreporter.write_line(f"| {what} | {count:,} | {lost:,} |")
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
+    """Add to the table: what was tried, how often, how often it was lost or wrong. The same `what` adds up."""
+
+    def tell(what: str, count: int, lost: int) -> None:
+        row = request.config.stash[_TABLE].setdefault(what, [0, 0])
+        row[0] += count
+        row[1] += lost
+
+    return tell
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """Start server processes; takes settings. They end with the test."""
+    processes = []
+
+    def start(**settings: object) -> Process:
+        processes.append(Process(**settings))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
+
+
+@pytest.fixture
+def models(exported: Path, tmp_path: Path) -> Path:  # noqa: F811
+    """A models folder with the tiny version in it, to be changed."""
+    shutil.copytree(exported, tmp_path / "models" / "tiny" / "1")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """A models folder with the newest shipped version in it, as version 1, to be changed."""
+    versions = [path for path in (ROOT / "models").glob("*/*") if path.name.isdecimal()]
+    if not versions:
+        pytest.skip("no version is shipped")
+    newest = max(versions, key=lambda path: int(path.name))
+    shutil.copytree(newest, tmp_path / "shipped" / newest.parent.name / newest.name)
+    return tmp_path / "shipped"

@@ -1,0 +1,265 @@
+"""Files and requests made to do harm: no 5xx, no hang, no growth."""
+
+import contextlib
+import io
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from PIL import Image
+
+from tests.app.process import Process
+
+# `make fuzz` sets more. Each example is one request to a real process.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
+LONGEST_SECONDS = 2.0
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+
+
+def encode(kind: str, size: tuple[int, int] = (64, 48), mode: str = "RGB", **options: object) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+SEEDS = {
+    **{kind: encode(kind) for kind in FORMATS},
+    "JPEG progressive": encode("JPEG", progressive=True, exif=b"Exif\0\0II*\0\x08\0\0\0\0\0"),
+    "PNG palette": encode("PNG", mode="P"),
+    "PNG 16-bit": encode("PNG", mode="I;16"),
+    "WEBP lossless": encode("WEBP", lossless=True),
+}
+
+
+@pytest.fixture(scope="module")
+def process(exported: Path) -> Iterator[Process]:
+    """One service for all of them: what one file does to it, the next one meets."""
+    process = Process(model_dir=exported.parent.parent, max_batch_size=4, max_image_pixels=2_000_000)
+    process.wait_until("ok")
+    yield process
+    assert process.get("/health")[0] == 200
+    assert not [line for line in process.log if "Traceback" in line]
+    process.end()
+
+
+@pytest.fixture(scope="module")
+def connection(process: Process) -> Iterator[HTTPConnection]:
+    connection = process.connect()
+    yield connection
+    connection.close()
+
+
+def send(connection: HTTPConnection, body: bytes, content_type: str = "image/png", path: str = "/predict") -> int:
+    """Send a body; check that the answer is a good one or a client's error, and that it came in time."""
+    started = time.monotonic()
+    connection.request("POST", path, body, {"content-type": content_type})
+    response = connection.getresponse()
+    answer = response.read()
+    assert response.status < 500, answer
+    assert time.monotonic() - started < LONGEST_SECONDS
+    return response.status
+
+
+def read_memory(process: Process) -> int:
+    return int(Path(f"/proc/{process.popen.pid}/statm").read_text().split()[1]) * 4096
+
+
+@st.composite
+def mutations(draw: st.DrawFn, data: bytes) -> bytes:
+    """Change a real file in a few places: bytes, runs of bytes, its end, a piece of it somewhere else."""
+    file = bytearray(data)
+    for _ in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, max(0, len(file) - 1)))
+        kind = draw(st.sampled_from(("byte", "word", "cut", "insert", "copy", "delete")))
+        if kind == "byte" and file:
+            file[at] = draw(st.integers(0, 255))
+        elif kind == "word":
+            file[at : at + 4] = draw(
+                st.sampled_from((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1"))
+            )
+        elif kind == "cut":
+            del file[at:]
+        elif kind == "insert":
+            file[at:at] = draw(st.binary(max_size=64))
+        elif kind == "copy":
+            end = at + draw(st.integers(0, 256))
+            file[at:at] = file[at:end]
+        else:
+            del file[at : at + draw(st.integers(0, 64))]
+    return bytes(file)
+
+
+@pytest.mark.parametrize("seed", list(SEEDS))
+@pytest.mark.timeout(3600)
+def test_mutated_files_do_no_harm(connection, tell, seed):
+    """Thousands of damaged files of every format that is read: an answer or a client's error, in time, each time."""
+    statuses: list[int] = []
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, derandomize="FUZZ_EXAMPLES" not in os.environ,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(mutations(SEEDS[seed]))
+    def run(data: bytes) -> None:
+        statuses.append(send(connection, data))
+
+    run()
+    assert set(statuses) <= {200, 400, 413, 415, 422}
+    assert len(statuses) >= EXAMPLES * 0.9
+    tell("damaged files of every format: 5xx, or over 2 s", len(statuses), 0)
+
+
+def test_memory_stays_flat_under_damaged_files(process, connection):
+    """The same broken files again and again leave nothing behind."""
+    files = [data[: len(data) * part // 7] for data in SEEDS.values() for part in range(1, 7)]
+    for data in files * 3:
+        send(connection, data)
+    before = read_memory(process)
+    for data in files * 10:
+        send(connection, data)
+    assert read_memory(process) - before < 16 * 2**20
+
+
+def write_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def write_png(width: int, height: int, *chunks: bytes) -> bytes:
+    header = write_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + write_chunk(b"IEND", b"")
+
+
+def make_gif(frames: int) -> bytes:
+    images = [Image.new("P", (64, 64), i % 256) for i in range(frames)]
+    buffer = io.BytesIO()
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:])
+    return buffer.getvalue()
+
+
+def name_size(kind: str) -> bytes:
+    """Make a file whose header names 30,000 × 30,000 pixels."""
+    data = bytearray(encode(kind))
+    if kind == "PNG":
+        return write_png(30_000, 30_000, write_chunk(b"IDAT", zlib.compress(bytes(10_000_000))))
+    if kind == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 30_000, 30_000)
+    elif kind == "GIF":
+        data[6:10] = struct.pack("<HH", 30_000, 30_000)
+        at = data.index(b"\x2c\0\0\0\0") + 5
+        data[at : at + 4] = struct.pack("<HH", 30_000, 30_000)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<ii", 30_000, 30_000)
+    elif kind == "WEBP":
+        return encode("WEBP", (16_383, 123))
+    else:
+        at = data.index(b"ispe") + 8
+        data[at : at + 8] = struct.pack(">II", 30_000, 30_000)
+    return bytes(data)
+
+
+BOMBS = {
+    **{f"{kind} that names more pixels than are decoded": (lambda kind=kind: name_size(kind)) for kind in FORMATS},
+    "PNG whose text unpacks to 100 MB": lambda: write_png(
+        8,
+        8,
+        write_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100_000_000))),
+        write_chunk(b"IDAT", zlib.compress(bytes(200))),
+    ),
+    "PNG whose profile unpacks to 100 MB": lambda: write_png(
+        8,
+        8,
+        write_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100_000_000))),
+        write_chunk(b"IDAT", zlib.compress(bytes(200))),
+    ),
+    "PNG with 100,000 chunks": lambda: write_png(
+        8, 8, *[write_chunk(b"teXt", b"")] * 100_000, write_chunk(b"IDAT", zlib.compress(bytes(200)))
+    ),
+    "PNG with more data than pixels": lambda: write_png(8, 8, write_chunk(b"IDAT", zlib.compress(bytes(100_000_000)))),
+    "GIF of 1,000 frames": lambda: make_gif(1000),
+    "30,000 × 1 pixels": lambda: encode("PNG", (30_000, 1)),
+    "1 × 30,000 pixels": lambda: encode("PNG", (1, 30_000)),
+    "JPEG that is a ZIP too": lambda: encode("JPEG") + b"PK\x03\x04" + bytes(100_000) + b"PK\x05\x06" + bytes(18),
+    "GIF that is JavaScript too": lambda: b"GIF89a/*" + encode("GIF")[8:] + b"*/=1;alert(1)",
+    "PNG in a JPEG's clothes": lambda: encode("JPEG")[:20] + encode("PNG"),
+    "SVG": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+    "TIFF": lambda: encode("TIFF"),
+    "EPS": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n",
+}
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_bombs_do_no_harm(process, connection, tell, name):
+    """Files that are small to send and large to unpack, and files that are two things at once."""
+    data = BOMBS[name]()
+    send(connection, data)
+    before = read_memory(process)
+    for _ in range(5):
+        status = send(connection, data)
+    assert read_memory(process) - before < 32 * 2**20
+    if "names more pixels" in name:
+        assert status in {413, 422}
+    tell("bombs, and files that are two things at once: 5xx, over 2 s, or memory kept", 6, 0)
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+FORMS = {
+    "a form of 10,000 parts": PART * 10_000 + b"\r\n--x--\r\n",
+    "a form of 10,000 fields": b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' * 10_000 + b"--x--\r\n",
+    "a part with a header of 1 MB": b"--x\r\nX: " + b"y" * 2**20 + PART[5:] + b"\r\n--x--\r\n",
+    "a part with 10,000 headers": b"--x\r\n" + b"X: y\r\n" * 10_000 + PART[5:] + b"\r\n--x--\r\n",
+    "a field's name of 1 MB": PART.replace(b"file", b"f" * 2**20) + b"\r\n--x--\r\n",
+    "a field of 1 MB": b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + bytes(2**21) + b"\r\n--x--\r\n",
+    "a form without an end": PART + encode("PNG"),
+    "only boundaries": b"--x\r\n" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+def test_hostile_forms_do_no_harm(process, tell, name, path):
+    """Each is refused as a client's mistake; the next request is served."""
+    connection = process.connect()
+    for _ in range(3):
+        assert 400 <= send(connection, FORMS[name], "multipart/form-data; boundary=x", path) < 500
+    assert send(connection, SEEDS["PNG"]) == 200
+    connection.close()
+    tell("forms of 10,000 parts, of 1 MB headers and the like: 5xx, or over 2 s", 3, 0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
+def test_requests_made_from_the_documentation_do_no_harm(process, tell, mode):
+    """Schemathesis makes requests from the OpenAPI document, right ones and wrong ones, and finds no 5xx."""
+    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{process.port}/openapi.json")
+    made = 0
+    for operation in schema.get_all_operations():
+        strategy = operation.ok().as_strategy(generation_mode=mode)
+
+        @settings(
+            max_examples=max(10, EXAMPLES // 8), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        )
+        @given(case=strategy)
+        def run(case: schemathesis.Case) -> None:
+            nonlocal made
+            made += 1
+            started = time.monotonic()
+            response = case.call(timeout=10)
+            assert response.status_code < 500, response.text
+            assert time.monotonic() - started < LONGEST_SECONDS
+
+        with contextlib.suppress(Unsatisfiable):  # nothing can be wrong with a request that says nothing
+            run()
+    assert made > 5
+    tell("requests that Schemathesis makes from the OpenAPI document: 5xx, or over 2 s", made, 0)

@@ -1,0 +1,143 @@
+"""Ten times the load that the service can sustain: it serves on, says no quickly, and tells the truth about when."""
+
+import asyncio
+import os
+import time
+
+import numpy as np
+import pytest
+
+from app.runtime import count_cpus
+from tests.app.process import Process
+from tests.reliability.load import Client, find_percentile, make_image
+
+PLACES = 16
+SECONDS = 5.0
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def process(start, shipped) -> Process:
+    """The shipped model on one thread, which leaves the machine's other core to HTTP and to these clients."""
+    process = start(
+        model_dir=shipped,
+        precision="f32",
+        inference_threads=1,
+        max_batch_size=8,
+        max_queue_size=PLACES,
+        log_level="info",
+    )
+    process.wait_until("ok")
+    return process
+
+
+async def probe(port: int, ended: asyncio.Event, seconds: list[float]) -> None:
+    client = Client(port)
+    while not ended.is_set():
+        for path in ("/health", "/health/live"):
+            answer = await client.ask("GET", path)
+            assert answer.status == 200
+            seconds.append(answer.seconds)
+        await asyncio.sleep(0.02)
+    client.close()
+
+
+async def load(port: int, clients: int, per_second: float, seconds: float) -> dict[int, int]:
+    """Send requests at a rate (as fast as they are answered if that is 0), from so many clients; count statuses."""
+    body = make_image(np.random.default_rng(0))[0]
+    counts: dict[int, int] = {}
+    until = time.monotonic() + seconds
+
+    async def work(number: int) -> None:
+        client = Client(port)
+        due = time.monotonic() + (number / per_second if per_second else 0)
+        while (now := time.monotonic()) < until:
+            await asyncio.sleep(max(0, due - now))
+            due = max(due + clients / per_second, now - 1) if per_second else 0
+            answer = await client.ask("POST", "/predict", body)
+            counts[answer.status] = counts.get(answer.status, 0) + 1
+        client.close()
+
+    await asyncio.gather(*(work(number) for number in range(clients)))
+    return counts
+
+
+def read_memory(process: Process) -> int:
+    with open(f"/proc/{process.popen.pid}/statm", encoding="ascii") as file:  # noqa: PTH123 -- not a path of ours
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.xfail(
+    reason="it does not hold yet: once measured, 65 of 438 requests a second, on 2 busy cores that the clients share; "
+    "saying 429 probably costs nearly what serving does (see the changelog's known faults)",
+    strict=False,
+)
+def test_ten_times_the_load_costs_no_throughput(process, tell):
+    """At least nine tenths of the peak are served, the rest is told 429, probes stay quick, memory stays put."""
+    if os.getloadavg()[0] > 2 * count_cpus():
+        pytest.skip("the machine is busy with other things: throughput can't be compared")
+    calm: list[float] = []
+    busy: list[float] = []
+
+    async def run() -> tuple[float, dict[int, int]]:
+        async def measure(times: list[float], clients: int, per_second: float) -> dict[int, int]:
+            ended = asyncio.Event()
+            probing = asyncio.create_task(probe(process.port, ended, times))
+            counts = await load(process.port, clients, per_second, SECONDS)
+            ended.set()
+            await probing
+            return counts
+
+        await load(process.port, PLACES, 0, 1)
+        peak = (await measure(calm, PLACES, 0))[200] / SECONDS
+        return peak, await measure(busy, 10 * PLACES, 10 * peak)
+
+    peak, counts = asyncio.run(run())
+    memory = read_memory(process)
+    asyncio.run(load(process.port, 10 * PLACES, 10 * peak, 2))
+    offered = sum(counts.values())
+    print(
+        f"\npeak {peak:.0f}/s; offered {offered / SECONDS:.0f}/s, served {counts[200] / SECONDS:.0f}/s; probes p99 "
+        f"{1000 * find_percentile(calm, 99):.1f} ms at the peak, {1000 * find_percentile(busy, 99):.1f} ms beyond it"
+    )
+    assert set(counts) == {200, 429}
+    assert offered > 3 * peak * SECONDS, "the clients could not overload the service"
+    assert counts[200] / SECONDS >= 0.9 * peak
+    # 50 ms on a machine of its own; elsewhere probes wait for a core as they do without overload.
+    assert find_percentile(busy, 99) < max(0.05, 2 * find_percentile(calm, 99))
+    assert read_memory(process) - memory < 16 * 2**20
+    tell("requests at ten times the load: neither answered nor told 429", offered, 0)
+
+
+def test_who_waits_as_told_gets_in(process, tell):
+    """A burst of ten times the places: of those sent away, nine in ten get in when they come back as told."""
+    body = make_image(np.random.default_rng(0))[0]
+    returned = {True: 0, False: 0}
+
+    async def come(delay: float) -> None:
+        client = Client(process.port)
+        await asyncio.sleep(delay)
+        told = False
+        while (answer := await client.ask("POST", "/predict", body)).status != 200:
+            assert answer.status == 429
+            if told:
+                returned[False] += 1
+            told = True
+            client.close()
+            await asyncio.sleep(int(answer.headers["retry-after"]))
+        if told:
+            returned[True] += 1
+        client.close()
+
+    async def run() -> None:
+        peak = (await load(process.port, PLACES, 0, 2))[200] / 2
+        # Ten seconds' work in one, within the connections that the service keeps: beyond them it hangs up.
+        count = min(int(10 * peak), 900)
+        await asyncio.gather(*(come(number / count) for number in range(count)))
+
+    asyncio.run(run())
+    print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
+    assert returned[True] > 100
+    assert returned[True] >= 0.9 * sum(returned.values())
+    tell("clients that came back when told: sent away again", sum(returned.values()), returned[False])

@@ -1,0 +1,225 @@
+"""Versions that come and go while requests are served."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.contract import METADATA_FILE
+from tests.app.fakes import seal
+from tests.reliability.load import Client, LostError, find_percentile, is_of, make_image
+
+POLL_SECONDS = 0.05
+RELOADS = 50
+
+
+def copy_version(folder: Path, number: int, into: Path | None = None) -> Path:
+    """Put a copy of `folder` beside it, or `into` another, as a version: written aside, then renamed."""
+    into = into or folder.parent
+    aside = Path(shutil.copytree(folder, into / f".writing-{number}"))
+    metadata = json.loads((aside / METADATA_FILE).read_text())
+    (aside / METADATA_FILE).write_text(json.dumps({**metadata, "version": number}))
+    return aside.rename(into / str(number))
+
+
+def spoil(folder: Path, how: str) -> None:
+    if how == "half written":
+        (folder / "saved_model.pb").unlink()
+    elif how == "corrupt":
+        (folder / "saved_model.pb").write_bytes(b"corrupt")
+        seal(folder)
+    elif how == "wrong digest":
+        (folder / "fingerprint.pb").write_bytes(b"x")
+    elif how == "wrong golden answers":
+        arrays = dict(np.load(folder / "golden.npz"))
+        np.savez(folder / "golden.npz", **{**arrays, "probabilities": arrays["probabilities"][::-1]})
+        seal(folder)
+    elif how == "another input shape":
+        metadata = json.loads((folder / METADATA_FILE).read_text())
+        metadata["input"]["shape"] = [16, 6, 3]
+        (folder / METADATA_FILE).write_text(json.dumps(metadata))
+    elif how == "no metadata":
+        (folder / METADATA_FILE).unlink()
+    elif how == "link out of the folder":
+        target = folder.parent.parent / "elsewhere.pb"
+        (folder / "saved_model.pb").rename(target)
+        (folder / "saved_model.pb").symlink_to(target)
+    elif how == "path out of the folder":
+        metadata = json.loads((folder / METADATA_FILE).read_text())
+        metadata["files"]["../elsewhere.pb"] = "0" * 64
+        (folder / METADATA_FILE).write_text(json.dumps(metadata))
+    elif how == "absurd golden batch":
+        images = np.zeros((100_000, 8, 6, 3), np.uint8)
+        np.savez_compressed(folder / "golden.npz", images=images, probabilities=np.zeros((100_000, 3), np.float32))
+        seal(folder)
+
+
+REASONS = {
+    "half written": "missing: saved_model.pb",
+    "corrupt": "can't load it",
+    "wrong digest": "digest differs: fingerprint.pb",
+    "wrong golden answers": "golden images give other probabilities",
+    "another input shape": "the metadata",
+    "no metadata": "metadata.json can't be read",
+    "link out of the folder": "not a regular file",
+    "path out of the folder": "not a plain path inside the version folder",
+    "absurd golden batch": "golden.npz",
+}
+
+
+async def wait_for_version(client: Client, number: int) -> None:
+    async with asyncio.timeout(30):
+        while (await client.ask("GET", "/health")).json()["model"]["version"] != number:
+            await asyncio.sleep(0.01)
+
+
+async def work(port: int, seed: int, ended: asyncio.Event, counts: dict[str, int], versions: set[int]) -> None:
+    rng = np.random.default_rng(seed)
+    client = Client(port)
+    while not ended.is_set():
+        body, probabilities = make_image(rng)
+        try:
+            answer = await client.ask("POST", "/predict", body)
+        except LostError:
+            counts["lost"] += 1
+            continue
+        counts["answered"] += 1
+        good = answer.status == 200 and is_of(answer, probabilities)
+        counts["wrong"] += not good
+        if good:
+            versions.add(answer.json()["model"]["version"])
+    client.close()
+
+
+def read_memory(process) -> int:
+    """Return the process's resident memory, in bytes."""
+    fields = Path(f"/proc/{process.popen.pid}/statm").read_text().split()
+    return int(fields[1]) * 4096
+
+
+def count_files(process) -> int:
+    return len(list(Path(f"/proc/{process.popen.pid}/fd").iterdir()))
+
+
+def test_fifty_reloads_under_load_lose_and_leak_nothing(start, models, tell):
+    """Every version takes over, every request is answered by one of them, and the old ones' memory comes back."""
+    process = start(model_dir=models, precision="f32", max_batch_size=8, model_poll_seconds=POLL_SECONDS)
+    process.wait_until("ok")
+    counts = dict.fromkeys(("answered", "lost", "wrong"), 0)
+    versions: set[int] = set()
+    memory: list[int] = []
+    files: list[int] = []
+
+    async def run() -> None:
+        ended = asyncio.Event()
+        tasks = [asyncio.create_task(work(process.port, seed, ended, counts, versions)) for seed in range(4)]
+        probe = Client(process.port)
+        folder = models / "tiny" / "1"
+        for number in range(2, RELOADS + 2):
+            newer = copy_version(folder, number)
+            await wait_for_version(probe, number)
+            shutil.rmtree(folder)
+            folder = newer
+            memory.append(read_memory(process))
+            files.append(count_files(process))
+        ended.set()
+        await asyncio.gather(*tasks)
+        probe.close()
+
+    asyncio.run(run())
+    assert (counts["lost"], counts["wrong"]) == (0, 0)
+    assert counts["answered"] > 200
+    assert len(versions) > RELOADS / 2
+    settled, last = np.median(memory[10:20]), np.median(memory[-10:])
+    assert last - settled < 8 * 2**20, [m >> 20 for m in memory]
+    assert max(files[10:]) - min(files[10:]) < 10
+    tell("reloads under load", RELOADS, 0)
+    tell("requests during reloads", counts["answered"], counts["lost"] + counts["wrong"])
+
+
+def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
+    """Each with its reason in the log, in `/health` and in a metric; and taking the newest away rolls back."""
+    process = start(model_dir=models, precision="f32", max_batch_size=2, model_poll_seconds=POLL_SECONDS)
+    process.wait_until("ok")
+    good = models / "tiny" / "1"
+
+    async def run() -> None:
+        probe = Client(process.port)
+        for count, (how, reason) in enumerate(REASONS.items(), start=1):
+            spoiled = copy_version(good, 1000, models.parent / "aside")
+            spoil(spoiled, how)
+            folder = spoiled.rename(models / "tiny" / "1000")
+            async with asyncio.timeout(30):
+                while not (health := (await probe.ask("GET", "/health")).json())["refused"]:
+                    await asyncio.sleep(0.01)
+            assert health["status"] == "ok"
+            assert health["model"]["version"] == 1
+            assert health["refused"][0]["version"] == 1000
+            if how != "another input shape":
+                assert reason in health["refused"][0]["reason"], (how, health)
+            async with asyncio.timeout(10):  # the log is read by a thread of its own
+                while not any(
+                    health["refused"][0]["reason"][:60] in json.loads(line)["message"] for line in process.log
+                ):
+                    await asyncio.sleep(0.01)
+            metrics = (await probe.ask("GET", "/metrics")).body.decode()
+            assert f'classifier_model_loads_total{{outcome="refused"}} {count}.0' in metrics
+            assert "classifier_refused_versions 1.0" in metrics
+            shutil.rmtree(folder)
+            async with asyncio.timeout(30):
+                while (await probe.ask("GET", "/health")).json()["refused"]:
+                    await asyncio.sleep(0.01)
+        newest = copy_version(good, 1001)
+        await wait_for_version(probe, 1001)
+        shutil.rmtree(newest)
+        await wait_for_version(probe, 1)
+        probe.close()
+
+    asyncio.run(run())
+    tell("versions that may not serve, each in a way of its own: taken all the same", len(REASONS), 0)
+
+
+@pytest.mark.timeout(180)
+def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
+    """Loading, verifying and warming share the machine with serving: the slowest request stays within reason."""
+    process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)
+    process.wait_until("ok")
+    folder = next(shipped.glob("*/*"))
+    number = int(folder.name)
+    body = make_image(np.random.default_rng(0))[0]
+    before: list[float] = []
+    during: list[float] = []
+
+    async def run() -> None:
+        times = before
+        ended = False
+
+        async def ask() -> None:
+            client = Client(process.port)
+            while not ended:
+                answer = await client.ask("POST", "/predict", body)
+                assert answer.status == 200
+                times.append(answer.seconds)
+            client.close()
+
+        tasks = [asyncio.create_task(ask()) for _ in range(4)]
+        await asyncio.sleep(3)
+        times = during
+        probe = Client(process.port)
+        for version in range(number + 1, number + 4):
+            copy_version(folder, version)
+            await wait_for_version(probe, version)
+        ended = True
+        await asyncio.gather(*tasks)
+        probe.close()
+
+    asyncio.run(run())
+    p99 = find_percentile(before, 99)
+    slowest = max(during)
+    tell("requests during reloads of the shipped model: failed", len(during), 0)
+    assert find_percentile(during, 99) < 4 * p99 + 0.02
+    # Twice the p99 is the aim; the margin is for a machine that does other things too.
+    assert slowest < 2 * p99 + 0.25

@@ -1,0 +1,27 @@
+"""A rolling restart behind nginx, under load from wrk: nobody notices."""
+
+import shutil
+
+import pytest
+
+from benchmarks.rolling_restart import NEEDED, restart_in_turn
+
+MISSING = [name for name in NEEDED if not shutil.which(name)]
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.timeout(300),
+]
+
+
+def test_no_request_fails_while_every_process_is_restarted_twice():
+    """Each drains, exits with status 0 and comes back; the proxy hides nothing."""
+    outcome = restart_in_turn(restarts=6, connections=8, drain_seconds=2)
+    assert outcome.restarts == 6
+    assert outcome.requests > 500
+    assert set(outcome.failed.values()) == {0}, outcome
+
+
+def test_a_killed_process_is_seen():
+    """The same without a drain loses requests, and the measurement tells."""
+    outcome = restart_in_turn(restarts=1, connections=8, drain_seconds=2, graceful=False)
+    assert sum(outcome.failed.values()) > 0, outcome
