@@ -1,0 +1,276 @@
+"""What the Dockerfile and the compose files promise, without an engine: linters, schemas, and what those can't see."""
+
+import ast
+import http.client
+import importlib.metadata
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+COMPOSE_FILES = sorted(ROOT.glob("docker-compose*.yml"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def read_stage(name: str) -> list[str]:
+    """Return the instructions of one stage of the Dockerfile, continued lines joined."""
+    stage = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.DOTALL | re.MULTILINE)
+    assert stage
+    lines = "\n".join(line for line in stage[1].splitlines() if not line.startswith("#"))
+    return [line for line in lines.replace("\\\n", " ").splitlines() if line]
+
+
+def read_exec_form(stage: str, instruction: str) -> list[str]:
+    (line,) = (line for line in read_stage(stage) if line.startswith(instruction))
+    return json.loads(line[line.index("[") :])
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+
+
+def test_hadolint_finds_nothing():
+    """Not one of its rules is broken or switched off."""
+    done = run(BIN / "hadolint", "Dockerfile")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "hadolint ignore" not in DOCKERFILE
+
+
+@pytest.mark.parametrize("stage", ["serve", "train"])
+def test_the_images_run_as_nobody_special(stage):
+    """By number, so that an orchestrator can tell that it is not root; signals reach Python, not a shell."""
+    instructions = read_stage(stage)
+    assert "USER 10001:10001" in instructions
+    assert "STOPSIGNAL SIGTERM" in instructions
+    last_copy = max(i for i, line in enumerate(instructions) if line.startswith("COPY"))
+    assert instructions.index("USER 10001:10001") > last_copy  # its files are not its own to change
+    assert read_exec_form(stage, "CMD")
+
+
+def test_serving_is_the_default_and_training_wants_a_gpu():
+    """`docker build .` gives the last stage."""
+    assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "serve"
+    assert read_exec_form("serve", "CMD") == ["python", "-m", "app"]
+    assert read_exec_form("train", "ENTRYPOINT") == ["python", "-m", "training"]
+    assert read_exec_form("train", "CMD") == ["--require-gpu"]
+
+
+def find_free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(("folder", "status"), [("models", "ok"), ("tests", "unavailable")])
+def test_the_health_check_tells_a_ready_service_from_others(folder, status):
+    """Healthy while it may get requests; unhealthy without a model or without a process; no proxy is asked."""
+    port = find_free_port()
+    check = [sys.executable, *read_exec_form("serve", "HEALTHCHECK")[1:]]
+    assert run(*check, APP_PORT=port).returncode != 0
+    service = subprocess.Popen(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env=os.environ | {"APP_PORT": port, "APP_MODEL_DIR": folder, "APP_DRAIN_SECONDS": "0"},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_assessed(port, status)
+        checked = run(*check, APP_PORT=port, http_proxy="http://127.0.0.1:9")
+        assert (checked.returncode == 0) == (status == "ok")
+    finally:
+        service.terminate()
+        assert service.wait(30) == 0
+
+
+def wait_until_assessed(port: str, status: str) -> None:
+    for _ in range(600):
+        time.sleep(0.1)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+        try:
+            connection.request("GET", "/health")
+            if json.loads(connection.getresponse().read())["status"] == status:
+                return
+        except ConnectionRefusedError:
+            pass
+        finally:
+            connection.close()
+    pytest.fail(f"never {status}")
+
+
+def find_packages(*folders: str) -> set[str]:
+    """Return the third-party packages that the code in these folders imports."""
+    names: set[str] = set()
+    for module in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"app", "training"}
+
+
+@pytest.mark.parametrize(("folders", "extras"), [(["app"], []), (["app", "training"], ["train"])])
+def test_an_image_installs_what_its_code_imports(folders, extras):
+    """A package that is there only by way of another is missing from an image as soon as the other drops it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    requirements = project["dependencies"] + [
+        line for extra in extras for line in project["optional-dependencies"][extra]
+    ]
+    declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in requirements}
+    owners = importlib.metadata.packages_distributions()
+    # Each brings the other as a part of itself; TensorFlow in the service is the other runtime, and optional.
+    allowed = {"keras": "tensorflow"} | ({} if extras else {"tensorflow": "openvino"})
+    missing = {
+        name
+        for name in find_packages(*folders)
+        if not declared & {owner.lower().replace("_", "-") for owner in [*owners[name], allowed.get(name, "")]}
+    }
+    assert missing == set()
+
+
+def test_every_requirement_is_pinned():
+    """What the images install does not change from one build to the next."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    cuda = [line for line in importlib.metadata.requires("tensorflow") or [] if "and-cuda" in line]
+    assert cuda
+    names = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in [*wanted, *cuda]}
+    assert names - pinned == set()
+
+
+def test_only_what_is_copied_reaches_the_build():
+    """The context leaves out everything but what COPY names: no history, no data, no secrets lying about."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    allowed = {line[1:] for line in lines if line.startswith("!")}
+    assert "*" in lines
+    copied = {
+        word for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE) for word in line.split()
+    }
+    assert copied == allowed
+
+
+@pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
+def test_the_compose_files_hold_against_the_specification(path):
+    """By the schema of the Compose specification that check-jsonschema ships."""
+    done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_service_is_hardened(services):
+    """A root file system that can't be written, no capabilities, no way to gain any."""
+    for name, service in services.items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        for port in service.get("ports", []):
+            assert re.match(r"127\.0\.0\.1:|\$\{\w+:-127\.0\.0\.1\}:", port), name
+
+
+def test_what_starts_by_default_is_the_service(services):
+    """Training and monitoring wait to be asked for."""
+    assert [name for name, service in services.items() if not service.get("profiles")] == ["serve"]
+
+
+def test_only_training_may_write_models(services):
+    """And the service sees what it writes."""
+    mounts = {name: service.get("volumes", []) for name, service in services.items()}
+    assert [name for name, of in mounts.items() if "./models:/srv/models" in of] == ["train"]
+    assert "./models:/srv/models:ro" in mounts["serve"]
+    assert "data:/data" in mounts["train"]
+    assert "KERAS_HOME=/data" in DOCKERFILE
+
+
+def test_the_service_has_time_to_drain(services, monkeypatch):
+    """An engine kills it only after the drain and the slowest request together."""
+    from app.settings import Settings  # noqa: PLC0415
+
+    for name in [name for name in os.environ if name.startswith("APP_")]:
+        monkeypatch.delenv(name)
+    settings = Settings()
+    slowest = settings.drain_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds
+    assert int(services["serve"]["stop_grace_period"].removesuffix("s")) > slowest
+
+
+def test_compose_and_image_check_health_alike(services):
+    """One command, said twice because an override serves from the other image."""
+    assert services["serve"]["healthcheck"]["test"][1:] == read_exec_form("serve", "HEALTHCHECK")
+
+
+def test_the_gpu_override_changes_the_service_alone():
+    """The same service, from the image that holds TensorFlow."""
+    override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
+    assert set(override) == {"serve"}
+    assert override["serve"]["build"]["target"] == "train"
+    assert override["serve"]["entrypoint"] == read_exec_form("serve", "CMD")
+    assert override["serve"]["environment"]["APP_RUNTIME"] == "tensorflow"
+    for line in ("APP_HOST", "APP_PORT"):
+        assert f"{line}={override['serve']['environment'][line]}" in DOCKERFILE
+
+
+def test_every_setting_that_is_named_exists(services):
+    """A typing error in a setting's name would pass in silence."""
+    from app.settings import Settings  # noqa: PLC0415
+
+    override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
+    named = {name for one in (services, override) for name in one["serve"]["environment"]}
+    named |= set(re.findall(r"\bAPP_\w+", DOCKERFILE))
+    assert {name.removeprefix("APP_").lower() for name in named} <= set(Settings.model_fields) | {"api_keys"}
+
+
+def test_what_is_mounted_exists(services):
+    """An engine makes an empty folder of what does not, and the container goes without."""
+    mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    paths = {ROOT / path for path in mounted if path.startswith("./")}
+    assert len(paths) > 4
+    if not (ROOT / "deploy" / "monitoring" / "alerts.yml").exists():
+        pytest.skip("the alert rules and the dashboard are not there yet")
+    assert {path for path in paths if not path.exists()} == set()
+
+
+def test_grafana_finds_the_dashboard_and_its_data(services):
+    """The dashboard is where Grafana looks, and asks the data source that is provisioned."""
+    grafana = ROOT / "deploy" / "monitoring" / "grafana"
+    (source,) = yaml.safe_load((grafana / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((grafana / "provisioning" / "dashboards" / "minimodel.yml").read_text())["providers"]
+    folder = provider["options"]["path"]
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).parent == Path(folder)
+    dashboard = ROOT / "deploy" / "monitoring" / "dashboard.json"
+    assert f"./{dashboard.relative_to(ROOT)}:{home}:ro" in services["grafana"]["volumes"]
+    if not dashboard.exists():
+        pytest.skip("the dashboard is not there yet")
+    text = dashboard.read_text(encoding="utf-8")
+    uids = set(re.findall(r'"datasource":\s*\{[^}]*?"uid":\s*"([^"]+)"', text))
+    assert uids <= {source["uid"], "-- Grafana --", "${source}"}  # the last one lets a person choose
+    assert source["isDefault"]
+
+
+def test_prometheus_scrapes_the_service():
+    """At the name and port that compose gives it, with the rules beside it."""
+    config = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["serve:8000"]}]
+    assert job["metrics_path"] == "/metrics"
+    assert config["rule_files"] == ["alerts.yml"]

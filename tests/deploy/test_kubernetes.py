@@ -1,0 +1,242 @@
+"""What the Kubernetes manifests promise, without a cluster.
+
+Each manifest is validated as it stands; where kubectl or kustomize is installed, so is what they render from it.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+# Released two years before the newest that kubernetes-validate knows, and the newest: what clusters run lies between.
+VERSIONS = ("1.31", kubernetes_validate.latest_version())
+NOT_FOR_KUBECTL = {"kustomization.yaml", "serve-from-claim.yaml", "prometheus-adapter-values.yaml"}
+MANIFESTS = sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name not in NOT_FOR_KUBECTL)
+KSERVE = sorted((ROOT / "deploy" / "kserve").glob("*.yaml"))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def find(kind: str, folder: str = "base") -> dict[str, Any]:
+    (found,) = (doc for path in MANIFESTS if path.parent.name == folder for doc in read(path) if doc["kind"] == kind)
+    return found
+
+
+def render(folder: str) -> list[dict[str, Any]]:
+    command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
+    if not shutil.which(command[0]):
+        pytest.skip("neither kubectl nor kustomize is installed")
+    done = subprocess.run([*command, KUBERNETES / folder], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_manifest_is_valid(path, version):
+    """By Kubernetes's own schemas, without a field that they do not know."""
+    for document in read(path):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("folder", ["base", "gpu-training"])
+def test_what_kustomize_renders_is_valid(folder):
+    """With images that can be pulled, everything in one namespace, each object once."""
+    documents = render(folder)
+    for document in documents:
+        kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+    assert len({(doc["kind"], doc["metadata"]["name"]) for doc in documents}) == len(documents)
+    assert {doc["metadata"].get("namespace") for doc in documents if doc["kind"] != "Namespace"} == {"minimodel"}
+    images = re.findall(r"\bimage: (\S+)", yaml.safe_dump_all(documents))
+    assert images
+    assert all(re.fullmatch(r"registry\.example\.com/minimodel-(serve|train):1", image) for image in images)
+
+
+def test_the_overlay_serves_from_the_claim():
+    """The version that the image ships is put into it; only that step and the job may write there."""
+    documents = {doc["kind"]: doc for doc in render("gpu-training")}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    mounts = {
+        container["name"]: {mount["name"]: mount for mount in container["volumeMounts"]}
+        for container in [*pod["initContainers"], *pod["containers"]]
+    }
+    assert mounts["serve"]["versions"] == {"name": "versions", "mountPath": "/srv/models", "readOnly": True}
+    assert mounts["serve"]["tmp"]["mountPath"] == "/tmp"  # noqa: S108 -- of the container
+    assert not mounts["seed"]["versions"].get("readOnly")
+    claims = {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"] if volume["name"] == "versions"}
+    job = documents["Job"]["spec"]["template"]["spec"]
+    assert claims <= {volume["persistentVolumeClaim"]["claimName"] for volume in job["volumes"][:2]}
+
+
+@pytest.fixture(params=["base", "gpu-training"])
+def pod(request) -> dict[str, Any]:
+    return find("Deployment" if request.param == "base" else "Job", request.param)["spec"]["template"]["spec"]
+
+
+def test_pods_are_restricted(pod):
+    """As the strictest of Kubernetes's pod security standards has it, and without an API token."""
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (seed,) = read(KUBERNETES / "gpu-training" / "serve-from-claim.yaml")
+    for container in [*pod["containers"], *seed["spec"]["template"]["spec"]["initContainers"]]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_the_service_is_not_called_app():
+    """Kubernetes would put APP_PORT=tcp://… into the environment of every pod, where it is a setting."""
+    assert find("Service")["metadata"]["name"] != "app"
+
+
+def test_a_pod_has_time_to_drain(monkeypatch):
+    """It is killed only after the drain and the slowest request together."""
+    pod = find("Deployment")["spec"]["template"]["spec"]
+    for name in [name for name in os.environ if name.startswith("APP_")]:
+        monkeypatch.delenv(name)
+    for variable in pod["containers"][0]["env"]:
+        if "value" in variable:
+            monkeypatch.setenv(variable["name"], variable["value"])
+    settings = Settings()
+    slowest = settings.drain_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds + 1
+    assert pod["terminationGracePeriodSeconds"] > slowest
+    probe = pod["containers"][0]["readinessProbe"]
+    assert settings.drain_seconds > 2 * probe["periodSeconds"] * probe["failureThreshold"]
+
+
+def test_probes_ask_what_the_service_answers():
+    """Readiness asks whether requests should come, the others only whether it lives."""
+    (container,) = find("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health"
+    assert container["startupProbe"]["httpGet"]["path"] == "/health/live"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    ports = {port["name"] for port in container["ports"]}
+    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "readiness", "liveness")} <= ports
+
+
+def test_selectors_find_the_service_and_nothing_else():
+    """The training job's pods carry labels that no selector of the service matches."""
+    labels = find("Deployment")["spec"]["template"]["metadata"]["labels"]
+    training = find("Job", "gpu-training")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        find("Deployment")["spec"]["selector"]["matchLabels"],
+        find("Service")["spec"]["selector"],
+        find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        find("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        *(
+            spread["labelSelector"]["matchLabels"]
+            for spread in find("Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        ),
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= training.items()
+    assert find("NetworkPolicy", "gpu-training")["spec"]["podSelector"]["matchLabels"].items() <= training.items()
+
+
+def test_the_autoscaler_reads_what_the_service_measures():
+    """Its metric is the adapter's, the adapter's series are the service's; CPU is the fallback."""
+    scaler = find("HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == find("Deployment")["metadata"]["name"]
+    assert "replicas" not in find("Deployment")["spec"]
+    wait, cpu = scaler["metrics"]
+    assert cpu["resource"]["name"] == "cpu"
+    (values,) = read(KUBERNETES / "prometheus-adapter-values.yaml")
+    (rule,) = values["rules"]["custom"]
+    assert rule["name"]["as"] == wait["pods"]["metric"]["name"]
+    if importlib.util.find_spec("app.metrics") is None:
+        pytest.skip("the service has no metrics yet")
+    from app.metrics import PREFIX  # noqa: PLC0415
+    from app.trace import STAGES  # noqa: PLC0415
+
+    series = set(re.findall(r"classifier_\w+(?=\{)", rule["seriesQuery"] + rule["metricsQuery"]))
+    assert series == {f"{PREFIX}_stage_seconds_sum", f"{PREFIX}_stage_seconds_count"}
+    assert set(re.findall(r'stage="(\w+)"', rule["seriesQuery"] + rule["metricsQuery"])) == {"queue"} <= set(STAGES)
+
+
+def seed(shipped: Path, versions: Path, host: str) -> None:
+    """Run the overlay's seeding step on two folders."""
+    (document,) = read(KUBERNETES / "gpu-training" / "serve-from-claim.yaml")
+    (step,) = document["spec"]["template"]["spec"]["initContainers"]
+    environment = {"SHIPPED": str(shipped), "VERSIONS": str(versions), "HOSTNAME": host}
+    assert {variable["name"] for variable in step["env"]} <= set(environment)
+    subprocess.run(step["command"], env=os.environ | environment, check=True, timeout=30)
+
+
+def test_seeding_puts_the_shipped_version_into_an_empty_claim(tmp_path):
+    """Once: what is there stays as it is, and nothing is left lying about."""
+    shipped, versions = tmp_path / "shipped", tmp_path / "versions"
+    (shipped / "tiny" / "1" / "card").mkdir(parents=True)
+    (shipped / "tiny" / "1" / "card" / "README.md").write_text("shipped")
+    versions.mkdir()
+    seed(shipped, versions, "pod-a")
+    assert (versions / "tiny" / "1" / "card" / "README.md").read_text() == "shipped"
+    (versions / "tiny" / "1" / "card" / "README.md").write_text("trained")
+    seed(shipped, versions, "pod-b")
+    assert (versions / "tiny" / "1" / "card" / "README.md").read_text() == "trained"
+    assert sorted(path.name for path in (versions / "tiny").iterdir()) == ["1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the step is a shell script")
+def test_pods_that_seed_at_once_leave_one_whole_version(tmp_path):
+    """Whichever renames first wins; the others clean up."""
+    shipped, versions = tmp_path / "shipped", tmp_path / "versions"
+    for index in range(200):
+        path = shipped / "tiny" / "1" / f"{index % 10}" / f"{index}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1000))
+    versions.mkdir()
+    (document,) = read(KUBERNETES / "gpu-training" / "serve-from-claim.yaml")
+    command = document["spec"]["template"]["spec"]["initContainers"][0]["command"]
+    pods = [
+        subprocess.Popen(
+            command,
+            env=os.environ | {"SHIPPED": str(shipped), "VERSIONS": str(versions), "HOSTNAME": f"pod-{index}"},
+        )
+        for index in range(4)
+    ]
+    assert [pod.wait(30) for pod in pods] == [0] * 4
+    assert [path.name for path in (versions / "tiny").iterdir()] == ["1"]
+    assert sum(path.is_file() for path in (versions / "tiny" / "1").rglob("*")) == 200
+
+
+@pytest.mark.parametrize("path", KSERVE, ids=lambda path: path.name)
+def test_the_kserve_examples_fit_what_there_is(path):
+    """KServe's own schema is not at hand; what they have in common with a pod is held against Kubernetes's."""
+    (document,) = read(path)
+    assert (document["apiVersion"], document["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    predictor = document["spec"]["predictor"]
+    predictor.pop("minReplicas")
+    if model := predictor.pop("model", None):
+        claims = {doc["metadata"]["name"] for doc in read(KUBERNETES / "gpu-training" / "claims.yaml")}
+        claim, name = re.fullmatch(r"pvc://([\w-]+)/([\w-]+)", model["storageUri"]).groups()
+        assert claim in claims
+        assert (ROOT / "models" / name).is_dir()
+        assert model["modelFormat"] == {"name": "tensorflow"}
+        return
+    kubernetes_validate.validate(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": predictor}, VERSIONS[-1], strict=True
+    )
+    (container,) = predictor["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
