@@ -1,0 +1,57 @@
+"""The article's own training code, as published, ported only where Keras 3 forces it: a peer to measure against."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import layers
+from keras.src.legacy.preprocessing.image import ImageDataGenerator  # the article's generator; Keras 3 hides it here
+
+from training.data import Split
+
+BATCH_SIZE = 128
+
+
+def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False) -> keras.KerasTensor:
+    """Add the article's residual unit, with Keras's own BatchNormalization."""
+    res = x
+    if pool:
+        x = layers.MaxPooling2D(pool_size=2)(x)
+        res = layers.Conv2D(filters, 1, strides=2, padding="same")(res)
+    out = layers.BatchNormalization()(x)
+    out = layers.Activation("relu")(out)
+    out = layers.Conv2D(filters, 3, padding="same")(out)
+    out = layers.BatchNormalization()(out)
+    out = layers.Activation("relu")(out)
+    out = layers.Conv2D(filters, 3, padding="same")(out)
+    return layers.Add()([res, out])
+
+
+def make_model(num_classes: int) -> keras.Model:
+    """Build and compile the article's MiniModel in float32."""
+    images = keras.Input((32, 32, 3), dtype="float32")
+    x = layers.Conv2D(32, 3, padding="same")(images)
+    for filters in (32, 64, 128, 256):
+        for index in range(3):
+            x = unit(x, filters, pool=filters > 32 and index == 0)  # noqa: PLR2004 - the first stage
+    x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    x = layers.Dropout(0.25)(x)
+    x = layers.Flatten()(layers.AveragePooling2D(pool_size=4)(x))
+    model = keras.Model(images, layers.Dense(num_classes, activation="softmax")(x))
+    # Keras 3 would compile with XLA wherever it can; the article's Keras did not.
+    model.compile(keras.optimizers.Adam(0.001), "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+def make_batches(split: Split, num_classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Normalise as the article does, and start its generator: (128, 32, 32, 3) float32 and one-hot labels, endless."""
+    images = split.images.astype("float32") / 255
+    images -= images.mean()
+    images /= images.std(axis=0) + 1e-7
+    generator = ImageDataGenerator(
+        rotation_range=10, width_shift_range=5 / 32, height_shift_range=5 / 32, horizontal_flip=True
+    )
+    batches: Iterator[tuple[np.ndarray, np.ndarray]] = generator.flow(
+        images, keras.utils.to_categorical(split.labels, num_classes), batch_size=BATCH_SIZE
+    )
+    return batches

@@ -1,0 +1,246 @@
+"""A rolling restart for real: nginx before three service processes, each drained and restarted in turn, under load.
+
+`python -m benchmarks.rolling_restart` needs Debian's packages nginx and wrk, takes about a minute, and writes
+benchmarks/results/rolling_restart.md. Exit status 1 if a single request failed.
+
+A process is stopped as an orchestrator does it: SIGTERM, its `/health` says draining, the proxy takes it out, it exits
+on its own; it is started again, its `/health` says ok, the proxy takes it in.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.machine import describe_machine
+
+ROOT = Path(__file__).parents[1]
+IMAGE = ROOT / "tests" / "data" / "cat.png"
+CONFIGURATION = Path(__file__).with_suffix(".nginx.conf")
+SCRIPT = Path(__file__).with_suffix(".lua")
+RESULTS = Path(__file__).parent / "results" / "rolling_restart.md"
+NEEDED = ("nginx", "wrk")
+PATIENCE_SECONDS = 60
+
+
+class Outcome(NamedTuple):
+    """What the load generator saw, and how many restarts it lived through."""
+
+    restarts: int
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    failed: dict[str, int]
+
+
+class Service:
+    """One service process, always on the same port."""
+
+    def __init__(self, folder: Path, drain_seconds: float) -> None:
+        self.port = find_free_port()
+        self._log = folder / f"service-{self.port}.log"
+        self._environment = os.environ | {
+            "APP_PORT": str(self.port),
+            "APP_MODEL_DIR": str(ROOT / "models"),
+            "APP_DRAIN_SECONDS": str(drain_seconds),
+            "APP_INFERENCE_THREADS": "1",  # three of them share the machine
+            "APP_MAX_BATCH_SIZE": "8",  # fewer sizes to warm: it starts sooner
+            "APP_LOG_LEVEL": "warning",
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; it is ready only when `is_ready`."""
+        with self._log.open("ab") as log:
+            command = [sys.executable, "-m", "app"]
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+
+    def stop(self, which: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(which)
+
+    def wait(self) -> int:
+        """Wait until the process has exited; give its status."""
+        return self._process.wait(PATIENCE_SECONDS)
+
+    def health(self) -> str | None:
+        """Return what `/health` says; None if nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            status: str = json.loads(connection.getresponse().read())["status"]
+        except OSError:
+            return None
+        finally:
+            connection.close()
+        return status
+
+    def is_ready(self) -> bool:
+        """Whether requests may come."""
+        return self.health() == "ok"
+
+    def is_draining(self) -> bool:
+        """Whether no more requests should come."""
+        return self.health() == "draining"
+
+
+class Proxy:
+    """nginx, in a folder of its own."""
+
+    def __init__(self, folder: Path, ports: list[int]) -> None:
+        self._folder = folder
+        self.port = find_free_port()
+        self._configure(ports)
+        command = ["nginx", "-p", str(folder), "-c", "nginx.conf", "-e", "error.log", "-g", "daemon off;"]
+        self._process = subprocess.Popen(command)
+        wait_until(self._find_workers)
+
+    def use(self, ports: list[int]) -> None:
+        """Send requests to these ports and no others; return when the last request by the old rule is over."""
+        old = self._find_workers()
+        self._configure(ports)
+        self._process.send_signal(signal.SIGHUP)
+        wait_until(lambda: self._find_workers() and not self._find_workers() & old)
+
+    def stop(self) -> None:
+        """Stop it at once."""
+        self._process.terminate()
+        self._process.wait(PATIENCE_SECONDS)
+
+    def _configure(self, ports: list[int]) -> None:
+        servers = "\n".join(f"        server 127.0.0.1:{port} max_fails=0;" for port in ports)
+        template = string.Template(CONFIGURATION.read_text(encoding="utf-8"))
+        (self._folder / "nginx.conf").write_text(template.substitute(servers=servers, port=self.port), encoding="utf-8")
+
+    def _find_workers(self) -> set[str]:
+        pid = self._process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split())
+
+
+def restart_in_turn(*, restarts: int, connections: int, drain_seconds: float, graceful: bool = True) -> Outcome:
+    """Restart one of three processes after the other under load, and give what the load generator saw.
+
+    Args:
+        restarts: how many; six restart each process twice.
+        connections: how many requests are under way at once.
+        drain_seconds: how long a process goes on serving after SIGTERM; the proxy must have heard by then.
+        graceful: as an orchestrator does it; otherwise each process is killed, to see that the measurement can see it.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        services = []
+        for _ in range(3):
+            services.append(Service(folder, drain_seconds))
+            stack.callback(services[-1].wait)
+            stack.callback(services[-1].stop, signal.SIGKILL)
+        for service in services:
+            wait_until(service.is_ready)
+        ports = [service.port for service in services]
+        proxy = Proxy(folder, ports)
+        stack.callback(proxy.stop)
+        with loading(proxy.port, connections) as collect:
+            for service in islice(cycle(services), restarts):
+                if graceful:
+                    service.stop(signal.SIGTERM)
+                    wait_until(service.is_draining)
+                    proxy.use([port for port in ports if port != service.port])
+                    if (status := service.wait()) != 0:
+                        raise RuntimeError(f"the service exited with status {status}")
+                else:
+                    service.stop(signal.SIGKILL)
+                    service.wait()
+                service.start()
+                wait_until(service.is_ready)
+                proxy.use(ports)
+            seen = collect()
+    return Outcome(restarts=restarts, **seen)
+
+
+@contextmanager
+def loading(port: int, connections: int) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Load `port` within the context; the function that it gives ends the load and returns what was seen."""
+    # fmt: off
+    command = [
+        "wrk", "--threads", "1", "--connections", str(connections), "--duration", "10m", "--timeout", "15s",
+        "--script", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(IMAGE),
+    ]
+    # fmt: on
+    generator = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def collect() -> dict[str, Any]:
+        generator.send_signal(signal.SIGINT)  # wrk's word for: enough, tell
+        output, _ = generator.communicate(timeout=PATIENCE_SECONDS)
+        seen: dict[str, Any] = json.loads(output.splitlines()[-1])
+        return seen
+
+    try:
+        yield collect
+    finally:
+        if generator.poll() is None:
+            generator.kill()
+            generator.wait(PATIENCE_SECONDS)
+        if generator.stdout:
+            generator.stdout.close()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` gives something true.
+
+    Raises:
+        TimeoutError: it never did.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{condition} took more than {PATIENCE_SECONDS} s")
+        time.sleep(0.02)
+
+
+def find_free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def main() -> int:
+    """Run it, print and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rolling_restart", description=__doc__)
+    parser.add_argument("--restarts", type=int, default=6, help="of three processes in turn")
+    parser.add_argument("--connections", type=int, default=16, help="requests under way at once")
+    arguments = parser.parse_args()
+    if missing := [name for name in NEEDED if not shutil.which(name)]:
+        print(f"not installed: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    outcome = restart_in_turn(restarts=arguments.restarts, connections=arguments.connections, drain_seconds=5)
+    failed = sum(outcome.failed.values())
+    table = (
+        f"Three service processes behind nginx, drained and restarted in turn, under {arguments.connections} "
+        f"connections of wrk: {outcome.seconds:.0f} s in all.\n\n"
+        "| restarts | requests | failed | p50 | p99 | slowest |\n| --- | --- | --- | --- | --- | --- |\n"
+        f"| {outcome.restarts} | {outcome.requests:,} | {failed} | {outcome.p50_ms:.0f} ms | {outcome.p99_ms:.0f} ms "
+        f"| {outcome.max_ms:.0f} ms |\n\nMachine: {describe_machine()}.\n"
+    )
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(table, encoding="utf-8")
+    print(table)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
