@@ -1,0 +1,174 @@
+"""Every shell line that the documentation shows is run, and answers what it is shown to answer.
+
+Each fenced `console` block of README.md, docs/ and the API's own descriptions is typed into one shell a document, in a
+copy of the repository beside a running service. A word after `console`, which no reader sees, names what a line needs
+that is not here: `gpu`, `docker`, `kubernetes`, `dataset`; or that it `serves` and never ends, as what this test has
+started does.
+`make` only says what it would do: its targets begin by installing, and the same commands are run here without it.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = {"gpu", "docker", "kubernetes", "dataset", "serves"}
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>\S+[^\n]*)?\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+SHELL_LANGUAGES = {"console", "sh", "bash", "shell", "shell-session"}
+END = "\x1e"
+# The service listens elsewhere than the documentation says, and a bare machine's python3 is this environment's python.
+PRELUDE = """
+export PATH={bin}:$PATH NAME={name} SIZE={size}
+curl() {{ command curl --silent --show-error "${{@//localhost:8000/127.0.0.1:{port}}}"; }}
+make() {{ command make --dry-run "$@" > /dev/null; }}
+"""
+
+
+class Command(NamedTuple):
+    """What is typed, and what is shown to come of it."""
+
+    text: str
+    shown: str
+
+
+def find_blocks(text: str) -> Iterator[tuple[list[str], str]]:
+    """Find the fenced blocks: the words after the fence, and the body."""
+    for fence in FENCE.finditer(text):
+        body = re.sub(rf"^{fence['indent']}", "", fence["body"], flags=re.MULTILINE)
+        yield (fence["info"] or "").split(), body
+
+
+def find_commands(text: str) -> list[Command]:
+    """Find what is to be run: what follows `$ `, with its here-document or its lines after `> `."""
+    commands = []
+    for info, body in find_blocks(text):
+        if info[:1] != ["console"] or NOT_RUN & set(info):
+            continue
+        for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+            heredoc = re.match(r".*<<'(\w+)'\n.*?^\1\n", part, re.MULTILINE | re.DOTALL)
+            typed = heredoc[0] if heredoc else re.match(r".*\n(>.*\n)*", part)[0]
+            commands.append(Command(re.sub(r"^> ", "", typed, flags=re.MULTILINE), part[len(typed) :].strip()))
+    return commands
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether `printed` is what is `shown`: any number for a number, any id for an id, anything for an ellipsis."""
+    pattern = ""
+    for fixed, moving in re.findall(r"(.*?)(…|\b[0-9a-f]{32}\b|\b\d+(?:\.\d+)?\b|\Z)", shown, re.DOTALL):
+        kind = {"": "", "…": r"(?s:.*)"}.get(moving, r"[0-9a-f]{32}" if len(moving) == 32 else r"\d+(\.\d+)?")
+        pattern += re.escape(fixed) + kind
+    return re.fullmatch(pattern, printed.strip()) is not None
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of what the documentation's lines read and write."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("app", "training", "models", "docs", "tests/data"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("image.png", "another.jpg"):  # whatever images the API's examples mean
+        shutil.copy(ROOT / "tests/data/cat.png", folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(checkout):
+    """A service in the checkout, as `make serve` starts it; gives its port."""
+    environment = {**os.environ, "APP_PORT": "0", "APP_DRAIN_SECONDS": "0", "APP_MODEL_POLL_SECONDS": "0.5"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "app"], cwd=checkout, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        log = iter(process.stderr.readline, "")
+        port = next(m[1] for line in log if (m := re.search(r"http://127\.0\.0\.1:(\d+)", line)))
+        next(line for line in log if "serves" in line)
+        yield port
+        process.terminate()
+        process.stderr.read()
+
+
+def run(commands: list[Command], checkout: Path, port: str) -> None:
+    """Type the commands into one shell and check each."""
+    [path] = (checkout / "models").glob("*/[0-9]*/metadata.json")
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    prelude = PRELUDE.format(
+        bin=Path(sys.executable).parent, port=port, name=metadata["name"], size=metadata["input"]["shape"][0]
+    )
+    script = prelude + "".join(f"{{ {c.text}\n}} 2>&1; printf '{END}%s{END}' $?\n" for c in commands)
+    shell = subprocess.run(
+        [shutil.which("bash")], input=script, cwd=checkout, capture_output=True, text=True, check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    answers = shell.stdout.split(END)
+    printed, statuses = answers[:-1:2], answers[1::2]
+    assert len(statuses) == len(commands), shell.stdout + shell.stderr
+    for command, text, status in zip(commands, printed, statuses, strict=True):
+        assert status == "0", f"{command.text}exit status {status}:\n{text}"
+        assert not command.shown or matches(command.shown, text), f"{command.text}shown:\n{command.shown}\nis:\n{text}"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_lines_of_a_document_do_what_it_shows(document, checkout, port):
+    """In the order in which they stand."""
+    if commands := find_commands(document.read_text(encoding="utf-8")):
+        run(commands, checkout, port)
+
+
+def test_the_apis_own_examples_do_what_they_show(checkout, port):
+    """There is one for every call."""
+    paths = create_app(Settings()).openapi()["paths"]
+    descriptions = [operation["description"] for path in paths.values() for operation in path.values()]
+    examples = [find_commands(f"{description}\n") for description in descriptions]
+    assert all(examples), descriptions
+    run([command for example in examples for command in example], checkout, port)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_shell_line_hides_from_the_test(document):
+    """Every block of shell is a `console` block with prompts, run or named as what it needs."""
+    for info, body in find_blocks(document.read_text(encoding="utf-8")):
+        if info and info[0] in SHELL_LANGUAGES:
+            assert info[0] == "console"
+            assert set(info[1:]) <= NOT_RUN
+            assert body.startswith("$ ")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document):
+    """Relative links and images name files of the repository."""
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (document.parent / target).exists(), target
+    if document.parent.name == "docs":
+        assert f"docs/{document.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_is_shown_is_held():
+    """The comparison is not so kind that it holds nothing."""
+    assert matches('{"label":"cat","probability":0.93,…}', '{"label":"cat","probability":0.901223,"x":[1]}\n')
+    assert not matches('{"label":"cat","probability":0.93}', '{"label":"dog","probability":0.93}')
+    assert not matches("exit status 2", "exit status two")
+
+
+def test_every_metric_in_the_documentation_is_one(port):
+    """In the tables too, not only in the lines that are run."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        metrics = response.read().decode()
+    for document in DOCUMENTS:
+        for name in re.findall(r"\bclassifier_\w+", document.read_text(encoding="utf-8")):
+            assert f"# TYPE {name.removesuffix('_bucket')} " in metrics, name
