@@ -1,109 +1,11 @@
-"""`python -m training`: data → model → fit → evaluate → export."""
+"""`python -m training`: the command line of a training job."""
 
-import datetime
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from app.contract import DataSet
-from training.calibration import fit_temperature
-from training.data import DataError, load_data, split_validation
-from training.devices import DeviceError, select_devices
-from training.evaluate import evaluate, format_table
-from training.export import (
-    ExportError,
-    describe_model,
-    export_model,
-    next_version,
-    predict_logits,
-    publish_version,
-    read_commit,
-    rebuild_in_float32,
-    stage_version,
-)
-from training.options import NEWEST, Options, parse_options
-from training.pipeline import measure_normalization
-from training.report import plot_mistakes, write_card
-from training.train import HISTORY_FILE, ResumeError, train
-
-
-def run_job(options: Options, command: str) -> Path | None:
-    """Train, evaluate and export.
-
-    Returns:
-        The new version's folder; None without `--export`.
-
-    Raises:
-        DataError, DeviceError, ResumeError, ExportError: with one line for the person who typed the command.
-    """
-    recipe = options.recipe
-    devices = select_devices(require_gpu=options.require_gpu)
-    run = find_run(options)
-    commit = read_commit()  # before hours of training, in which the checkout may move on
-    data = load_data(options.data, name=options.data_name, origin=options.data_source)
-    train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)
-    normalize = measure_normalization(train_split.images, recipe.normalization)
-    print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
-    network = train(train_split, validation_split, recipe, normalize, devices, run, resume=options.resume is not None)
-    if not options.export:
-        return None
-
-    network = rebuild_in_float32(network, recipe)
-    temperature = fit_temperature(predict_logits(network, normalize, validation_split.images), validation_split.labels)
-    described = DataSet(
-        name=data.name,
-        source=data.source,
-        pixel_encoding=data.pixel_encoding,
-        train_size=len(train_split.labels),
-        validation_size=len(validation_split.labels),
-        test_size=len(data.test.labels),
-    )
-    models = options.models / options.name
-    with stage_version(models) as staged:
-        export_model(network, normalize, temperature, staged)
-        evaluation, probabilities = evaluate(staged, data.test, data.class_names, temperature)
-        version = next_version(models)
-        write_card(
-            staged,
-            f"{options.name} {version}",
-            recipe,
-            described,
-            evaluation,
-            probabilities,
-            data.test.labels,
-            run / HISTORY_FILE,
-            command=command,
-            notes=options.notes.read_text() if options.notes else "",
-        )
-        fields = describe_model(
-            network,
-            options.name,
-            version,
-            recipe,
-            class_names=data.class_names,
-            data=described,
-            metrics=evaluation.model_dump(mode="json"),
-            temperature=temperature,
-            commit=commit,
-        )
-        folder = publish_version(staged, models, version, fields)
-    plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
-    print(f"{format_table(evaluation)}\n\nexported {folder}")
-    return folder
-
-
-def find_run(options: Options) -> Path:
-    """Return the folder of a new run, or of the one to resume."""
-    if options.resume is None:
-        now = datetime.datetime.now(datetime.UTC)
-        return options.runs / f"{options.name}-{options.recipe_name}-{now:%Y%m%d-%H%M%S}"
-    if options.resume != NEWEST:
-        return Path(options.resume)
-    runs = sorted(options.runs.glob(f"{options.name}-{options.recipe_name}-*"))
-    if not runs:
-        raise ResumeError(f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs}")
-    return runs[-1]
+from training.errors import TrainingError
+from training.options import parse_options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,8 +13,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(arguments)
     command = shlex.join(["python", "-m", "training", *(sys.argv[1:] if arguments is None else arguments)])
     try:
+        # Only now: TensorFlow takes seconds to import and prints, which nobody with a mistyped flag should wait for.
+        from training.job import run_job  # noqa: PLC0415
+
         run_job(options, command)
-    except (DataError, DeviceError, ResumeError, ExportError) as error:
+    except TrainingError as error:
         print(f"python -m training: {error}", file=sys.stderr)
         return 2
     return 0

@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+OFFICIAL = "cifar10"
+"""Names the official download where a data set is asked for; anything else is a folder."""
+
 IMAGE_SIZE = 32
 """Height and width in pixels that the network is built for; the article's AveragePooling2D(4) fits no other."""
 

@@ -16,18 +16,14 @@ from tqdm import tqdm
 
 from app.errors import RequestError
 from app.image import decode_image
-from training.config import IMAGE_SIZE
+from training.config import IMAGE_SIZE, OFFICIAL
+from training.errors import DataError
 
-OFFICIAL = "cifar10"
 ARCHIVE = "cifar-10-batches-py"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 PIXELS_PER_IMAGE = 3 * 32 * 32
 MAX_PIXELS = 500_000_000  # of one image: more than any camera makes
-
-
-class DataError(Exception):
-    """The data set can't be had; the message says what was looked for and where."""
 
 
 class Split(NamedTuple):

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from training.errors import DeviceError
+
 # NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.
 FLOAT16_CAPABILITY = (7, 0)
 BFLOAT16_CAPABILITY = (8, 0)
 BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
-
-
-class DeviceError(Exception):
-    """A GPU was required and there is none; the message says what was found."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from app.errors import RefusedVersionError
 from app.runtime import load_runtime
 from app.settings import Precision, RuntimeName
 from training.calibration import change_temperature, measure_calibration_error
-from training.data import DataError, Split, load_data
+from training.data import Split, load_data
+from training.errors import DataError
 from training.robustness import ENLARGED_8, VARIANTS
 
 REFERENCE = "tensorflow f32"

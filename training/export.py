@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, TensorSpec, digest_files
 from training.config import IMAGE_SIZE, Recipe
+from training.errors import ExportError
 from training.model import mini_model
 from training.pipeline import Normalization
 
@@ -27,10 +28,6 @@ TOLERANCE = 1e-5  # float32 against float32: only the order of additions differs
 LIBRARIES = ("keras", "numpy", "openvino", "pillow", "tensorflow")
 
 Classify = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-
-
-class ExportError(Exception):
-    """The exported model does not answer as the fitted one."""
 
 
 def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:

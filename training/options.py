@@ -8,8 +8,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.config import RECIPES, Recipe
-from training.data import OFFICIAL
+from training.config import OFFICIAL, RECIPES, Recipe
 
 NEWEST = "newest"
 DEFAULT_RECIPE = "fast"

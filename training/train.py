@@ -10,7 +10,8 @@ import numpy as np
 
 from training.config import Recipe
 from training.data import Split
-from training.devices import DeviceError, Devices
+from training.devices import Devices
+from training.errors import DeviceError, ResumeError
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
@@ -19,10 +20,6 @@ CHECKPOINT_FILE = "checkpoint.npz"
 HISTORY_FILE = "history.csv"
 RECIPE_FILE = "recipe.json"
 VALIDATION_BATCH_SIZE = 256
-
-
-class ResumeError(Exception):
-    """A run can't be resumed: it has no checkpoint, or another recipe."""
 
 
 def train(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import CLASSES, draw_split, write_folder
-from training.data import CIFAR10_CLASSES, DataError, Split, load_data, split_validation
+from training.data import CIFAR10_CLASSES, Split, load_data, split_validation
+from training.errors import DataError
 
 
 def test_image_folder_gives_its_pictures_and_class_names(image_folder, split):

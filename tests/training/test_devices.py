@@ -1,6 +1,7 @@
 import pytest
 
-from training.devices import DeviceError, _read_cpu_flags, choose_gpu_precision, select_devices
+from training.devices import _read_cpu_flags, choose_gpu_precision, select_devices
+from training.errors import DeviceError
 
 
 def test_gpu_required_and_missing_says_what_was_seen(monkeypatch):

@@ -7,7 +7,8 @@ import tensorflow as tf
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, verify_files
 from tests.training.conftest import CLASSES
 from training.config import Recipe
-from training.export import ExportError, export_model, next_version, publish_version, rebuild_in_float32, stage_version
+from training.errors import ExportError
+from training.export import export_model, next_version, publish_version, rebuild_in_float32, stage_version
 from training.model import mini_model
 from training.pipeline import measure_normalization
 

@@ -1,9 +1,30 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.training.conftest import SMALL_RUN
-from training.__main__ import find_run, main
+from training.__main__ import main
+from training.errors import ResumeError
+from training.job import find_run
 from training.options import parse_options
-from training.train import ResumeError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("flag", "status", "stderr_lines"), [("--epoch", 2, 1), ("--help", 0, 0)])
+def test_flags_are_read_before_tensorflow_is(flag, status, stderr_lines, tmp_path):
+    """Nobody waits seconds, nor looks among TensorFlow's own lines, for what is wrong with a flag."""
+    for library in ("tensorflow", "keras"):
+        (tmp_path / f"{library}.py").write_text("raise SystemExit('imported')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "training", flag, "3"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (status, stderr_lines), done.stderr
 
 
 def test_missing_data_is_one_line_and_status_2(tmp_path, capsys):
@@ -30,7 +51,7 @@ def test_finished_run_can_be_exported_again_as_the_next_version(job, image_folde
 
 def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
     """Recipes are compared on the validation images alone."""
-    monkeypatch.setattr("training.__main__.evaluate", lambda *_: pytest.fail("test set used"))
+    monkeypatch.setattr("training.job.evaluate", lambda *_: pytest.fail("test set used"))
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export", "--optimizer", "sgd")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 0
     assert not (tmp_path / "models").exists()

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tests.training.conftest import draw_split
 from training.config import Recipe
-from training.devices import DeviceError, Devices
+from training.devices import Devices
+from training.errors import DeviceError
 from training.pipeline import measure_normalization
 from training.train import CHECKPOINT_FILE, HISTORY_FILE, train
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tests.training.conftest import draw_split
 from training.config import Recipe
 from training.devices import Devices
+from training.errors import ResumeError
 from training.pipeline import measure_normalization
-from training.train import CHECKPOINT_FILE, HISTORY_FILE, Checkpoint, ResumeError, train
+from training.train import CHECKPOINT_FILE, HISTORY_FILE, Checkpoint, train
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)

@@ -1,0 +1,28 @@
+"""What the person who started a training job can mend; each text is one line, printed as it is.
+
+TrainingError
+├── DataError      the data set can't be had
+├── DeviceError    the devices that were asked for are not there, or can't share the work
+├── ResumeError    the run can't be gone on with
+└── ExportError    the version can't be published
+"""
+
+
+class TrainingError(Exception):
+    """Base of all."""
+
+
+class DataError(TrainingError):
+    """The data set can't be had; the message says what was looked for and where."""
+
+
+class DeviceError(TrainingError):
+    """The devices can't do what was asked; the message says what was found."""
+
+
+class ResumeError(TrainingError):
+    """A run can't be resumed: it has no checkpoint, or another recipe."""
+
+
+class ExportError(TrainingError):
+    """The exported model does not answer as the fitted one, or its number is taken."""
