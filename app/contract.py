@@ -66,7 +66,9 @@ class ModelMetadata(_Record):
     recipe: dict[str, Any] = Field(description="Every hyperparameter of the run.")
     data: DataSet
     metrics: dict[str, Any] = Field(description="Measured on the whole test set, once; accuracy is a fraction.")
-    temperature: float = Field(gt=0, description="Divides the logits inside the graph (calibration).")
+    temperature: float = Field(
+        gt=0, description="Divides the logits inside the graph (calibration), once label smoothing is undone."
+    )
     libraries: dict[str, str]
     commit: str
     created: AwareDatetime

@@ -96,7 +96,7 @@ def _convert_to_rgb(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     # Leaves an image of this size as it is. Premultiplies alpha, so that what lies under clear pixels never shows.
     # The gap averages large images by whole factors first: much cheaper, and hardly different.
-    image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
     return image

@@ -1,8 +1,14 @@
-"""Calibration: how far probabilities can be taken at their word, and the temperature that mends them.
+"""Calibration: how far probabilities can be taken at their word, and what mends them.
 
-C. Guo et al., "On Calibration of Modern Neural Networks" (2017).
+One temperature is fitted (C. Guo et al., "On Calibration of Modern Neural Networks", 2017). A network that was fitted
+to smoothed labels has to be asked for the labels before: no temperature can bring them back, since it would have to
+raise what is sure and to lower what is not.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
+import keras
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
@@ -13,6 +19,41 @@ Labels = npt.NDArray[np.int64]
 
 BINS = 15
 """Of equal width, as in Guo et al."""
+
+
+MIN_PROBABILITY = 1e-4
+"""What is left of a class that the network gives less than its share of the smoothing: the images that could tell how
+rare it is are fewer than ten thousand."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From a network's logits to probabilities, in NumPy as in a TensorFlow graph."""
+
+    label_smoothing: float
+    temperature: float
+
+    def __call__(self, logits: Any) -> Any:
+        """Turn (N, classes) logits into (N, classes) probabilities."""
+        return keras.ops.softmax(undo_label_smoothing(logits, self.label_smoothing) / self.temperature)
+
+
+def fit_calibration(logits: Floats, labels: Labels, label_smoothing: float) -> Calibration:
+    """Fit the calibration of a network that was fitted with `label_smoothing`, on images that it was not fitted to."""
+    plain = keras.ops.convert_to_numpy(undo_label_smoothing(logits, label_smoothing))
+    return Calibration(label_smoothing, fit_temperature(plain, labels))
+
+
+def undo_label_smoothing(logits: Any, label_smoothing: float) -> Any:
+    """Return the logits (N, classes) for the labels as they were before a share of each was spread over all classes.
+
+    A smoothed label is (1 - s) · label + s / classes. A network that learnt it gives (1 - s) · p + s / classes.
+    """
+    if not label_smoothing:
+        return logits
+    smoothed = keras.ops.softmax(logits)
+    probabilities = (smoothed - label_smoothing / smoothed.shape[-1]) / (1 - label_smoothing)
+    return keras.ops.log(keras.ops.maximum(probabilities, MIN_PROBABILITY))
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:

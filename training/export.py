@@ -17,6 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, TensorSpec, digest_files
+from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
 from training.errors import ExportError
 from training.model import mini_model
@@ -52,24 +53,23 @@ def predict_logits(
     return logits
 
 
-def export_model(network: keras.Model, normalize: Normalization, temperature: float, folder: Path) -> None:
+def export_model(network: keras.Model, normalize: Normalization, calibrate: Calibration, folder: Path) -> None:
     """Write SavedModel and golden answers into `folder`, and check that the reloaded model answers as `network` does.
 
     Args:
         network: MiniModel in float32, (N, 32, 32, 3) → (N, classes).
         normalize: the training set's statistics; they go into the graph.
-        temperature: divides the logits, in the graph.
+        calibrate: turns logits into probabilities; it goes into the graph.
         folder: an empty folder.
 
     Raises:
         ExportError: the reloaded model's probabilities differ from Keras's by more than float noise.
     """
-    _save(network, normalize, temperature, folder)
+    _save(network, normalize, calibrate, folder)
 
     def classify(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(
-            tf.nn.softmax(predict_logits(network, normalize, images) / temperature)
-        )
+        logits = predict_logits(network, normalize, images)
+        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(calibrate(logits))
         return probabilities
 
     images, probabilities = make_golden(classify)
@@ -82,13 +82,13 @@ def export_model(network: keras.Model, normalize: Normalization, temperature: fl
             raise ExportError(f"at batch size {batch_size} the SavedModel differs from Keras by {difference:.2g}")
 
 
-def _save(network: keras.Model, normalize: Normalization, temperature: float, folder: Path) -> None:
+def _save(network: keras.Model, normalize: Normalization, calibrate: Calibration, folder: Path) -> None:
     """Save through a tf.Module that owns the variables alone: Keras's own export stores each of them twice."""
     logits = keras.Model(network.inputs, network.get_layer("head").output)
 
     @tf.function(input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8, name="images")])
     def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.nn.softmax(logits(normalize(images), training=False) / temperature)}
+        return {"probabilities": calibrate(logits(normalize(images), training=False))}
 
     module = tf.Module()
     module.weights = [weight.value for weight in network.weights]

@@ -4,7 +4,7 @@ import datetime
 from pathlib import Path
 
 from app.contract import DataSet
-from training.calibration import fit_temperature
+from training.calibration import fit_calibration
 from training.data import load_data, split_validation
 from training.devices import select_devices
 from training.errors import ResumeError
@@ -47,7 +47,8 @@ def run_job(options: Options, command: str) -> Path | None:
         return None
 
     network = rebuild_in_float32(network, recipe)
-    temperature = fit_temperature(predict_logits(network, normalize, validation_split.images), validation_split.labels)
+    logits = predict_logits(network, normalize, validation_split.images)
+    calibrate = fit_calibration(logits, validation_split.labels, recipe.label_smoothing)
     described = DataSet(
         name=data.name,
         source=data.source,
@@ -58,8 +59,8 @@ def run_job(options: Options, command: str) -> Path | None:
     )
     models = options.models / options.name
     with stage_version(models) as staged:
-        export_model(network, normalize, temperature, staged)
-        evaluation, probabilities = evaluate(staged, data.test, data.class_names, temperature)
+        export_model(network, normalize, calibrate, staged)
+        evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.temperature)
         version = next_version(models)
         write_card(
             staged,
@@ -81,7 +82,7 @@ def run_job(options: Options, command: str) -> Path | None:
             class_names=data.class_names,
             data=described,
             metrics=evaluation.model_dump(mode="json"),
-            temperature=temperature,
+            temperature=calibrate.temperature,
             commit=commit,
         )
         folder = publish_version(staged, models, version, fields)

@@ -1,8 +1,16 @@
+import keras
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from training.calibration import bin_confidence, change_temperature, fit_temperature, measure_calibration_error
+from training.calibration import (
+    Calibration,
+    bin_confidence,
+    change_temperature,
+    fit_calibration,
+    fit_temperature,
+    measure_calibration_error,
+)
 
 RNG = np.random.default_rng(0)
 HONEST = RNG.normal(0, 2, (20_000, 4))
@@ -12,6 +20,25 @@ LABELS = np.array([RNG.choice(4, p=row) for row in softmax(HONEST, axis=1)])
 def test_temperature_that_made_logits_overconfident_is_found():
     """Labels drawn from softmax(z) and logits 2.5 z call for a temperature of 2.5."""
     assert fit_temperature(2.5 * HONEST, LABELS) == pytest.approx(2.5, rel=0.03)
+
+
+def test_smoothed_labels_are_undone():
+    """Of a network that learnt smoothed labels perfectly, the calibration gives the labels' own probabilities."""
+    honest = softmax(HONEST, axis=1)
+    smoothed = np.log(0.8 * honest + 0.2 / 4)
+    calibrate = fit_calibration(smoothed, LABELS, 0.2)
+    assert calibrate.temperature == pytest.approx(1, rel=0.03)
+    np.testing.assert_allclose(Calibration(0.2, 1)(smoothed), honest, atol=5e-4)
+    plain = softmax(smoothed / fit_temperature(smoothed, LABELS), axis=1)
+    corrected = keras.ops.convert_to_numpy(calibrate(smoothed))
+    assert measure_calibration_error(corrected, LABELS) < 0.5 * measure_calibration_error(plain, LABELS)
+
+
+def test_classes_below_the_smoothing_keep_a_little():
+    """What the network gives less than its share of the smoothing becomes small, and no smaller than can be told."""
+    calibrated = np.asarray(Calibration(0.1, 1)(np.log([[0.98, 0.019, 0.001]])))
+    assert calibrated.argmax() == 0
+    assert 0 < calibrated.min() < 1.1e-4
 
 
 def test_honest_probabilities_have_no_calibration_error():

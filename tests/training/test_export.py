@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, verify_files
 from tests.training.conftest import CLASSES
+from training.calibration import Calibration
 from training.config import Recipe
 from training.errors import ExportError
 from training.export import export_model, next_version, publish_version, rebuild_in_float32, stage_version
@@ -76,7 +77,7 @@ def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
     normalize = measure_normalization(np.arange(3072 * 4).reshape(4, 32, 32, 3).astype(np.uint8), "channel")
     monkeypatch.setattr("training.export.predict_logits", lambda *_: np.random.default_rng(0).normal(size=(512, 3)))
     with pytest.raises(ExportError, match="at batch size 1 the SavedModel differs from Keras by"):
-        export_model(network, normalize, 1.0, tmp_path)
+        export_model(network, normalize, Calibration(0, 1), tmp_path)
 
 
 def test_rebuilt_network_has_the_fitted_weights():
