@@ -1,18 +1,18 @@
 """A bounded queue and the batches formed from it. Knows neither images nor models.
 
 There is no timer: a batch is whatever came in while the last one ran. So an idle service answers one item at once, and
-a busy one fills its batches by itself. All state belongs to the event loop; only `run` is called in a thread of its
-own.
+a busy one fills its batches by itself. The thread that runs them takes the next one without asking the event loop,
+which may be busy with requests just then; the waiting items are all that the two share.
 """
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import Generic, TypeVar
 
 from app.errors import InferenceError, QueueFullError
@@ -49,6 +49,7 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_size = max_batch_size
         self._max_queue_size = max_queue_size
         self._admitted = 0
+        self._lock = threading.Lock()  # over the next two
         self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
         self._running = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
@@ -64,9 +65,12 @@ class Batcher(Generic[Item, Result]):
     def require_room(self, count: int = 1) -> None:
         """Raise QueueFullError, with the time after which there should be room, if there is none for `count` items."""
         if self._admitted + count > self._max_queue_size:
-            seconds = self._returns.book(time.monotonic(), self._admitted, self._seconds_per_item or 0, items=count)
+            now = time.monotonic()
+            seconds = self._returns.book(now, self._admitted, self._seconds_per_item or 0, items=count)
             raise QueueFullError(
-                f"{self._admitted} images wait already; try again in {seconds} s", retry_after_seconds=seconds
+                f"{self._admitted} images wait already; try again in {seconds} s",
+                retry_after_seconds=seconds,
+                pause_seconds=self._returns.pace(now),
             )
 
     @contextmanager
@@ -88,66 +92,77 @@ class Batcher(Generic[Item, Result]):
 
     def close(self) -> None:
         """Let the running batch finish and start no other."""
-        self._thread.shutdown(cancel_futures=True)
+        with self._lock:
+            dropped = list(self._waiting)
+            self._waiting.clear()
+        self._thread.shutdown()
+        for future in dropped:
+            future.cancel()
 
     async def _submit(self, item: Item) -> Result:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Timed[Result]] = loop.create_future()
         submitted = time.monotonic()
-        self._waiting[future] = item
-        if not self._running:
-            loop.call_soon(self._start)  # soon, not now: what is submitted in the same turn goes together
+        with self._lock:
+            self._waiting[future] = item
+            idle = not self._running
+        if idle:
+            loop.call_soon(self._start, loop)  # soon, not now: what is submitted in the same turn goes together
         try:
             result, started, finished = await future
         finally:
-            self._waiting.pop(future, None)  # still there only if this waiter was cancelled
+            with self._lock:
+                self._waiting.pop(future, None)  # still there only if this waiter was cancelled
         note_stage("queue", started - submitted)
         note_stage("inference", finished - started)
         return result
 
-    def _start(self) -> None:
-        """Form a batch of those still waited for, and run it, unless one is running."""
-        if self._running:
-            return
-        futures: list[asyncio.Future[_Timed[Result]]] = []
-        items: list[Item] = []
-        while self._waiting and len(items) < self._max_batch_size:
-            future, item = self._waiting.popitem(last=False)
-            if not future.done():
-                futures.append(future)
-                items.append(item)
-        if items:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the thread work, unless it does."""
+        with self._lock:
+            if self._running or not self._waiting:
+                return
             self._running = True
-            running = asyncio.get_running_loop().run_in_executor(self._thread, _run_each, self._run, items)
-            running.add_done_callback(partial(self._finish, futures, time.monotonic()))
+        self._thread.submit(self._work, loop)
 
-    def _finish(
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run batches until nothing waits. In the thread."""
+        while batch := self._take():
+            started = time.monotonic()
+            results = _run_each(self._run, list(batch.values()))
+            loop.call_soon_threadsafe(self._deliver, list(batch), results, started, time.monotonic())
+
+    def _take(self) -> dict[asyncio.Future[_Timed[Result]], Item]:
+        """Form a batch of those still waited for; if there are none, the thread's work is over."""
+        batch: dict[asyncio.Future[_Timed[Result]], Item] = {}
+        with self._lock:
+            while self._waiting and len(batch) < self._max_batch_size:
+                future, item = self._waiting.popitem(last=False)
+                if not future.done():
+                    batch[future] = item
+            self._running = bool(batch)
+        return batch
+
+    def _deliver(
         self,
-        futures: list[asyncio.Future[_Timed[Result]]],
+        futures: Sequence[asyncio.Future[_Timed[Result]]],
+        results: Sequence[Result | InferenceError],
         started: float,
-        running: asyncio.Future[list[Result | InferenceError]],
+        finished: float,
     ) -> None:
-        self._running = False
-        finished = time.monotonic()
-        self._measure(len(futures))
-        if running.cancelled():  # closed before it began
-            for future in futures:
-                future.cancel()
-            return
-        for future, result in zip(futures, running.result(), strict=True):
+        self._measure(len(futures), finished)
+        for future, result in zip(futures, results, strict=True):
             if future.done():
                 continue
             if isinstance(result, InferenceError):
                 future.set_exception(result)
             else:
                 future.set_result((result, started, finished))
-        self._start()
 
-    def _measure(self, count: int) -> None:
+    def _measure(self, count: int, finished: float) -> None:
         """Take `count` items into the rate; time with nothing admitted does not count."""
-        now = time.monotonic()
-        seconds = (now - self._measured_from) / count
-        self._measured_from = now
+        seconds = (finished - self._measured_from) / count
+        self._measured_from = finished
         before = seconds if self._seconds_per_item is None else self._seconds_per_item
         self._seconds_per_item = before + _RATE_WEIGHT * (seconds - before)
 
