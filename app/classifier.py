@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.batcher import Batcher
-from app.image import decode_image
+from app.image import decode_image, decode_quickly
 from app.model import Model, Scores
 from app.store import ModelStore
 from app.trace import note_model, timing
@@ -60,9 +60,11 @@ class Classifier:
         """
         size = self.store.require_model().image_size
         with self._batcher.admit() as submit:
-            loop = asyncio.get_running_loop()
             with timing("decode"):
-                image = await loop.run_in_executor(self._decoders, self._decode, data, size)
+                image = decode_quickly(data, size, max_pixels=self._max_image_pixels)
+                if image is None:
+                    loop = asyncio.get_running_loop()
+                    image = await loop.run_in_executor(self._decoders, self._decode, data, size)
             scores = await submit(image)
         note_model(scores.model.metadata.name, scores.model.metadata.version)
         return scores

@@ -24,6 +24,12 @@ Image.init()
 SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
 """How names of image files end; only for finding them: what a file is, its bytes tell."""
 
+# What is decoded sooner than a thread takes it over: a picture of the size that such models take, as a file that holds
+# little else. 4 kB unpack to a few MB at most, whatever is hidden in them.
+QUICK_BYTES = 4096
+QUICK_PIXELS = 128 * 128
+QUICK_FORMATS = {"JPEG", "PNG"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -49,21 +55,21 @@ def decode_image(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDAr
     """
     if not data:
         raise EmptyUploadError("the file is empty; send the image's bytes")
-    height, width = size
     with _open(data) as image:
         if image.width * image.height > max_pixels:
             raise ImageTooLargeError(
                 f"the image has {image.width} x {image.height} pixels; at most {max_pixels:,} are decoded"
             )
-        try:
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the time. Twice the target leaves
-            # the resize enough to average; images below that are decoded whole. No other format listens.
-            image.draft(None, (2 * max(size), 2 * max(size)))
-            image.load()
-        except Exception as error:  # on hostile bytes Pillow raises a dozen kinds
-            raise _broken(error) from error
-        rgb = _convert_to_rgb(image, (width, height))
-    return np.array(rgb, dtype=np.uint8)
+        return _decode(image, size)
+
+
+def decode_quickly(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8] | None:
+    """Do what `decode_image` does if that takes well under a millisecond; else return None."""
+    if not 0 < len(data) <= QUICK_BYTES:
+        return None
+    with _open(data) as image:
+        quick = image.format in QUICK_FORMATS and image.width * image.height <= min(QUICK_PIXELS, max_pixels)
+        return _decode(image, size) if quick else None
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -82,6 +88,18 @@ def _open(data: bytes) -> Image.Image:
         raise UnsupportedImageError(f"the file is no image of a kind that is read: {', '.join(FORMATS)}") from error
     except Exception as error:
         raise _broken(error) from error
+
+
+def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    height, width = size
+    try:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the time. Twice the target leaves
+        # the resize enough to average; images below that are decoded whole. No other format listens.
+        image.draft(None, (2 * max(size), 2 * max(size)))
+        image.load()
+    except Exception as error:  # on hostile bytes Pillow raises a dozen kinds
+        raise _broken(error) from error
+    return np.array(_convert_to_rgb(image, (width, height)), dtype=np.uint8)
 
 
 def _broken(error: Exception) -> BrokenImageError:

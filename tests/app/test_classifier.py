@@ -50,7 +50,7 @@ async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, mo
     store = ModelStore(models, load)
     classifier = make_classifier(store)
     await store.refresh()
-    scores = await classifier.classify(encode("blue"))
+    scores = await classifier.classify(encode("blue", (800, 600)))
     assert scores.probabilities.argmax() == 2
     assert threads == {"load": "model-loader", "decode": "decode", "predict": "inference"}
     classifier.close()

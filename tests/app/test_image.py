@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, UnsupportedImageError
-from app.image import FORMATS, decode_image
+from app.image import FORMATS, QUICK_BYTES, decode_image, decode_quickly
 
 SIZE = (32, 32)
 LIMIT = 50_000_000
@@ -225,6 +225,18 @@ def test_a_bomb_beyond_pillows_own_limit_is_too_large_as_well():
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     with pytest.raises(ImageTooLargeError):
         decode(bytes(bomb))
+
+
+def test_what_is_decoded_quickly_is_decoded_alike():
+    """A small file of a small picture gives what `decode_image` gives; a bomb, and any other kind, is left to that."""
+    small = encode(make_halves((64, 48)), "PNG")
+    np.testing.assert_array_equal(decode_quickly(small, SIZE, max_pixels=LIMIT), decode(small))
+    bomb = encode(Image.new("L", (1000, 1000)), "PNG")
+    assert len(bomb) < QUICK_BYTES
+    for other in (b"", bomb, encode(make_halves((40, 30)), "WEBP"), bytes(QUICK_BYTES + 1)):
+        assert decode_quickly(other, SIZE, max_pixels=LIMIT) is None
+    with pytest.raises(BrokenImageError):
+        decode_quickly(small[:-30], SIZE, max_pixels=LIMIT)
 
 
 def test_damaged_bytes_never_raise_anything_else():
