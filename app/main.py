@@ -17,7 +17,7 @@ from app.model import Model, make_loader
 from app.page import install_page
 from app.problems import install_handlers
 from app.recorder import Recorder
-from app.routes import router
+from app.routes import direct_router, router
 from app.settings import Settings
 from app.store import ModelStore
 
@@ -40,6 +40,8 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
         version="1.0",
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.page has one that does not
         redoc_url=None,
+        # app.metrics measures; whether anyone wants FastAPI's own figures, it would ask the environment at each request
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(_run, settings=settings, load=load),
         generate_unique_id_function=lambda route: route.name,
     )
@@ -48,6 +50,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
     app.state.metrics = Metrics()
     install_handlers(app)
     install_page(app)  # before the API: it takes those requests to the same paths that ask for HTML
+    app.include_router(direct_router)
     app.include_router(router)
     app.include_router(inference_protocol.router)
     # The last one added is the first one passed.

@@ -82,12 +82,10 @@ class Classification(BaseModel):
     def of(cls, scores: Scores, top_k: int) -> Self:
         """Name the `top_k` most probable classes in `scores`; of equals, the class that comes first."""
         order = np.argsort(-scores.probabilities, kind="stable")[:top_k]
+        names, probabilities = scores.model.metadata.class_names, scores.probabilities[order].tolist()
         predictions = [
-            Prediction(
-                label=scores.model.metadata.class_names[index],
-                probability=min(1.0, round(float(scores.probabilities[index]), 6)),
-            )
-            for index in order
+            Prediction(label=names[index], probability=min(1.0, round(probability, 6)))
+            for index, probability in zip(order.tolist(), probabilities, strict=True)
         ]
         best = predictions[0]
         return cls(

@@ -80,8 +80,8 @@ def test_top_k_beyond_the_classes_is_refused(client):
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", ""])
 def test_top_k_that_is_no_positive_number_is_refused(client, value):
-    """FastAPI's own findings are problem details too, and name the parameter."""
-    assert "top_k" in check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "invalid_parameter")
+    """It is the same problem as too large a number, and names the parameter."""
+    assert "top_k" in check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
 
 
 @pytest.mark.parametrize(
