@@ -99,7 +99,11 @@ class RetryableError(ServiceError):
 
 
 class QueueFullError(RetryableError):
-    """More work waits than is taken on."""
+    """More work waits than is taken on. Whoever asked is told after `pause_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: int, pause_seconds: float = 0) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.pause_seconds = pause_seconds
 
 
 class NotReadyError(RetryableError):

@@ -3,6 +3,7 @@
 The handlers answer from the table and the OpenAPI document is written from it, so they can't drift.
 """
 
+import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -74,7 +75,7 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.DeadlineError: Kind(504, "deadline_passed", "no answer within 10 s; the service is busy, try again later"),
 }
 # The other problems that clients can meet: FastAPI's own findings, and a fault in this service.
-INVALID_PARAMETER = Kind(422, "invalid_parameter", "query top_k: Input should be greater than or equal to 1")
+INVALID_PARAMETER = Kind(422, "invalid_parameter", "path version: Input should be a valid string")
 INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
 # What never becomes a request that the application sees: see `app.connection`.
 MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
@@ -145,6 +146,8 @@ def _answer(request: Request, problem: Problem, headers: dict[str, str] | None =
 
 async def answer_error(request: Request, error: errors.ServiceError) -> JSONResponse:
     """Answer what went wrong with `request`."""
+    if isinstance(error, errors.QueueFullError):
+        await asyncio.sleep(error.pause_seconds)
     problem = describe_error(error, request.state.request_id)
     headers = {}
     if problem.retry_after_seconds is not None:

@@ -8,11 +8,15 @@ tells each client the first second whose moment has time for it.
 import math
 from collections import defaultdict
 
+# To say no costs the processor too, and clients that ask again at once, whatever they are told, would take it from
+# those who are served: above this rate each waits for its turn to be told, though never for long.
+REFUSALS_PER_SECOND = 1000
+LONGEST_PAUSE_SECONDS = 0.25
 # Clients that never wait as they are told must not make the others wait for ever.
 LONGEST_WAIT_SECONDS = 60
 _MOMENT_SECONDS = 0.1
 # The rest is for new clients, and for a rate that was measured too high.
-_PROMISED_SHARE = 0.7
+_PROMISED_SHARE = 0.5
 
 
 class Returns:
@@ -20,6 +24,7 @@ class Returns:
 
     def __init__(self) -> None:
         self._busy: defaultdict[int, float] = defaultdict(float)  # seconds of work promised, by moment
+        self._refused_until = 0.0
 
     def book(self, now: float, waiting: int, seconds_per_item: float, *, items: int = 1) -> int:
         """Promise one client a time; return the whole seconds from `now` after which it should come back.
@@ -38,6 +43,12 @@ class Returns:
                 self._fill(moment, items * seconds_per_item / _PROMISED_SHARE)
                 return seconds
         return LONGEST_WAIT_SECONDS
+
+    def pace(self, now: float) -> float:
+        """Return the seconds after which one more client is to be told no."""
+        told_at = min(max(now, self._refused_until), now + LONGEST_PAUSE_SECONDS)
+        self._refused_until = told_at + 1 / REFUSALS_PER_SECOND
+        return told_at - now
 
     def _fill(self, moment: int, work: float) -> None:
         while work > 0:

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from app.returns import LONGEST_WAIT_SECONDS, Returns
+from app.returns import LONGEST_PAUSE_SECONDS, LONGEST_WAIT_SECONDS, REFUSALS_PER_SECOND, Returns
 
 
 def test_a_burst_comes_back_as_a_stream():
@@ -15,7 +15,7 @@ def test_a_burst_comes_back_as_a_stream():
     backs = [now + returns.book(now, 16, 1 / rate) for now in comings]
     per_moment = Counter(int(back * 5) for back in backs)  # fifths of a second
     assert max(per_moment.values()) <= rate / 5
-    assert max(backs) < 20
+    assert max(backs) < 25
 
 
 def test_the_first_is_told_the_time_of_the_queue():
@@ -31,6 +31,16 @@ def test_slow_work_takes_several_moments():
     returns = Returns()
     assert [returns.book(100, 2, 0.5) for _ in range(5)] == [1, 2, 3, 4, 5]
     assert returns.book(100.2, 2, 0.5) > 5
+
+
+def test_refusals_are_told_at_a_pace():
+    """The first at once, a flood one after another, and nobody much later than the longest pause."""
+    returns = Returns()
+    pauses = [returns.pace(10.0) for _ in range(1000)]
+    assert pauses[0] == 0
+    assert pauses[100] == pytest.approx(100 / REFUSALS_PER_SECOND)
+    assert max(pauses) <= LONGEST_PAUSE_SECONDS
+    assert returns.pace(20.0) == 0
 
 
 @pytest.mark.parametrize("per_second", [100, 10_000])
