@@ -1,7 +1,9 @@
 """`python -m app`: settings, log and application put together, and served until told to stop."""
 
+import asyncio
 import logging
 import os
+import socket
 import sys
 
 from pydantic import ValidationError
@@ -13,13 +15,16 @@ logger = logging.getLogger("app")
 
 
 def main() -> None:
-    """Serve until told to stop. A bad setting is one clear line and exit status 2."""
+    """Serve until told to stop. A bad setting, an address among them, is one clear line and exit status 2."""
     try:
         settings = Settings()
     except ValidationError as error:
         for finding in error.errors(include_url=False):
             name = "_".join(("APP", *map(str, finding["loc"]))).upper() if finding["loc"] else "settings"
             print(f"{name}: {finding['msg']}", file=sys.stderr)
+        sys.exit(2)
+    if obstacle := asyncio.run(find_obstacle(settings.host, settings.port)):
+        print(f"APP_HOST={settings.host} APP_PORT={settings.port}: can't listen there: {obstacle}", file=sys.stderr)
         sys.exit(2)
     configure_logs(settings.log_level, settings.log_format)
     known = {f"APP_{name.upper()}" for name in Settings.model_fields}
@@ -31,6 +36,24 @@ def main() -> None:
 
     app = create_app(settings)
     make_server(app, settings).run()
+
+
+async def find_obstacle(host: str, port: int) -> str | None:
+    """Take an address as the server will, and leave it before anybody could connect; return why it can't be had.
+
+    The server itself would say so amid the lines of its own start and end.
+    """
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
+    except socket.gaierror as error:
+        return error.strerror
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+    except UnicodeError:
+        return "no host can have such a name"
+    server.close()
+    await server.wait_closed()
+    return None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from app.connection import Connection, Limits
 from app.settings import Settings
 
+_DROP_SECONDS = 2
 _SPARE_FILES = 256  # besides connections: the model, spooled uploads, libraries
 
 logger = logging.getLogger("app")
@@ -87,6 +88,16 @@ class Server(uvicorn.Server):
         for accepted in self._close_listeners():
             await loop.connect_accepted_socket(self._make_connection, accepted)
         await super().shutdown(sockets)
+        if self.force_exit:
+            await self._drop_requests()
+            await self.lifespan.shutdown()
+
+    async def _drop_requests(self) -> None:
+        """End what is in flight as if its clients had left; cancelled by the loop's end, each would log a traceback."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_DROP_SECONDS)
 
     def _close_listeners(self) -> list[socket.socket]:
         # The event loop lets go of its listeners before the last look at their queues, so that nothing that it still

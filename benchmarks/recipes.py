@@ -15,7 +15,8 @@ from training.data import load_data, split_validation
 from training.devices import select_devices
 from training.pipeline import measure_normalization
 from training.report import read_history
-from training.train import CHECKPOINT_FILE, HISTORY_FILE, train
+from training.run import CHECKPOINT_FILE, HISTORY_FILE
+from training.train import train
 
 EPOCHS = 3
 RUNS = Path("runs/recipes")

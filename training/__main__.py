@@ -1,25 +1,43 @@
 """`python -m training`: the command line of a training job."""
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from training.errors import TrainingError
 from training.options import parse_options
+from training.run import CHECKPOINT_FILE, find_run
+
+INTERRUPTED = 128 + signal.SIGINT  # as a shell tells it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the job; return 0, or 2 with one line on standard error for what the person can mend."""
+    """Run the job.
+
+    Returns:
+        0; 2 with one line on standard error for what the person can mend; 130 when they interrupted it.
+    """
     options = parse_options(arguments)
     command = shlex.join(["python", "-m", "training", *(sys.argv[1:] if arguments is None else arguments)])
+    run: Path | None = None
     try:
+        run = find_run(options)
         # Only now: TensorFlow takes seconds to import and prints, which nobody with a mistyped flag should wait for.
         from training.job import run_job  # noqa: PLC0415
 
-        run_job(options, command)
+        run_job(options, run, command)
     except TrainingError as error:
         print(f"python -m training: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print()  # ends the progress bar's line
+        advice = "no epoch was finished"
+        if run and (run / CHECKPOINT_FILE).exists():
+            advice = f"add {shlex.join(['--resume', str(run)])} to go on after the last finished epoch"
+        print(f"python -m training: interrupted; {advice}", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

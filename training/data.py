@@ -3,6 +3,7 @@
 It knows files and splits; batches and augmentation are `pipeline.py`'s.
 """
 
+import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,18 @@ def split_validation(split: Split, fraction: float, seed: int) -> tuple[Split, S
     except ValueError as error:
         raise DataError(f"{len(labels)} training images are too few to hold out {fraction:.1%}: {error}") from error
     return Split(images[train], labels[train]), Split(images[validation], labels[validation])
+
+
+def describe_content(train: Split, validation: Split) -> dict[str, Any]:
+    """Return what tells the data of one run from that of another: sizes, and a digest of all pixels and labels."""
+    digest = hashlib.sha256()
+    for array in (*train, *validation):
+        digest.update(np.ascontiguousarray(array).data)
+    return {
+        "train_size": len(train.labels),
+        "validation_size": len(validation.labels),
+        "sha256": digest.hexdigest(),
+    }
 
 
 def _download_cifar10() -> Data:

@@ -1,13 +1,11 @@
 """One training job: data → model → fit → evaluate → export."""
 
-import datetime
 from pathlib import Path
 
 from app.contract import DataSet
 from training.calibration import fit_calibration
 from training.data import load_data, split_validation
 from training.devices import select_devices
-from training.errors import ResumeError
 from training.evaluate import evaluate, format_table
 from training.export import (
     describe_model,
@@ -19,14 +17,15 @@ from training.export import (
     rebuild_in_float32,
     stage_version,
 )
-from training.options import NEWEST, Options
+from training.options import Options
 from training.pipeline import measure_normalization
 from training.report import plot_mistakes, write_card
-from training.train import HISTORY_FILE, train
+from training.run import HISTORY_FILE
+from training.train import train
 
 
-def run_job(options: Options, command: str) -> Path | None:
-    """Train, evaluate and export.
+def run_job(options: Options, run: Path, command: str) -> Path | None:
+    """Train in the folder `run`, evaluate and export; `command` is what the card says was typed.
 
     Returns:
         The new version's folder; None without `--export`.
@@ -36,7 +35,6 @@ def run_job(options: Options, command: str) -> Path | None:
     """
     recipe = options.recipe
     devices = select_devices(require_gpu=options.require_gpu)
-    run = find_run(options)
     commit = read_commit()  # before hours of training, in which the checkout may move on
     data = load_data(options.data, name=options.data_name, origin=options.data_source)
     train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)
@@ -89,16 +87,3 @@ def run_job(options: Options, command: str) -> Path | None:
     plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
     print(f"{format_table(evaluation)}\n\nexported {folder}")
     return folder
-
-
-def find_run(options: Options) -> Path:
-    """Return the folder of a new run, or of the one to resume."""
-    if options.resume is None:
-        now = datetime.datetime.now(datetime.UTC)
-        return options.runs / f"{options.name}-{options.recipe_name}-{now:%Y%m%d-%H%M%S}"
-    if options.resume != NEWEST:
-        return Path(options.resume)
-    runs = sorted(options.runs.glob(f"{options.name}-{options.recipe_name}-*"))
-    if not runs:
-        raise ResumeError(f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs}")
-    return runs[-1]

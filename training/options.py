@@ -22,15 +22,15 @@ class Options(BaseModel):
     recipe: Recipe
     recipe_name: str
     data: str
-    data_name: str | None
+    data_name: str | None = None
     data_source: str
     name: str
     models: Path
     runs: Path
-    resume: str | None
-    require_gpu: bool
+    resume: str | None = None
+    require_gpu: bool = False
     export: bool
-    notes: Path | None
+    notes: Path | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,6 +53,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         prog="python -m training",
         description="Train MiniModel, measure it on the test set, export it as the next version.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # nothing to show of a flag that has no default
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -82,7 +83,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         nargs="?",
         const=NEWEST,
         metavar="RUN",
-        help="go on after the last finished epoch of RUN, or of the newest run",
+        help="go on after the last finished epoch of RUN, or of the newest run of this model and recipe; "
+        "a finished run is only measured and exported, once more",
     )
     job.add_argument("--require-gpu", action="store_true", help="refuse to train without a GPU")
     job.add_argument(
@@ -104,7 +106,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
     if not values["name"].strip("./") or "/" in values["name"]:
         parser.error(f"argument --name: {values['name']!r} is no name for a folder")
-    if values["notes"] and not values["notes"].is_file():
+    if "notes" in values and not values["notes"].is_file():
         parser.error(f"argument --notes: {str(values['notes'])!r} is no file")  # now, not after hours of training
     return Options(**{**values, "recipe": recipe, "recipe_name": name})
 

@@ -1,6 +1,5 @@
 """Fitting: compile, schedule, callbacks, checkpoints, resume."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,16 @@ import keras
 import numpy as np
 
 from training.config import Recipe
-from training.data import Split
+from training.data import Split, describe_content
 from training.devices import Devices
-from training.errors import DeviceError, ResumeError
+from training.errors import DeviceError
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
+from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, trim_history
 
-CHECKPOINT_FILE = "checkpoint.npz"
-HISTORY_FILE = "history.csv"
-RECIPE_FILE = "recipe.json"
 VALIDATION_BATCH_SIZE = 256
+SHORT = 120  # seconds; longer times are told in minutes
 
 
 def train(
@@ -42,12 +40,16 @@ def train(
 
     Raises:
         DeviceError: the devices can't share the recipe's batches evenly.
-        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe.
+        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe or of other data.
     """
     replicas = devices.strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise DeviceError(f"{replicas} devices can't share a batch of {recipe.batch_size} evenly; change --batch-size")
-    run.mkdir(parents=True, exist_ok=True)
+    content = describe_content(train_split, validation_split)
+    if resume:
+        require_resumable(run, recipe, content)
+    else:
+        start_run(run, recipe, content)
     keras.utils.set_random_seed(recipe.seed)
     keras.mixed_precision.set_global_policy(devices.precision)
     steps = steps_per_epoch(train_split, recipe)
@@ -62,11 +64,11 @@ def train(
         )
         model.optimizer.build(model.trainable_variables)
         if resume:
-            _restore_checkpoint(model, run, recipe)
-        else:
-            (run / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
+            _restore_checkpoint(model, run / CHECKPOINT_FILE)
     start_epoch = int(model.optimizer.iterations.numpy()) // steps
     if start_epoch < recipe.epochs:
+        if resume:
+            trim_history(run, start_epoch)
         model.fit(
             make_train_dataset(train_split, recipe, normalize, start_epoch=start_epoch),
             validation_data=make_dataset(
@@ -80,10 +82,11 @@ def train(
             steps_per_epoch=steps,
             shuffle=False,  # the stream is
             callbacks=[
+                keras.callbacks.ProgbarLogger(),  # before what adds to the logs: it has one format for all figures
                 Pace(steps * recipe.batch_size),
                 keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=resume),
                 keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-                Checkpoint(run / CHECKPOINT_FILE),
+                Checkpoint(run / CHECKPOINT_FILE),  # last: whatever epoch it holds is in the history
             ],
         )
     return model
@@ -95,16 +98,7 @@ def _trim(split: Split, replicas: int) -> Split:
     return Split(split.images[:even], split.labels[:even])
 
 
-def _restore_checkpoint(model: keras.Model, run: Path, recipe: Recipe) -> None:
-    path = run / CHECKPOINT_FILE
-    if not path.exists():
-        raise ResumeError(f"nothing to resume: {path} does not exist")
-    started = json.loads((run / RECIPE_FILE).read_text())
-    asked = recipe.model_dump(mode="json")
-    if changed := [
-        f"{name} was {started.get(name)}, now {value}" for name, value in asked.items() if started.get(name) != value
-    ]:
-        raise ResumeError(f"{run} was started with another recipe: {'; '.join(changed)}")
+def _restore_checkpoint(model: keras.Model, path: Path) -> None:
     with np.load(path) as saved:
         for variable, value in zip(_list_variables(model), saved.values(), strict=True):
             variable.assign(value)
@@ -134,7 +128,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds the learning rate, images per second and minutes left to what an epoch logs."""
+    """Adds images per second and the learning rate to what an epoch logs, and says them with the time left."""
 
     def __init__(self, images_per_epoch: int) -> None:
         super().__init__()
@@ -150,9 +144,11 @@ class Pace(keras.callbacks.Callback):
         self.seconds = time.perf_counter() - self.started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Add the figures."""
+        """Add the figures, and print them."""
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        pace = self.images_per_epoch / self.seconds
+        left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.started)
         if logs is not None:
-            left = self.params["epochs"] - epoch - 1
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-            logs["images_per_second"] = round(self.images_per_epoch / self.seconds, 1)
-            logs["minutes_left"] = round(left * (time.perf_counter() - self.started) / 60, 1)
+            logs |= {"learning_rate": rate, "images_per_second": round(pace, 1)}
+        wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
+        print(f"{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)

@@ -1,5 +1,6 @@
 """Behaviour of the server process: `python -m app`, over real sockets."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,9 +10,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from unittest.mock import Mock
 
 import pytest
 
+from app.__main__ import find_obstacle
 from tests.app.fakes import encode
 from tests.app.process import ROOT, Process, ask
 
@@ -79,6 +82,22 @@ def test_a_second_signal_hurries(start, tmp_path):
     assert process.wait() == 0
 
 
+def test_a_third_signal_drops_what_is_in_flight(start, exported):
+    """As if the client had left: one line in the log, no traceback, and the same exit status."""
+    process = start(model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=60)
+    process.wait_until("ok")
+    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as client:
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nxx")
+        process.wait_until("ok")  # the request has begun
+        for _ in range(3):
+            process.signal()
+            time.sleep(0.3)
+        assert process.wait() == 0
+    process.end()
+    assert [line for line in process.log if '"problems": ["client_gone"]' in line]
+    assert not [line for line in process.log if "Traceback" in line or "Error" in line]
+
+
 def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):
     """Chunks are counted as they come, on a real connection."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, max_upload_bytes=10_000)
@@ -118,6 +137,30 @@ def test_a_bad_setting_is_one_line(name, value, said):
     assert process.returncode == 2
     assert process.stderr.startswith(said)
     assert process.stderr.count("\n") == 1
+
+
+def test_an_address_in_use_is_one_line(tmp_path):
+    """Before anything is loaded or logged: which settings, which values, and what is wrong."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process = subprocess.run(
+            [sys.executable, "-m", "app"],
+            env={**os.environ, "APP_PORT": str(port), "APP_MODEL_DIR": str(tmp_path)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert process.stderr == f"APP_HOST=127.0.0.1 APP_PORT={port}: can't listen there: Address already in use\n"
+
+
+def test_a_host_that_is_none_is_told(monkeypatch):
+    """Whether nobody knows the name, or nobody could have it."""
+    assert asyncio.run(find_obstacle("a..b", 0)) == "no host can have such a name"
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=unknown))
+    assert asyncio.run(find_obstacle("no.such.host", 0)) == "Name or service not known"
 
 
 def test_an_unknown_setting_is_mentioned(start, tmp_path):

@@ -8,15 +8,15 @@ import pytest
 from tests.training.conftest import SMALL_RUN
 from training.__main__ import main
 from training.errors import ResumeError
-from training.job import find_run
 from training.options import parse_options
+from training.run import CHECKPOINT_FILE, find_run
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("flag", "status", "stderr_lines"), [("--epoch", 2, 1), ("--help", 0, 0)])
-def test_flags_are_read_before_tensorflow_is(flag, status, stderr_lines, tmp_path):
-    """Nobody waits seconds, nor looks among TensorFlow's own lines, for what is wrong with a flag."""
+@pytest.mark.parametrize(("flag", "status", "stderr_lines"), [("--epoch", 2, 1), ("--help", 0, 0), ("--resume", 2, 1)])
+def test_flags_and_run_are_judged_before_tensorflow_is_imported(flag, status, stderr_lines, tmp_path):
+    """Nobody waits seconds, nor looks among TensorFlow's own lines, for what is wrong with what they typed."""
     for library in ("tensorflow", "keras"):
         (tmp_path / f"{library}.py").write_text("raise SystemExit('imported')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -55,6 +55,34 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export", "--optimizer", "sgd")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 0
     assert not (tmp_path / "models").exists()
+
+
+def test_a_run_that_cannot_be_resumed_is_refused_before_anything_happens(tmp_path, monkeypatch, capsys):
+    """A mistyped name costs no loading of data, and leaves no folder."""
+    monkeypatch.setattr("training.job.run_job", lambda *_: pytest.fail("job started"))
+    assert main(["--resume", f"{tmp_path}/runs/x"]) == 2
+    assert capsys.readouterr().err == f"python -m training: nothing to resume: {tmp_path}/runs/x is no folder\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("finished_epochs", [0, 1])
+def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp_path, monkeypatch, capsys):
+    """Ctrl-C is no error of the program: one line, and the status that a shell gives it."""
+
+    def be_interrupted(*arguments, **_):
+        run = arguments[5]
+        run.mkdir(parents=True)
+        for _ in range(finished_epochs):
+            (run / CHECKPOINT_FILE).touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.job.train", be_interrupted)
+    assert main(["--data", str(image_folder), "--runs", str(tmp_path)]) == 130
+    (run,) = tmp_path.iterdir()
+    advice = (
+        f"add --resume {run} to go on after the last finished epoch" if finished_epochs else "no epoch was finished"
+    )
+    assert capsys.readouterr().err.splitlines()[-1] == f"python -m training: interrupted; {advice}"
 
 
 def test_nothing_to_resume_is_said(tmp_path):

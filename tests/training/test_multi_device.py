@@ -14,7 +14,8 @@ from training.config import Recipe
 from training.devices import Devices
 from training.errors import DeviceError
 from training.pipeline import measure_normalization
-from training.train import CHECKPOINT_FILE, HISTORY_FILE, train
+from training.run import CHECKPOINT_FILE, HISTORY_FILE
+from training.train import train
 
 ROOT = Path(__file__).parents[2]
 # One step an epoch, so that history.csv has the loss of each step; validation images that two devices can't share

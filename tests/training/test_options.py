@@ -38,6 +38,16 @@ def test_help_shows_every_hyperparameter_with_its_default(recipe, capsys):
         assert f"(default: {getattr(RECIPES[recipe], name)})" in after
 
 
+def test_help_shows_no_empty_default_and_none_twice(capsys):
+    """What has no default says nothing of it; each flag names one at most."""
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "default: None" not in text
+    assert all(flag.count("(default: ") <= 1 for flag in text.split(" --"))
+    assert "a finished run is only measured and exported" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,4 +1,7 @@
+import contextlib
 import csv
+import io
+import re
 import shutil
 
 import keras
@@ -8,10 +11,15 @@ import tensorflow as tf
 
 from tests.training.conftest import draw_split
 from training.config import Recipe
+from training.data import Split
 from training.devices import Devices
 from training.errors import ResumeError
 from training.pipeline import measure_normalization
-from training.train import CHECKPOINT_FILE, HISTORY_FILE, Checkpoint, train
+from training.report import read_history
+from training.run import CHECKPOINT_FILE, HISTORY_FILE, start_run
+from training.train import Checkpoint, train
+
+pytestmark = pytest.mark.usefixtures("_small_network")
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
@@ -23,56 +31,78 @@ def fit(run, *, resume=False):
     return train(TRAIN, VALIDATION, RECIPE, NORMALIZE, CPU, run, resume=resume)
 
 
+def list_epochs(run):
+    with (run / HISTORY_FILE).open(newline="") as file:
+        return [row["epoch"] for row in csv.DictReader(file)]
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Run both epochs; what the disk held after the first one is kept beside, as a power cut would have left it."""
+    """Run both epochs; beside it, what a power cut would have left before the second checkpoint and after the first.
+
+    Gives the run's folder, the model and what was printed.
+    """
     run = tmp_path_factory.mktemp("whole") / "run"
     finish_epoch = Checkpoint.on_epoch_end
 
-    def copy_first(self, epoch, logs=None):
+    def keep_copies(self, epoch, logs=None):
+        if epoch == 1:
+            shutil.copytree(run, run.with_name("cut"))
         finish_epoch(self, epoch, logs)
         if epoch == 0:
-            shutil.copytree(run, run.with_name("cut"))
+            shutil.copytree(run, run.with_name("after"))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "on_epoch_end", copy_first)
-        return run, fit(run)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(Checkpoint, "on_epoch_end", keep_copies)
+        model = fit(run)
+    return run, model, printed.getvalue()
 
 
 def test_resumed_run_equals_an_uninterrupted_one(whole):
     """Cut in its second epoch and resumed, a run ends with the same weights up to float noise, dropout included."""
-    run, model = whole
-    resumed = fit(run.with_name("cut"), resume=True)
+    run, model, _ = whole
+    cut = run.with_name("cut")
+    assert list_epochs(cut) == ["0", "1"]
+    resumed = fit(cut, resume=True)
     for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert int(resumed.optimizer.iterations) == int(model.optimizer.iterations) == 4
-    with (run.with_name("cut") / HISTORY_FILE).open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+    # The second epoch had been logged, but was in no checkpoint: it came again, once.
+    assert list_epochs(cut) == ["0", "1"]
+
+
+def test_an_epoch_in_the_checkpoint_is_in_the_history(whole):
+    """A resumed run does not go through it again, so its row would be missing for good."""
+    run, _, _ = whole
+    assert list_epochs(run.with_name("after")) == ["0"]
 
 
 def test_history_tells_pace_and_learning_rate(whole):
     """history.csv has a row an epoch, with what a person follows a run by; TensorBoard has its logs."""
-    run, _ = whole
-    with (run / HISTORY_FILE).open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert {
-        "loss",
-        "accuracy",
-        "val_loss",
-        "val_accuracy",
-        "learning_rate",
-        "images_per_second",
-        "minutes_left",
-    } <= rows[0].keys()
-    assert float(rows[0]["images_per_second"]) > 0
-    assert float(rows[1]["minutes_left"]) == 0
+    run, _, _ = whole
+    assert list_epochs(run) == ["0", "1"]
+    row = read_history(run / HISTORY_FILE)[0]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"} <= row.keys()
+    assert row["images_per_second"] > 0
     assert list(run.glob("tensorboard/*/*"))
+
+
+def test_a_person_can_read_how_it_goes(whole):
+    """Keras's bar with its own figures; pace, learning rate and time left in words, not as 0.0000e+00."""
+    _, _, printed = whole
+    assert re.findall(r"Epoch \d/2", printed) == ["Epoch 1/2", "Epoch 2/2"]
+    assert (
+        len(re.findall(r"^[\d,]+ images/s, learning rate [\d.e-]+, about \d+ seconds left$", printed, re.MULTILINE))
+        == 2
+    )
+    assert printed.endswith("learning rate 0, about 0 seconds left\n")
+    assert "val_accuracy: " in printed
+    assert not re.search(r"e[+-]\d\d", printed.split("images/s")[0])
 
 
 def test_resuming_a_finished_run_trains_no_more(whole):
     """A run whose last epoch is done comes back as it is, ready for export."""
-    run, model = whole
+    run, model, _ = whole
     again = fit(run, resume=True)
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -80,14 +110,31 @@ def test_resuming_a_finished_run_trains_no_more(whole):
 
 def test_resuming_with_another_recipe_is_refused(whole):
     """The message names each value that changed."""
-    run, _ = whole
+    run, _, _ = whole
     other = RECIPE.model_copy(update={"epochs": 9})
-    with pytest.raises(ResumeError, match="another recipe: epochs was 2, now 9"):
+    with pytest.raises(ResumeError, match="by another recipe: epochs was 2, now 9"):
         train(TRAIN, VALIDATION, other, NORMALIZE, CPU, run, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("train_split", "words"),
+    [
+        (Split(TRAIN.images ^ 1, TRAIN.labels), "sha256 was"),
+        (Split(TRAIN.images, TRAIN.labels[::-1]), "sha256 was"),
+        (draw_split(9, seed=0), "train_size was 24, now 27"),
+    ],
+    ids=["pixels", "labels", "size"],
+)
+def test_resuming_on_other_data_is_refused(whole, train_split, words):
+    """Weights of one data set are not gone on with on another."""
+    run, _, _ = whole
+    with pytest.raises(ResumeError, match=f"on other data: {words}"):
+        train(train_split, VALIDATION, RECIPE, NORMALIZE, CPU, run, resume=True)
+
+
 def test_resuming_nothing_says_where_it_looked(tmp_path):
-    """A folder without a checkpoint can't be resumed."""
+    """A run that was cut in its first epoch can't be resumed."""
+    start_run(tmp_path, RECIPE, {})
     with pytest.raises(ResumeError, match=f"{tmp_path}/{CHECKPOINT_FILE} does not exist"):
         fit(tmp_path, resume=True)
 

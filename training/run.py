@@ -1,0 +1,77 @@
+"""A run's folder: which one is meant, and what it was started with, so that it ends as it began.
+
+From the start it holds recipe.json and data.json, from the first epoch on checkpoint.npz, history.csv and TensorBoard's
+logs. It imports no TensorFlow: a run that can't be resumed is refused at once.
+"""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from training.config import Recipe
+from training.errors import ResumeError
+from training.options import NEWEST, Options
+
+CHECKPOINT_FILE = "checkpoint.npz"
+HISTORY_FILE = "history.csv"
+RECIPE_FILE = "recipe.json"
+DATA_FILE = "data.json"
+
+
+def find_run(options: Options) -> Path:
+    """Return the folder of a new run, which is not made yet, or of the one to resume.
+
+    Raises:
+        ResumeError: there is none to resume, or not by this recipe.
+    """
+    names = f"{options.name}-{options.recipe_name}"
+    if options.resume is None:
+        return options.runs / f"{names}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
+    run = Path(options.resume)
+    if options.resume == NEWEST:
+        runs = sorted(options.runs.glob(f"{names}-*"))
+        if not runs:
+            raise ResumeError(f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs}")
+        run = runs[-1]
+    require_resumable(run, options.recipe)
+    return run
+
+
+def start_run(run: Path, recipe: Recipe, data: dict[str, Any]) -> None:
+    """Make the folder and note what the run is started with; `data` tells its data set from others."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
+    (run / DATA_FILE).write_text(json.dumps(data, indent=2))
+
+
+def require_resumable(run: Path, recipe: Recipe, data: dict[str, Any] | None = None) -> None:
+    """Refuse a run that has no finished epoch, or was started by another recipe or on other data.
+
+    Raises:
+        ResumeError: with what is missing, or with each value that differs.
+    """
+    if not run.is_dir():
+        raise ResumeError(f"nothing to resume: {run} is no folder")
+    for file in (RECIPE_FILE, DATA_FILE, CHECKPOINT_FILE):
+        if not (run / file).is_file():
+            raise ResumeError(f"nothing to resume: {run / file} does not exist")
+    _require_same(run, RECIPE_FILE, "by another recipe", recipe.model_dump(mode="json"))
+    if data is not None:
+        _require_same(run, DATA_FILE, "on other data", data)
+
+
+def _require_same(run: Path, file: str, difference: str, now: dict[str, Any]) -> None:
+    before = json.loads((run / file).read_text())
+    changed = [
+        f"{name} was {before.get(name)}, now {value}" for name, value in now.items() if before.get(name) != value
+    ]
+    if changed:
+        raise ResumeError(f"{run} was started {difference}: {', '.join(changed)}")
+
+
+def trim_history(run: Path, epochs: int) -> None:
+    """Leave the rows of the first `epochs` epochs: a later one was logged but not checkpointed, and comes again."""
+    with (run / HISTORY_FILE).open("a+b") as file:
+        file.seek(0)
+        file.truncate(sum(len(line) for line, _ in zip(file, range(1 + epochs), strict=False)))  # 1: the header
