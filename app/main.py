@@ -12,7 +12,7 @@ from app import inference_protocol
 from app.classifier import Classifier
 from app.keys import RequireKey
 from app.metrics import Metrics
-from app.middleware import BodyLimit, CloseWhileDraining, RequestId, SecurityHeaders
+from app.middleware import BodyLimit, Envelope
 from app.model import Model, make_loader
 from app.page import install_page
 from app.problems import install_handlers
@@ -65,9 +65,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(CloseWhileDraining)
-    app.add_middleware(RequestId)
+    app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
     return app
 

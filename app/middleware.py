@@ -1,10 +1,8 @@
 """What every request passes on its way in and out, as plain ASGI: nothing here hides a disconnect or buffers a body."""
 
 import re
-import uuid
-from types import MappingProxyType
+import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import UploadTooLargeError
@@ -14,28 +12,56 @@ from app.trace import note_request_id
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-class RequestId:
-    """Names every request: by the client's `X-Request-ID` if it is sane, else by a new one. The answer carries it."""
+class Envelope:
+    """Names every request, and adds to every answer what a client must know beside its content.
+
+    That is the request's id; while draining, to come back on a new connection, which reaches another process; and for
+    browsers, to take the answer as what it says it is, to run nothing in it and to show it in no frame. A page that
+    needs more says so itself: what an answer brings along is left as it is.
+    """
+
+    _SECURITY = (
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    )
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Name the request in `scope["state"]["request_id"]`."""
+        """Name the request in `scope["state"]["request_id"]`, and complete its answer's headers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get("x-request-id", "")
-        request_id = offered if _SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+        request_id = _choose_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         note_request_id(request_id)
 
-        async def send_named(message: Message) -> None:
+        async def send_complete(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = list(message.get("headers", ()))
+                present = {name for name, _ in headers}
+                headers.extend(header for header in self._SECURITY if header[0] not in present)
+                headers.append((b"x-request-id", request_id.encode()))
+                if scope["app"].state.draining and b"connection" not in present:
+                    headers.append((b"connection", b"close"))
+                message = {**message, "headers": headers}
             await send(message)
 
-        await self._app(scope, receive, send_named)
+        await self._app(scope, receive, send_complete)
+
+
+def _choose_id(scope: Scope) -> str:
+    offered = find_header(scope, b"x-request-id")
+    return offered if offered and _SANE_ID.fullmatch(offered) else secrets.token_hex(16)
+
+
+def find_header(scope: Scope, name: bytes) -> str:
+    """Return a request's header, by its name in lower case; "" if there is none."""
+    return next((value.decode("latin-1") for header, value in scope["headers"] if header == name), "")
 
 
 class BodyLimit:
@@ -50,7 +76,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
+        declared = find_header(scope, b"content-length")
         too_long = declared.isdecimal() and int(declared[:20]) > self._max_bytes
         received = 0
 
@@ -63,52 +89,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_limited, send)
-
-
-class CloseWhileDraining:
-    """Asks keep-alive clients to come back on a new connection while draining, so that it reaches another process."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add `Connection: close` to answers while `app.state.draining`."""
-
-        async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and scope["app"].state.draining:
-                MutableHeaders(scope=message)["Connection"] = "close"
-            await send(message)
-
-        await self._app(scope, receive, send_last if scope["type"] == "http" else send)
-
-
-class SecurityHeaders:
-    """Tells browsers to take every answer as what it says it is, to run nothing in it and to show it in no frame.
-
-    A page that needs more says so itself: what an answer brings along is left as it is.
-    """
-
-    _HEADERS = MappingProxyType(
-        {
-            "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-        }
-    )
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the headers to the answer."""
-
-        async def send_safe(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, send_safe if scope["type"] == "http" else send)
