@@ -49,10 +49,10 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
     app.state.draining = False
     app.state.metrics = Metrics()
     install_handlers(app)
-    install_page(app)  # before the API: it takes those requests to the same paths that ask for HTML
     app.include_router(direct_router)
     app.include_router(router)
     app.include_router(inference_protocol.router)
+    install_page(app)
     # The last one added is the first one passed.
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
     if settings.api_keys:

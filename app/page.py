@@ -54,12 +54,13 @@ HEADINGS = {
 
 
 def install_page(app: FastAPI) -> None:
-    """Add the pages to `app`, and let its errors answer browsers in HTML. Before the API's routes, after its errors."""
+    """Add the pages to `app`, and let its errors answer browsers in HTML. After the API's routes and its errors."""
     swagger = files("fastapi_offline") / "static"
+    # Before the API's own route of the same path; the others after, since every request passes those before its own.
+    app.router.routes.insert(0, _BrowserPage("/predict", show_prediction, methods=["POST"]))
     app.router.routes.extend(
         [
             _Page("/", show_home),
-            _BrowserPage("/predict", show_prediction, methods=["POST"]),
             _Page("/model/card/", show_card),
             _Page("/model/card/{name}", show_plot),
             _Page("/samples/{name}", show_sample),
