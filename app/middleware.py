@@ -5,11 +5,13 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import UploadTooLargeError
+from app.errors import QueueFullError, UploadTooLargeError
 from app.trace import note_request_id
 
 # What a client may choose as its request's id: nothing that could break a log line or a header.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# When there may be room again for a body: most take less to arrive and to be answered.
+_RETRY_SECONDS = 2
 
 
 class Envelope:
@@ -65,14 +67,19 @@ def find_header(scope: Scope, name: bytes) -> str:
 
 
 class BodyLimit:
-    """Refuses a body that is too long: by its declared length at once, otherwise when it has grown too long."""
+    """Bounds what bodies take of the memory, each and all together.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    A body that is too long is refused by its declared length at once, otherwise when it has grown too long.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_total_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._total_bytes = 0  # of the requests that are under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UploadTooLargeError from `receive`, where whoever reads the body meets it."""
+        """Raise UploadTooLargeError or QueueFullError from `receive`, where whoever reads the body meets it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -83,9 +90,20 @@ class BodyLimit:
         async def receive_limited() -> Message:
             nonlocal received
             message = await receive() if not too_long else {"type": "http.request"}
-            received += len(message.get("body", b""))
+            count = len(message.get("body", b""))
+            received += count
+            self._total_bytes += count
             if too_long or received > self._max_bytes:
                 raise UploadTooLargeError(f"the body has more than {self._max_bytes:,} bytes; send a smaller image")
+            if self._total_bytes > self._max_total_bytes:
+                raise QueueFullError(
+                    f"other uploads take the {self._max_total_bytes:,} bytes that there are for them; "
+                    f"try again in {_RETRY_SECONDS} s",
+                    retry_after_seconds=_RETRY_SECONDS,
+                )
             return message
 
-        await self._app(scope, receive_limited, send)
+        try:
+            await self._app(scope, receive_limited, send)
+        finally:
+            self._total_bytes -= received

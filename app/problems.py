@@ -139,7 +139,7 @@ def _name_status(status: int) -> str:
 
 def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     content = problem.model_dump(exclude_none=True)
-    if request.url.path.startswith("/v2"):
+    if request.scope["path"].startswith("/v2"):
         content["error"] = problem.detail  # where clients of the Open Inference Protocol look for it
     return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
 

@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         16 * 2**20, ge=1024, le=2**30, description="Largest request body, whatever it holds; above it 413."
     )
+    max_uploads_total_bytes: int = Field(
+        256 * 2**20,
+        ge=1024,
+        le=2**40,
+        description="Most bytes of request bodies in memory at once, of all clients; above it 429.",
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=2**30, description="Largest image by its header, before decoding; above it 413."
     )

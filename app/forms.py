@@ -1,0 +1,103 @@
+"""Multipart forms, read into memory: python-multipart tells of their parts, and this keeps what they hold.
+
+Starlette's own reader gives every file a temporary file, and the event loop a turn for every piece of it; what is
+classified here is in memory a moment later anyway, and `app.middleware.BodyLimit` bounds it. Knows no images.
+"""
+
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from app.errors import MalformedUploadError
+
+# A form may carry a few things besides its images; a thousand is an attack.
+MAX_FIELDS = 16
+_SHOWN = 50
+
+
+@dataclass
+class Part:
+    """One field of a form: its name, whether it is a file, and what it holds."""
+
+    name: str = ""
+    is_file: bool = False
+    data: bytearray = field(default_factory=bytearray)
+
+
+async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files: int) -> list[Part]:
+    """Read a `multipart/form-data` body.
+
+    Args:
+        content_type: the header, which names the boundary.
+        body: the body, in pieces of any size.
+        max_files: the most files that are taken.
+
+    Raises:
+        MalformedUploadError: it can't be parsed, or has more files than `max_files` or more fields than a form has.
+    """
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
+        raise MalformedUploadError("the multipart body can't be parsed: its content type names no boundary")
+    form = _Form(max_files)
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": form.begin,
+                "on_header_field": form.add_header_name,
+                "on_header_value": form.add_header_value,
+                "on_header_end": form.end_header,
+                "on_headers_finished": form.name_part,
+                "on_part_data": form.add_data,
+                "on_part_end": form.end,
+            },
+        )
+        async for piece in body:
+            parser.write(piece)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedUploadError(f"the multipart body can't be parsed: {error}") from error
+    return form.parts
+
+
+class _Form:
+    """What python-multipart tells, part by part."""
+
+    def __init__(self, max_files: int) -> None:
+        self.parts: list[Part] = []
+        self._left = {True: max_files, False: MAX_FIELDS}  # of files, and of other fields
+        self._part = Part()
+        self._header, self._value, self._disposition = b"", b"", b""
+
+    def begin(self) -> None:
+        self._part, self._disposition = Part(), b""
+
+    def add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header, self._value = b"", b""
+
+    def name_part(self) -> None:
+        options = parse_options_header(self._disposition)[1]
+        if b"name" not in options:
+            raise MalformedUploadError("the multipart body can't be parsed: a part has no name")
+        self._part.name = options[b"name"].decode(errors="replace")
+        self._part.is_file = b"filename" in options
+        self._left[self._part.is_file] -= 1
+        if self._left[self._part.is_file] < 0:
+            kind = "files" if self._part.is_file else "fields besides its files"
+            raise MalformedUploadError(f"the form has too many {kind}")
+
+    def add_data(self, data: bytes, start: int, end: int) -> None:
+        self._part.data += data[start:end]
+
+    def end(self) -> None:
+        self.parts.append(self._part)
