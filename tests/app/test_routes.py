@@ -14,6 +14,7 @@ from PIL import Image
 
 from app.contract import ModelMetadata
 from app.main import create_app
+from app.problems import METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
 from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
 
@@ -202,6 +203,17 @@ def test_health_names_the_model(client):
     assert client.get("/health/live").json() == {"status": "alive"}
 
 
+@pytest.mark.parametrize("path", ["/health", "/health/live"])
+def test_probes_may_ask_by_head(client, path):
+    """What GET answers, without its body; so may a load balancer that knows no other way."""
+    for client.app.state.draining in (False, True):
+        expected, answer = client.get(path), client.head(path)
+        assert (answer.status_code, answer.content) == (expected.status_code, b"")
+        for name in ("content-type", "content-length", "retry-after"):
+            assert answer.headers.get(name) == expected.headers.get(name)
+    assert expected.status_code == (503 if path == "/health" else 200)
+
+
 def test_the_metadata_can_be_read(client):
     """What training wrote, as it is."""
     assert client.get("/model").json() == json.loads(make_model().metadata.model_dump_json())
@@ -341,10 +353,20 @@ def test_a_fault_of_the_service_answers_500_without_its_innards(client, monkeypa
 
 def test_an_unknown_path_is_a_problem(client):
     """The framework's own errors look like all others."""
-    check_problem(client.get("/nowhere"), 404, "not_found")
-    response = client.get("/predict")
-    check_problem(response, 405, "method_not_allowed")
-    assert response.headers["allow"] == "POST"
+    detail = check_problem(client.get("/nowhere"), NOT_FOUND.status, NOT_FOUND.code)
+    assert detail == "GET /nowhere: Not Found; /docs lists what there is"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/predict", ["POST"]), ("POST", "/health", ["GET", "HEAD"]), ("POST", "/docs", ["GET", "HEAD"])],
+)
+def test_a_wrong_method_is_told_the_right_one(client, method, path, allowed):
+    """To people in the text, to programs in the header."""
+    response = client.request(method, path)
+    detail = check_problem(response, METHOD_NOT_ALLOWED.status, METHOD_NOT_ALLOWED.code)
+    assert detail == f"{method} {path}: send {' or '.join(allowed)}; /docs lists what there is"
+    assert sorted(response.headers["allow"].split(", ")) == allowed
 
 
 def test_a_request_keeps_the_id_that_its_client_chose(client):
