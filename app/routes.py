@@ -37,7 +37,7 @@ _DRAINING_RETRY_SECONDS = 1
 
 _UPLOAD_ERRORS = (
     errors.EmptyUploadError, errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-    errors.UnsupportedUploadError, errors.UploadFieldError, errors.TopKError,
+    errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError, errors.TopKError,
 )  # fmt: skip
 _IMAGE_ERRORS = (errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError)
 _SERVICE_ERRORS = (
