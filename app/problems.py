@@ -62,7 +62,7 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
         415, "unsupported_image", "the file is no image of a kind that is read: JPEG, PNG, WEBP, GIF, BMP, AVIF"
     ),
     errors.BrokenImageError: Kind(
-        422, "broken_image", "the image is damaged or cut short (image file is truncated); send the whole file"
+        422, "broken_image", "the image's header is damaged or cut short; send the whole file"
     ),
     errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
     errors.UploadCountError: Kind(422, "too_many_images", "send at most 32 images at once"),
