@@ -66,7 +66,7 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     ),
     errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
     errors.UploadCountError: Kind(422, "too_many_images", "send at most 32 images at once"),
-    errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart"),
+    errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart; send 1 to 10"),
     errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 1 s"),
     errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
     errors.InferenceError: Kind(

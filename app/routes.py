@@ -275,10 +275,9 @@ def choose_top_k(asked: int | None, model: Model) -> int:
     """
     if asked is None:
         return min(DEFAULT_TOP_K, model.num_classes)
-    if not 1 <= asked <= model.num_classes:
-        raise errors.TopKError(
-            f"top_k={asked}, but the model tells {model.num_classes} classes apart: 1 to all of them"
-        )
+    most = model.num_classes
+    if not 1 <= asked <= most:
+        raise errors.TopKError(f"top_k={str(asked)[:20]}, but the model tells {most} classes apart; send 1 to {most}")
     return asked
 
 
