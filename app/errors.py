@@ -5,7 +5,8 @@ ServiceError
 │   ├── MissingKeyError          the request carries no valid key
 │   ├── EmptyUploadError         there are no bytes to classify
 │   ├── MalformedUploadError     the multipart body can't be parsed
-│   ├── UploadFieldError         the image is not where it should be, or there are too many
+│   ├── UploadFieldError         the image is not where it should be
+│   ├── UploadCountError         there are more images than are taken at once
 │   ├── UnsupportedUploadError   the body is neither multipart nor an image
 │   ├── UploadTooLargeError      the body has more bytes than are taken
 │   ├── UploadTimeoutError       the body did not arrive in time
@@ -47,7 +48,11 @@ class MalformedUploadError(RequestError):
 
 
 class UploadFieldError(RequestError):
-    """The image is not in the field where it should be, or there are too many images."""
+    """The image is not in the field where it should be."""
+
+
+class UploadCountError(RequestError):
+    """There are more images than are taken at once."""
 
 
 class UnsupportedUploadError(RequestError):

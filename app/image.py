@@ -103,7 +103,10 @@ def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _broken(error: Exception) -> BrokenImageError:
-    return BrokenImageError(f"the image is damaged or cut short ({str(error)[:200]}); send the whole file")
+    logger.debug("image refused: %s", error)  # in Pillow's words, which are for programmers
+    return BrokenImageError(
+        "the image is damaged or cut short, or of a rare variety; send the whole file, or save it anew as PNG or JPEG"
+    )
 
 
 def _convert_to_rgb(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -54,9 +54,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
     app.include_router(inference_protocol.router)
     install_page(app)
     # The last one added is the first one passed.
-    app.add_middleware(
-        BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes
-    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
     if settings.api_keys:
         app.add_middleware(RequireKey, keys=settings.api_keys)
     if settings.cors_origins:  # before the keys: a browser asks first, without one

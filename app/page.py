@@ -43,6 +43,7 @@ HEADINGS = {
     "unsupported_image": "This is not a picture that is read here",
     "broken_image": "The picture is damaged or cut short",
     "wrong_field": "No picture was sent",
+    "too_many_images": "Too many pictures were sent",
     "queue_full": "The service is busy",
     "not_ready": "The model is not ready",
     "deadline_passed": "The service took too long",

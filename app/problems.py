@@ -62,10 +62,11 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
         415, "unsupported_image", "the file is no image of a kind that is read: JPEG, PNG, WEBP, GIF, BMP, AVIF"
     ),
     errors.BrokenImageError: Kind(
-        422, "broken_image", "the image is damaged or cut short (image file is truncated); send the whole file"
+        422, "broken_image", "the image's header is damaged or cut short; send the whole file"
     ),
     errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
-    errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart"),
+    errors.UploadCountError: Kind(422, "too_many_images", "send at most 32 images at once"),
+    errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart; send 1 to 10"),
     errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 1 s"),
     errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
     errors.InferenceError: Kind(
@@ -77,11 +78,15 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
 # The other problems that clients can meet: FastAPI's own findings, and a fault in this service.
 INVALID_PARAMETER = Kind(422, "invalid_parameter", "path version: Input should be a valid string")
 INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
+NOT_FOUND = Kind(404, "not_found", "GET /nowhere: Not Found; /docs lists what there is")
+METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; /docs lists what there is")
 # What never becomes a request that the application sees: see `app.connection`.
 MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
 HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arrive in time")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")
-OTHER_KINDS = (INVALID_PARAMETER, INTERNAL, MALFORMED_REQUEST, HEADER_TIMEOUT, HEADERS_TOO_LARGE)
+OTHER_KINDS = (
+    INVALID_PARAMETER, INTERNAL, NOT_FOUND, METHOD_NOT_ALLOWED, MALFORMED_REQUEST, HEADER_TIMEOUT, HEADERS_TOO_LARGE
+)  # fmt: skip
 
 
 def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
@@ -172,8 +177,11 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> JSON
     """Answer what the framework raises itself: no such path, method not allowed."""
     title = _name_status(error.status_code)
     kind = Kind(error.status_code, title.lower().replace(" ", "_"), "")
-    detail = f"{request.method} {request.url.path[:100]}: {error.detail}; /docs lists what there is"
-    return _answer(request, make_problem(kind, detail, request.state.request_id), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
+    reason = f"send {allowed}" if allowed else error.detail
+    detail = f"{request.method} {request.url.path[:100]}: {reason}; /docs lists what there is"
+    return _answer(request, make_problem(kind, detail, request.state.request_id), headers)
 
 
 async def _answer_fault(request: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,7 @@
 """The API: thin handlers, from a request to a reply by way of the classifier."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -36,7 +37,7 @@ _DRAINING_RETRY_SECONDS = 1
 
 _UPLOAD_ERRORS = (
     errors.EmptyUploadError, errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-    errors.UnsupportedUploadError, errors.UploadFieldError, errors.TopKError,
+    errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError, errors.TopKError,
 )  # fmt: skip
 _IMAGE_ERRORS = (errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError)
 _SERVICE_ERRORS = (
@@ -92,6 +93,10 @@ class DirectRoute(APIRoute):
 
 router = APIRouter()
 direct_router = APIRouter(route_class=DirectRoute)
+
+# Some load balancers probe by HEAD. FastAPI would document it as a second operation of the same name, so this route
+# answers both and the next one, which no request reaches, documents GET.
+_also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 async def get_classifier(request: Request) -> Classifier:
@@ -181,6 +186,7 @@ async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
     responses={503: {"model": Health, "description": "It can't serve (any more): starting, draining or unavailable."}},
     response_model_exclude_none=True,
 )
+@_also_head("/health", response_model_exclude_none=True)
 async def health(request: Request, response: Response, classifier: ClassifierDep) -> Health:
     """Readiness: 200 while requests should come here, 503 and the reason while they should not.
 
@@ -204,6 +210,7 @@ async def health(request: Request, response: Response, classifier: ClassifierDep
 
 
 @router.get("/health/live", tags=["operate"], summary="Whether this process answers at all")
+@_also_head("/health/live")
 async def live() -> Liveness:
     """Liveness: 200 as long as the process answers, whatever else is wrong.
 
@@ -268,10 +275,9 @@ def choose_top_k(asked: int | None, model: Model) -> int:
     """
     if asked is None:
         return min(DEFAULT_TOP_K, model.num_classes)
-    if not 1 <= asked <= model.num_classes:
-        raise errors.TopKError(
-            f"top_k={asked}, but the model tells {model.num_classes} classes apart: 1 to all of them"
-        )
+    most = model.num_classes
+    if not 1 <= asked <= most:
+        raise errors.TopKError(f"top_k={str(asked)[:20]}, but the model tells {most} classes apart; send 1 to {most}")
     return asked
 
 

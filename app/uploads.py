@@ -12,6 +12,7 @@ from app.errors import (
     ClientGoneError,
     MalformedUploadError,
     UnsupportedUploadError,
+    UploadCountError,
     UploadFieldError,
     UploadTimeoutError,
 )
@@ -26,22 +27,24 @@ async def read_image(request: Request, *, timeout_seconds: float) -> bytes:
 
     Raises:
         UnsupportedUploadError: the body is neither a form nor an image.
-        UploadFieldError: the form holds no file there, or several.
+        UploadFieldError: the form holds no file there.
+        UploadCountError: it holds several.
         MalformedUploadError, UploadTimeoutError, UploadTooLargeError, ClientGoneError: the body can't be read.
     """
-    async with _reading(timeout_seconds):
+    too_many = "send one image; /predict/batch takes several"
+    async with _reading(timeout_seconds, too_many):
         kind = _get_media_type(request)
-        if kind.startswith("image/"):
+        if kind.startswith("image/") and kind != "image/":
             return await request.body()
         if kind != "multipart/form-data":
             raise UnsupportedUploadError(
                 f"send multipart/form-data with the image in the field 'file' (curl -F file=@image.png …), or the "
-                f"image as the body with its own content type, such as image/png; this is {kind[:100] or 'without any'}"
+                f"image as the body with its own content type, such as image/png; this has {kind[:100] or 'none'}"
             )
         async with request.form(max_files=_MAX_OTHER_FIELDS, max_fields=_MAX_OTHER_FIELDS) as form:
             uploads = _get_files(form, "file")
             if len(uploads) > 1:
-                raise UploadFieldError(f"send one image; found {len(uploads)}. /predict/batch takes several")
+                raise UploadCountError(too_many)
             return await uploads[0].read()
 
 
@@ -50,21 +53,18 @@ async def read_images(request: Request, *, max_files: int, timeout_seconds: floa
 
     Raises:
         UnsupportedUploadError: the body is no form.
-        UploadFieldError: the form holds no file there, or more than `max_files`.
+        UploadFieldError: the form holds no file there.
+        UploadCountError: it holds more than `max_files`.
         MalformedUploadError, UploadTimeoutError, UploadTooLargeError, ClientGoneError: the body can't be read.
     """
-    async with _reading(timeout_seconds):
+    async with _reading(timeout_seconds, too_many=f"send at most {max_files} images at once"):
         if (kind := _get_media_type(request)) != "multipart/form-data":
             raise UnsupportedUploadError(
-                f"send multipart/form-data with the images in the field 'files' (curl -F files=@a.png …);"
-                f" this is {kind[:100] or 'without any content type'}"
+                f"send multipart/form-data with the images in the field 'files' (curl -F files=@a.png …); "
+                f"this has {kind[:100] or 'no content type'}"
             )
-        # One file more than is taken, so that it is counted here and not by the parser.
-        async with request.form(max_files=max_files + 1, max_fields=_MAX_OTHER_FIELDS) as form:
-            uploads = _get_files(form, "files")
-            if len(uploads) > max_files:
-                raise UploadFieldError(f"send at most {max_files} images at once")
-            return [await upload.read() for upload in uploads]
+        async with request.form(max_files=max_files, max_fields=_MAX_OTHER_FIELDS) as form:
+            return [await upload.read() for upload in _get_files(form, "files")]
 
 
 async def read_body(request: Request, *, timeout_seconds: float) -> bytes:
@@ -93,8 +93,8 @@ def _get_files(form: FormData, field: str) -> list[UploadFile]:
 
 
 @asynccontextmanager
-async def _reading(timeout_seconds: float) -> AsyncIterator[None]:
-    """Turn what can happen while a body is read into the service's own errors."""
+async def _reading(timeout_seconds: float, too_many: str = "") -> AsyncIterator[None]:
+    """Turn what can happen while a body is read into the service's own errors; `too_many` is said of too many files."""
     try:
         async with asyncio.timeout(timeout_seconds):
             with timing("receive"):
@@ -103,5 +103,7 @@ async def _reading(timeout_seconds: float) -> AsyncIterator[None]:
         raise UploadTimeoutError(f"the body did not arrive within {timeout_seconds:g} s") from error
     except ClientDisconnect as error:
         raise ClientGoneError("the client left while it sent its body") from error
-    except HTTPException as error:  # how Starlette reports a form that it can't parse
+    except HTTPException as error:  # how Starlette reports a form that it can't, or won't, parse
+        if error.detail.startswith("Too many files"):
+            raise UploadCountError(too_many) from error
         raise MalformedUploadError(f"the multipart body can't be parsed: {error.detail}") from error

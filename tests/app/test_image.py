@@ -177,12 +177,19 @@ def test_a_large_photograph_is_decoded_at_a_fraction_of_its_size(monkeypatch):
     assert np.abs(pixels[:14] - [255, 0, 0]).max() < 30
 
 
+# In words for the one who sent it: no library's own, no numbers of bytes.
+CUT = (
+    "^the image('s header)? is damaged or cut short(; send the whole file"
+    "|, or of a rare variety; send the whole file, or save it anew as PNG or JPEG)$"
+)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_fewer_bytes_than_an_image_needs_are_broken(kind):
     """An upload that was cut is told so, wherever it was cut."""
     data = encode(Image.effect_noise((200, 200), 90).convert("RGB"), kind)
     for end in (len(data) // 2, 40, 20):
-        with pytest.raises(BrokenImageError, match="cut short"):
+        with pytest.raises(BrokenImageError, match=CUT):
             decode(data[:end])
 
 

@@ -37,6 +37,9 @@ def test_the_process_serves_a_real_model_and_drains(start, exported):
     process = start(model_dir=exported.parent.parent, max_batch_size=2, drain_seconds=1.5)
     assert process.wait_until("ok")["runtime"]["name"] == "openvino"
     kept = process.connect()
+    kept.request("HEAD", "/health")
+    with kept.getresponse() as head:  # without a body, which would be taken for the next answer
+        assert head.status == 200
     assert ask(kept, "POST", "/predict", encode("blue"))[1]["label"] == "blue"
 
     signalled = time.monotonic()
