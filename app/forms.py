@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.errors import MalformedUploadError
+from app.errors import MalformedUploadError, UploadCountError
 
 # A form may carry a few things besides its images; a thousand is an attack.
 MAX_FIELDS = 16
-_SHOWN = 50
 
 
 @dataclass
@@ -32,10 +31,11 @@ async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files:
     Args:
         content_type: the header, which names the boundary.
         body: the body, in pieces of any size.
-        max_files: the most files that are taken.
+        max_files: the most files that are taken, whatever their fields.
 
     Raises:
-        MalformedUploadError: it can't be parsed, or has more files than `max_files` or more fields than a form has.
+        UploadCountError: it has more files.
+        MalformedUploadError: it can't be parsed, or has more fields than a form has.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
@@ -67,7 +67,8 @@ class _Form:
 
     def __init__(self, max_files: int) -> None:
         self.parts: list[Part] = []
-        self._left = {True: max_files, False: MAX_FIELDS}  # of files, and of other fields
+        self._max_files = max_files
+        self._files = self._fields = 0
         self._part = Part()
         self._header, self._value, self._disposition = b"", b"", b""
 
@@ -91,10 +92,13 @@ class _Form:
             raise MalformedUploadError("the multipart body can't be parsed: a part has no name")
         self._part.name = options[b"name"].decode(errors="replace")
         self._part.is_file = b"filename" in options
-        self._left[self._part.is_file] -= 1
-        if self._left[self._part.is_file] < 0:
-            kind = "files" if self._part.is_file else "fields besides its files"
-            raise MalformedUploadError(f"the form has too many {kind}")
+        self._files += self._part.is_file
+        self._fields += not self._part.is_file
+        if self._files > self._max_files:
+            one = "send one image; /predict/batch takes several"
+            raise UploadCountError(one if self._max_files == 1 else f"send at most {self._max_files} images at once")
+        if self._fields > MAX_FIELDS:
+            raise MalformedUploadError(f"the multipart body can't be parsed: it has more than {MAX_FIELDS} fields")
 
     def add_data(self, data: bytes, start: int, end: int) -> None:
         self._part.data += data[start:end]

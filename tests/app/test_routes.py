@@ -168,7 +168,7 @@ async def hold_bodies() -> list[int]:
     return [*await asyncio.gather(ask(400, 400), ask(400, 400)), await ask(900)]
 
 
-async def _read_whole(scope: Scope, receive: Receive, send: Send) -> None:
+async def _read_whole(_scope: Scope, receive: Receive, _send: Send) -> None:
     while (await receive())["more_body"]:
         pass
 
