@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+BENCH  := .venv-bench
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help serve train test reliability fuzz lint format clean
+.PHONY: help serve train test reliability fuzz bench lint format clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -24,6 +25,10 @@ reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real ser
 fuzz: $(VENV)/.dev ## send damaged files for longer than the tests do (how many of each kind: make fuzz FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
 
+bench: $(BENCH)/.bench ## measure the runtimes, and the service beside its peers (flags: make bench ARGS="--rounds 1"; needs wrk)
+	$(BENCH)/bin/python -m benchmarks.runtime
+	$(BENCH)/bin/python -m benchmarks.serving $(ARGS)
+
 lint: $(VENV)/.dev ## check style, types and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,7 +42,7 @@ format: $(VENV)/.dev ## put style right
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache
 
 # pip older than 25.1 knows no dependency groups, so the pinned one comes first.
 $(BIN)/python:
@@ -57,4 +62,13 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'Installing everything into $(VENV), once …'
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	touch $@
+
+# An environment of its own, and one pin that differs: benchmarks/constraints.txt says why.
+$(BENCH)/.bench: pyproject.toml constraints.txt benchmarks/constraints.txt
+	@echo 'Installing the service and its peers into $(BENCH), once …'
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --constraint constraints.txt pip
+	grep -v '^opentelemetry-api=' constraints.txt | cat - benchmarks/constraints.txt > $(BENCH)/constraints.txt
+	$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(BENCH)/constraints.txt --editable . --group bench
 	touch $@

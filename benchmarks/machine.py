@@ -1,17 +1,44 @@
-"""What machine a figure was measured on."""
+"""What machine a figure was measured on, and with which libraries."""
 
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+# What a runtime's speed hangs on, most of all that of bfloat16 and of int8.
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def describe_machine() -> str:
-    """Return processor, cores and memory in one line."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    """Return processor, cores, memory and the instruction sets that matter in one line."""
+    facts = _read_cpuinfo()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
-    bf16 = ", bfloat16" if {"avx512_bf16", "amx_bf16"} & set(facts.get("flags", "").split()) else ""
+    flags = set(facts.get("flags", "").split())
+    found = [name for name in INSTRUCTION_SETS if name in flags]
+    sets = f", with {' '.join(found)}" if found else ""
+    bf16 = "" if has_bf16() else ", no bfloat16"
     model = facts.get("model name", platform.processor() or platform.machine())
-    return f"{model}{family}{bf16}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+    return f"{model}{family}{sets}{bf16}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+
+
+def has_bf16() -> bool:
+    """Whether the processor computes in bfloat16 itself; where it does not, a runtime would emulate it, slowly."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(_read_cpuinfo().get("flags", "").split()))
+
+
+def describe_libraries(*names: str) -> str:
+    """Return Python's version and those of the named packages, of which those that are not installed are left out."""
+    found = [f"Python {platform.python_version()}"]
+    for name in names:
+        try:
+            found.append(f"{name} {version(name).partition('-')[0]}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _read_cpuinfo() -> dict[str, str]:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,0 +1,47 @@
+"""The service's resident memory, early and late in its life."""
+
+from dataclasses import dataclass
+
+from benchmarks.load import load
+from benchmarks.pictures import MEDIUM, SMALL, Known, make_pictures
+from benchmarks.process import running
+from benchmarks.services import Service
+
+CLIENTS = 32
+STEP_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory (RSS) of the one process after so many requests, the first mark with none."""
+
+    requests: list[int]
+    rss_mib: list[float]
+
+    def render(self) -> str:
+        """Draw it in Markdown."""
+        marks = ", ".join(f"{rss:.0f} MiB after {n:,}" for n, rss in zip(self.requests, self.rss_mib, strict=True))
+        return f"Resident memory by requests answered, {CLIENTS} clients: {marks}.\n"
+
+
+def measure_memory(service: Service, known: Known, *, marks: list[int]) -> Memory:
+    """Send small and larger images until each of the `marks` is reached; it is read then.
+
+    Raises:
+        LeftOutError: it can't be started here.
+        RuntimeError: it answers nothing any more.
+    """
+    pictures = make_pictures(SMALL) + make_pictures(MEDIUM)
+    with running(service) as process:
+        process.wait_until_right(known)
+        memory = Memory([0], [process.read_rss_mib()])
+        count = 0
+        for mark in marks:
+            while count < mark:
+                seen = load(process.url, pictures, "form", clients=CLIENTS, seconds=STEP_SECONDS)
+                if not seen.requests:
+                    raise RuntimeError("the service answers nothing any more")
+                count += seen.requests
+            memory.requests.append(count)
+            memory.rss_mib.append(process.read_rss_mib())
+    return memory

@@ -1,0 +1,56 @@
+"""What one client's photos do to another's small images, and what a photo costs."""
+
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.comparison import WARM_UP_SECONDS
+from benchmarks.load import Load, load
+from benchmarks.pictures import PHOTO, SMALL, Known, make_pictures
+from benchmarks.process import running
+from benchmarks.services import Service
+
+SMALL_CLIENTS = 8
+
+
+@dataclass(frozen=True)
+class PhotoCost:
+    """Medians over the rounds."""
+
+    small_p50_ms: float  # nobody sends photos
+    small_p50_beside_photos_ms: float
+    photos_per_second: float  # beside the small images
+    cpu_ms_per_photo: float  # nobody sends small images
+    photo_bytes: int
+
+    def render(self) -> str:
+        """Draw it in Markdown."""
+        return (
+            f"{SMALL_CLIENTS} clients send small images, one sends 12-megapixel JPEGs of"
+            f" {self.photo_bytes / 1e6:.1f} MB ({self.photos_per_second:.0f} a second): the small ones' median latency"
+            f" is {self.small_p50_beside_photos_ms:.1f} ms, and {self.small_p50_ms:.1f} ms without the photos."
+            f" A photo alone costs {self.cpu_ms_per_photo:.1f} ms of processor time.\n"
+        )
+
+
+def measure_photos(service: Service, known: Known, *, seconds: float, rounds: int) -> PhotoCost:
+    """Load the service with small images, with both, and with photos, in turn.
+
+    Raises:
+        LeftOutError: it can't be started here.
+    """
+    small, photos = make_pictures(SMALL), make_pictures(PHOTO)
+    without, beside, per_second, cpu = [], [], [], []
+    with running(service) as process:
+        process.wait_until_right(known)
+        load(process.url, small, "form", clients=SMALL_CLIENTS, seconds=WARM_UP_SECONDS)
+        load(process.url, photos, "form", clients=1, seconds=WARM_UP_SECONDS)
+        for _ in range(rounds):
+            without.append(load(process.url, small, "form", clients=SMALL_CLIENTS, seconds=seconds).p50_ms)
+            photographer = Load(process.url, photos, "form", clients=1, seconds=seconds)
+            beside.append(load(process.url, small, "form", clients=SMALL_CLIENTS, seconds=seconds).p50_ms)
+            per_second.append(photographer.wait().per_second)
+            before = process.read_cpu_seconds()
+            alone = load(process.url, photos, "form", clients=1, seconds=seconds)
+            cpu.append((process.read_cpu_seconds() - before) / alone.requests)
+    weight = round(median(map(len, photos)))
+    return PhotoCost(median(without), median(beside), median(per_second), 1000 * median(cpu), weight)

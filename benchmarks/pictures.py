@@ -1,0 +1,83 @@
+"""The image files that the services are sent, made from the sample pictures that lie beside the model.
+
+They are resized to what is wanted, with seeded noise on the large ones, so that they weigh what a camera's would.
+"""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata
+from app.image import encode_png
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "models" / "minimodel"
+BOUNDARY = "benchmark"
+
+Kind = tuple[str, tuple[int, int], float]  # format, width and height in pixels, standard deviation of the noise
+SMALL: Kind = ("PNG", (32, 32), 0.0)
+MEDIUM: Kind = ("JPEG", (640, 480), 4.0)  # about 64 kB
+PHOTO: Kind = ("JPEG", (4000, 3000), 2.0)  # about 1 MB
+
+
+class Known(NamedTuple):
+    """A picture, and what the model has to say of it."""
+
+    data: bytes
+    label: str
+    probability: float
+
+
+def find_version() -> Path:
+    """Return the folder of the newest shipped version."""
+    return max((path for path in MODELS.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def make_known(version: Path) -> Known:
+    """Make the golden image that the model is surest of: of its own size, so every service must say the same of it."""
+    metadata = ModelMetadata.model_validate_json((version / METADATA_FILE).read_bytes())
+    with np.load(version / GOLDEN_FILE) as golden:
+        images, probabilities = golden["images"], golden["probabilities"]
+    index, best = np.unravel_index(probabilities.argmax(), probabilities.shape)
+    return Known(encode_png(images[index]), metadata.class_names[best], float(probabilities[index, best]))
+
+
+def make_pictures(kind: Kind) -> list[bytes]:
+    """Encode each sample picture as a file of this kind."""
+    rng = np.random.default_rng(0)
+    return [_encode(path, kind, rng) for path in sorted((MODELS / "samples").glob("*.jpg"))]
+
+
+def encode_form(data: bytes) -> bytes:
+    """Return the body of a form that holds a file in its field `file`; it is of the type `FORM_TYPE`."""
+    head = (
+        f"--{BOUNDARY}\r\n"
+        'Content-Disposition: form-data; name="file"; filename="picture"\r\n'
+        f"Content-Type: {get_media_type(data)}\r\n\r\n"
+    )
+    return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def get_media_type(data: bytes) -> str:
+    """Return the media type of a file that was made here."""
+    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def _encode(path: Path, kind: Kind, rng: np.random.Generator) -> bytes:
+    format_name, size, deviation = kind
+    with Image.open(path) as image:
+        resized = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    if deviation:
+        grain = rng.normal(0, deviation, (size[1], size[0], 1)).astype(np.float32)
+        noisy: NDArray[np.float32] = np.asarray(resized, np.float32) + grain
+        resized = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    buffer = io.BytesIO()
+    resized.save(buffer, format_name, quality=85)  # a PNG has no quality and does not mind
+    return buffer.getvalue()

@@ -1,0 +1,92 @@
+"""Which services are compared: this one, and what a user would assemble instead (`benchmarks.peers`)."""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Literal
+
+Body = Literal["form", "raw"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """How one service is started and spoken to."""
+
+    name: str
+    title: str
+    precision: str  # f32, bf16 or int8
+    module: tuple[str, ...]  # what follows python -m
+    environment: dict[str, str] = field(default_factory=dict)
+    path: str = "/predict"
+    bodies: tuple[Body, ...] = ("form",)
+    ours: bool = False
+
+    @property
+    def command(self) -> list[str]:
+        """What is executed: in this very interpreter's environment, so that all have the same libraries."""
+        return [sys.executable, "-m", *self.module]
+
+    def listen(self, port: int) -> dict[str, str]:
+        """Return the environment in which it listens on `port` of the loopback interface."""
+        address = {
+            "PORT": str(port),
+            "APP_PORT": str(port),
+            "MOSEC_PORT": str(port),
+            "MOSEC_ADDRESS": "127.0.0.1",
+            "BENTOML_PORT": str(port),
+            "BENTOML_HOST": "127.0.0.1",
+        }
+        return address | self.environment
+
+
+def list_services(precision: str) -> list[Service]:
+    """Return all services; those that OpenVINO runs, in `precision` (f32 or bf16), and those that have one, in int8.
+
+    TensorFlow's run the graph as it was exported, in f32.
+    """
+    return [
+        _ours("minimodel", precision),
+        _ours("minimodel-int8", "int8"),
+        _by_openvino("prototype", "FastAPI prototype of the same rules", "prototype", precision),
+        _by_openvino("prototype-int8", "FastAPI prototype of the same rules", "prototype", "int8"),
+        _mosec("mosec", precision),
+        _mosec("mosec-int8", "int8"),
+        _by_openvino("litserve-openvino", "LitServe, OpenVINO", "lit", precision),
+        _by_tensorflow("litserve-tensorflow", "LitServe, TensorFlow", "benchmarks.peers.lit"),
+        _by_tensorflow("bentoml", "BentoML, TensorFlow", "bentoml", "serve", "benchmarks.peers.bento:Classify"),
+        _by_tensorflow("threads", "FastAPI, TensorFlow's signature in threads", "benchmarks.peers.threads"),
+        _by_tensorflow("predict", "FastAPI, Keras's `model.predict`", "benchmarks.peers.keras_predict"),
+    ]
+
+
+def _ours(name: str, precision: str) -> Service:
+    environment = {
+        "APP_PRECISION": precision,
+        "APP_MODEL_DIR": "models",
+        "APP_MODEL_POLL_SECONDS": "0",
+        "APP_DRAIN_SECONDS": "0",
+    }
+    return Service(name, "**this service**", precision, ("app",), environment, bodies=("form", "raw"), ours=True)
+
+
+def _by_openvino(name: str, title: str, module: str, precision: str) -> Service:
+    environment = {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision}
+    return Service(name, title, precision, (f"benchmarks.peers.{module}",), environment)
+
+
+def _mosec(name: str, precision: str) -> Service:
+    environment = {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision, "MOSEC_LOG_LEVEL": "error"}
+    return Service(
+        name,
+        "mosec, OpenVINO",
+        precision,
+        ("benchmarks.peers.mosec_stages",),
+        environment,
+        path="/inference",
+        bodies=("raw",),
+    )
+
+
+def _by_tensorflow(name: str, title: str, *module: str) -> Service:
+    # BentoML would report its use to its makers; TensorFlow would tell of GPUs that are not there.
+    environment = {"PEER_RUNTIME": "tensorflow", "BENTOML_DO_NOT_TRACK": "True", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return Service(name, title, "f32", module, environment)

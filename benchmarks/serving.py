@@ -1,0 +1,116 @@
+"""The service beside what others serve the same model with, on this machine, in one run.
+
+`python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` has both. It
+starts one service after the other, loads each from this machine's own loopback interface, and writes serving.md and
+serving.json into benchmarks/results. Then it measures this service alone: photos beside small images, its start, its
+memory.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.comparison import compare
+from benchmarks.load import PROGRAM
+from benchmarks.machine import describe_libraries, describe_machine, has_bf16
+from benchmarks.memory import measure_memory
+from benchmarks.photos import measure_photos
+from benchmarks.pictures import Known, find_version, make_known
+from benchmarks.report import make_rows, render_comparison
+from benchmarks.services import Service, list_services
+from benchmarks.start import measure_start
+
+RESULTS = Path(__file__).parent / "results"
+PARTS = ("comparison", "photos", "start", "memory")
+LIBRARIES = ("openvino", "tensorflow", "keras", "fastapi", "uvicorn", "litserve", "bentoml", "mosec", "pillow", "numpy")
+STARTS = 5
+MARKS = [10_000, 60_000]
+
+INTRODUCTION = """# Serving
+
+`make bench`: every service has the same model ({version}) and runs in the same environment; {rounds} rounds, in each of
+which one service after the other is started, warmed, and loaded for {seconds:g} s a column by wrk on the same cores
+(closed loop). Figures are medians over the rounds. Memory is the proportional set size of all of a service's processes
+after a round's requests; processor time is theirs too. Start is from `exec` to the first right answer. *ours ÷ it* is
+how many times the other's requests this service answers, int8 compared with int8. This service writes a line of log for
+every request, the others none.
+
+- Machine: {machine}; {busy:.0f} % busy with other things just before.
+- Libraries: {libraries}.
+- Precision: OpenVINO runs {precision}, or int8 where it says so; TensorFlow runs the graph as it was exported, in f32.
+
+"""
+
+
+def main() -> int:
+    """Measure, print, and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="over which medians are taken")
+    parser.add_argument("--services", help="names, separated by commas; all unless set")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, separated by commas")
+    parser.add_argument(
+        "--precision", choices=("f32", "bf16"), default="bf16" if has_bf16() else "f32", help="of what OpenVINO runs"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    options = parser.parse_args()
+    if not shutil.which(PROGRAM):
+        print(f"not installed: {PROGRAM}", file=sys.stderr)
+        return 2
+    version = find_version()
+    services = {service.name: service for service in list_services(options.precision)}
+    names = options.services.split(",") if options.services else list(services)
+    parts = options.parts.split(",")
+    if unknown := (set(names) - services.keys()) | (set(parts) - set(PARTS)):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(services)} and {', '.join(PARTS)}")
+    known = make_known(version)
+
+    facts: dict[str, Any] = {
+        "machine": describe_machine(),
+        "busy": psutil.cpu_percent(interval=2),
+        "libraries": describe_libraries(*LIBRARIES),
+        "version": f"{version.parent.name} {version.name}",
+        "precision": options.precision,
+        "seconds": options.seconds,
+        "rounds": options.rounds,
+    }
+    results = dict(facts)
+    text = INTRODUCTION.format(**facts)
+    for part in (part for part in PARTS if part in parts):
+        found, told = measure(part, services, names, known, seconds=options.seconds, rounds=options.rounds)
+        results[part] = found
+        text += told
+        # each time: what has been measured is not lost if a later part fails
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / "serving.md").write_text(text, encoding="utf-8")
+        (options.results / "serving.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print(f"\n{text}")
+    return 0
+
+
+def measure(
+    part: str, services: dict[str, Service], names: list[str], known: Known, *, seconds: float, rounds: int
+) -> tuple[Any, str]:
+    """Measure one of `PARTS`; return the figures and the text in Markdown. `names` are the services to compare."""
+    ours = services["minimodel"]
+    if part == "comparison":
+        rows = make_rows(compare([services[name] for name in names], known, seconds=seconds, rounds=rounds))
+        return [asdict(row) for row in rows], render_comparison(rows)
+    if part == "photos":
+        photos = measure_photos(ours, known, seconds=seconds, rounds=rounds)
+        return asdict(photos), f"\n## Photos beside small images\n\n{photos.render()}"
+    if part == "start":
+        start = measure_start(ours, times=STARTS)
+        return asdict(start), f"\n## Start\n\n{start.render()}"
+    memory = measure_memory(ours, known, marks=MARKS)
+    return asdict(memory), f"\n## Memory\n\n{memory.render()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The load generator: what it sends, and what is read from its output."""
+
+import json
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from benchmarks.load import PROGRAM, Seen, load, parse_output
+from benchmarks.pictures import FORM_TYPE, encode_form
+
+PICTURES = [b"\x89PNG\r\n\x1a\n" + bytes([number]) * 1000 for number in range(3)]
+SEEN = Seen(900, 3.0, 1.5, 2.5, 9.5, 4)
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Keeps what it is sent; says that every fourth request is bad."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.headers["Content-Type"], body))
+        self.send_response(400 if len(self.server.seen) % 4 == 0 else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        server.seen = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_last_line_in_json_is_what_was_seen():
+    noise = "Running 3s test\n{not the last one}\n"
+    assert parse_output(noise + json.dumps(SEEN._asdict()) + "\n") == SEEN
+
+
+def test_output_without_it_is_an_error_that_shows_the_output():
+    with pytest.raises(RuntimeError, match="unable to connect"):
+        parse_output("unable to connect to 127.0.0.1:1 Connection refused\n")
+
+
+def test_the_rate_is_that_of_good_answers():
+    assert SEEN.per_second == 300
+
+
+@pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PROGRAM}")
+class TestLoad:
+    """Each of these loads a server of this test for a second."""
+
+    def test_pictures_are_sent_in_turn_as_they_are(self, server):
+        seen = load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "raw", clients=1, seconds=1)
+        first = PICTURES.index(server.seen[0][1])  # wrk takes one for itself, to see what it will send
+        assert [body for _, body in server.seen[:6]] == [PICTURES[(first + turn) % 3] for turn in range(6)]
+        assert {kind for kind, _ in server.seen} == {"image/png"}
+        assert seen.requests > 3
+        assert 0 < seen.p50_ms <= seen.p95_ms <= seen.p99_ms
+
+    def test_errors_are_counted_and_are_no_answers(self, server):
+        seen = load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "raw", clients=4, seconds=1)
+        total = seen.requests + seen.errors
+        assert seen.errors == pytest.approx(total / 4, abs=4)
+
+    def test_a_form_is_sent_with_its_boundary(self, server):
+        load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "form", clients=1, seconds=1)
+        assert {kind for kind, _ in server.seen} == {FORM_TYPE}
+        assert {body for _, body in server.seen} == set(map(encode_form, PICTURES))

@@ -1,0 +1,62 @@
+"""The files that the services are sent."""
+
+import io
+
+import numpy as np
+import pytest
+from fastapi import FastAPI, UploadFile
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.model import load_model
+from app.runtime import load_runtime
+from benchmarks.pictures import (
+    FORM_TYPE,
+    MEDIUM,
+    SMALL,
+    encode_form,
+    find_version,
+    get_media_type,
+    make_known,
+    make_pictures,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type", "bounds"), [(SMALL, "image/png", (1e3, 4e3)), (MEDIUM, "image/jpeg", (3e4, 1e5))]
+)
+def test_pictures_have_the_size_and_about_the_weight_of_real_ones(kind, media_type, bounds):
+    pictures = make_pictures(kind)
+    assert len(set(pictures)) == len(pictures) > 1
+    for picture in pictures:
+        assert Image.open(io.BytesIO(picture)).size == kind[1]
+        assert bounds[0] < len(picture) < bounds[1]
+        assert get_media_type(picture) == media_type
+
+
+def test_pictures_are_the_same_every_time():
+    assert make_pictures(MEDIUM) == make_pictures(MEDIUM)
+
+
+def test_a_form_holds_the_file_bit_by_bit():
+    app = FastAPI()
+
+    @app.post("/")
+    async def echo(file: UploadFile) -> dict[str, str]:
+        return {"bytes": (await file.read()).hex(), "type": file.content_type}
+
+    picture = make_pictures(SMALL)[0]
+    reply = TestClient(app).post("/", content=encode_form(picture), headers={"Content-Type": FORM_TYPE})
+    assert reply.json() == {"bytes": picture.hex(), "type": "image/png"}
+
+
+def test_the_known_picture_is_known_to_the_shipped_model():
+    folder = find_version()
+    known = make_known(folder)
+    runtime = load_runtime(folder, name="openvino", precision="f32", threads=0)
+    model = load_model(folder, load_runtime=lambda _: runtime, max_batch_size=1)
+    image = np.asarray(Image.open(io.BytesIO(known.data)))
+    row = model.predict(image[np.newaxis])[0]
+    assert model.metadata.class_names[row.argmax()] == known.label
+    assert row.max() == pytest.approx(known.probability, abs=0.01)
+    assert known.probability > 0.5
