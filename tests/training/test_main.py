@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import SMALL_RUN
+from tests.training.conftest import SMALL_RUN, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
@@ -51,6 +51,7 @@ def test_finished_run_can_be_exported_again_as_the_next_version(job, image_folde
 
 def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
     """Recipes are compared on the validation images alone."""
+    shrink_network(monkeypatch)
     monkeypatch.setattr("training.job.evaluate", lambda *_: pytest.fail("test set used"))
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export", "--optimizer", "sgd")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 0

@@ -1,6 +1,5 @@
 """Training on several devices, tried on two logical CPU devices: they fit what one device fits."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from training.config import Recipe
 from training.devices import Devices
 from training.errors import DeviceError
 from training.pipeline import measure_normalization
+from training.report import read_history
 from training.run import CHECKPOINT_FILE, HISTORY_FILE
 from training.train import train
 
@@ -22,18 +22,30 @@ ROOT = Path(__file__).parents[2]
 # evenly; no dropout, of which each device draws its own.
 RECIPE = {"epochs": 3, "batch_size": 48, "learning_rate": 0.001, "dropout": 0.0}
 
-# TensorFlow takes its logical devices before anything else happens in a process: hence a process for each run.
+# TensorFlow takes its logical devices before anything else happens in a process: hence one of its own for all runs.
 CODE = """
 import sys
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
-from tests.training.test_multi_device import fit
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if sys.argv[1] == "2" else tf.distribute.get_strategy()
-assert strategy.num_replicas_in_sync == int(sys.argv[1])
-fit(strategy, sys.argv[2], Path(sys.argv[3]))
+import pytest
+from tests.training.conftest import shrink_network
+from tests.training.test_multi_device import TOLERANCES, fit
+shrink_network(pytest.MonkeyPatch())
+one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert (one.num_replicas_in_sync, two.num_replicas_in_sync) == (1, 2)
+for optimizer in TOLERANCES:
+    for name, strategy in {"one": one, "two": two}.items():
+        fit(strategy, optimizer, Path(sys.argv[1], optimizer, name))
 """
+TOLERANCES = {
+    # The first loss tells whether the devices see the same batch in the same way, the second whether they make the
+    # same step of it. From there on noise grows: each step depends on the signs of sums close to zero.
+    "sgd": (1e-5, 1e-4, 1e-3),
+    # Orthogonalising raises the smallest parts of a gradient, noise included, to the size of the largest.
+    "muon": (1e-5, 1e-3, 1e-2),
+}
 
 
 def fit(strategy: tf.distribute.Strategy, optimizer: str, run: Path) -> None:
@@ -48,37 +60,26 @@ def fit(strategy: tf.distribute.Strategy, optimizer: str, run: Path) -> None:
     )
 
 
-def run_on(devices: int, optimizer: str, run: Path) -> list[dict[str, str]]:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Run each optimizer on one device and on two; gives the folder of <optimizer>/<one or two>."""
+    folder = tmp_path_factory.mktemp("runs")
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(devices), optimizer, str(run)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", CODE, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    with (run / HISTORY_FILE).open() as file:
-        return list(csv.DictReader(file))
+    return folder
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("optimizer", "tolerances"),
-    [
-        # The first loss tells whether the devices see the same batch in the same way, the second whether they make the
-        # same step of it. From there on noise grows: each step depends on the signs of sums close to zero.
-        ("sgd", (1e-5, 1e-4, 1e-3)),
-        # Orthogonalising raises the smallest parts of a gradient, noise included, to the size of the largest.
-        ("muon", (1e-5, 2e-2, 1e-1)),
-    ],
-)
-def test_two_devices_fit_what_one_fits(tmp_path, optimizer, tolerances):
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("optimizer", TOLERANCES)
+def test_two_devices_fit_what_one_fits(runs, optimizer):
     """The same loss on the same global batches up to float noise, and as whole a checkpoint."""
-    one = run_on(1, optimizer, tmp_path / "one")
-    two = run_on(2, optimizer, tmp_path / "two")
-    for step_one, step_two, tolerance in zip(one, two, tolerances, strict=True):
-        assert float(step_two["loss"]) == pytest.approx(float(step_one["loss"]), rel=tolerance)
-    with np.load(tmp_path / "one" / CHECKPOINT_FILE) as first, np.load(tmp_path / "two" / CHECKPOINT_FILE) as second:
+    one, two = runs / optimizer / "one", runs / optimizer / "two"
+    steps = zip(read_history(one / HISTORY_FILE), read_history(two / HISTORY_FILE), strict=True)
+    for (step_one, step_two), tolerance in zip(steps, TOLERANCES[optimizer], strict=True):
+        assert step_two["loss"] == pytest.approx(step_one["loss"], rel=tolerance)
+    with np.load(one / CHECKPOINT_FILE) as first, np.load(two / CHECKPOINT_FILE) as second:
         assert [array.shape for array in first.values()] == [array.shape for array in second.values()]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.conftest import draw_split
+from tests.training.conftest import draw_split, shrink_network
 from training.config import Recipe
 from training.data import Split
 from training.devices import Devices
@@ -19,12 +19,17 @@ from training.report import read_history
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, start_run
 from training.train import Checkpoint, train
 
-pytestmark = pytest.mark.usefixtures("_small_network")
-
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
 TRAIN, VALIDATION = draw_split(8, seed=0), draw_split(4, seed=1)
 NORMALIZE = measure_normalization(TRAIN.images, "channel")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_network():
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_network(patch)
+        yield
 
 
 def fit(run, *, resume=False):
