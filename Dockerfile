@@ -28,7 +28,7 @@ RUN python -m venv --without-pip /opt/venv \
 
 FROM serve-dependencies AS train-dependencies
 ARG TENSORFLOW=tensorflow[and-cuda]
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["train"], sep="\n")' \
+RUN python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["train"], *extras["quantize"], sep="\n")' \
         > train.txt \
     && pip --python /opt/venv/bin/python install --quiet --constraint constraints.txt --requirement train.txt "$TENSORFLOW"
 

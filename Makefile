@@ -56,12 +56,12 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'Installing what training needs into $(VENV), once …'
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'Installing everything into $(VENV), once …'
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train]' --group dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize]' --group dev
 	touch $@
 
 # An environment of its own, and one pin that differs: benchmarks/constraints.txt says why.

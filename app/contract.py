@@ -1,8 +1,9 @@
 """The artifact's contract: what training writes beside a SavedModel and serving reads before it trusts it.
 
 A version folder (`models/<name>/<version>/`) holds a TensorFlow SavedModel, `metadata.json` (a `ModelMetadata`),
-`golden.npz` (images and the probabilities that the trained model gave for them) and `card/`. This module knows the
-metadata and the digests; it knows neither TensorFlow nor OpenVINO nor the web.
+`golden.npz` (images and the probabilities that the trained model gave for them), `card/` and, if it was quantized,
+`int8/`: the same model in 8-bit integers, for OpenVINO. This module knows the metadata and the digests; it knows
+neither TensorFlow nor OpenVINO nor the web.
 """
 
 import hashlib
@@ -14,6 +15,14 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 METADATA_FILE = "metadata.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FOLDER = "card"
+INT8_FILE = "int8/model.xml"
+"""The quantized graph; its weights are in `model.bin` beside it."""
+
+GOLDEN_TOLERANCES = {"f32": 0.002, "f16": 0.01, "bf16": 0.05, "int8": 0.2}
+"""How far a probability may be from the golden one, which Keras computed in float32.
+
+Reordered float32 sums differ by about 1e-5, TensorFloat-32 by 1e-3; bfloat16 keeps 8 bits of each number; int8 was off
+by up to 0.09. A wrong model is off by far more."""
 
 
 def _require_plain_relative(path: str) -> str:
@@ -53,6 +62,24 @@ class DataSet(_Record):
     test_size: PositiveInt
 
 
+class RuntimeMetrics(BaseModel):
+    """What one runtime measured. Only what serving decides by is described here; training writes more."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    accuracy: Probability
+
+
+class Metrics(BaseModel):
+    """What was measured on the whole test set, once. As above, training writes more; shares are fractions."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    runtimes: dict[str, RuntimeMetrics] = Field(
+        default={}, description="By runtime and the arithmetic it ran in, such as `openvino int8`."
+    )
+
+
 class ModelMetadata(_Record):
     """All that is known of one exported version. Class names and the input's size come from here and nowhere else."""
 
@@ -65,7 +92,7 @@ class ModelMetadata(_Record):
     parameters: PositiveInt
     recipe: dict[str, Any] = Field(description="Every hyperparameter of the run.")
     data: DataSet
-    metrics: dict[str, Any] = Field(description="Measured on the whole test set, once; accuracy is a fraction.")
+    metrics: Metrics
     temperature: float = Field(
         gt=0, description="Divides the logits inside the graph (calibration), once label smoothing is undone."
     )

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from app.contract import GOLDEN_FILE, METADATA_FILE, DigestError, ModelMetadata, verify_files
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, DigestError, ModelMetadata, verify_files
 from app.errors import InferenceError, RefusedVersionError
+from app.precision import choose_precision
 from app.runtime import Images, Probabilities, Runtime, load_runtime
 from app.settings import Settings
 
@@ -25,10 +26,6 @@ from app.settings import Settings
 MAX_METADATA_BYTES = 2**20
 MAX_GOLDEN_BYTES = 64 * 2**20
 MAX_GOLDEN_IMAGES = 256
-
-# How far a probability may be from the golden one, which Keras computed in float32. Reordered float32 sums differ by
-# about 1e-5, TensorFloat-32 by 1e-3; bfloat16 keeps 8 bits of each number. A wrong model is off by far more.
-TOLERANCES = {"f32": 0.002, "f16": 0.01, "bf16": 0.05}
 
 
 class Scores(NamedTuple):
@@ -75,21 +72,20 @@ class Model:
 
 def make_loader(settings: Settings, *, max_batch_size: int) -> Callable[[Path], Model]:
     """Return the function that loads a version as `settings` say, ready for batches of up to `max_batch_size`."""
-    return partial(
-        load_model,
-        load_runtime=partial(
-            load_runtime, name=settings.runtime, precision=settings.precision, threads=settings.inference_threads
-        ),
-        max_batch_size=max_batch_size,
-    )
+
+    def load_chosen(folder: Path, metadata: ModelMetadata) -> Runtime:
+        precision = choose_precision(settings.precision, metadata)
+        return load_runtime(folder, name=settings.runtime, precision=precision, threads=settings.inference_threads)
+
+    return partial(load_model, load_runtime=load_chosen, max_batch_size=max_batch_size)
 
 
-def load_model(folder: Path, *, load_runtime: Callable[[Path], Runtime], max_batch_size: int) -> Model:
+def load_model(folder: Path, *, load_runtime: Callable[[Path, ModelMetadata], Runtime], max_batch_size: int) -> Model:
     """Load, verify and warm the version in `folder`.
 
     Args:
         folder: a version folder, named by its number.
-        load_runtime: loads a SavedModel folder.
+        load_runtime: loads what is in the folder that the metadata describes.
         max_batch_size: the largest batch to warm.
 
     Raises:
@@ -100,7 +96,7 @@ def load_model(folder: Path, *, load_runtime: Callable[[Path], Runtime], max_bat
         verify_files(folder, metadata)
     except (DigestError, OSError) as error:
         raise RefusedVersionError(f"its files are not the ones that were exported: {error}") from error
-    model = Model(metadata, load_runtime(folder), folder)
+    model = Model(metadata, load_runtime(folder, metadata), folder)
     _verify_signature(model)
     _verify_golden(model, folder, max_batch_size)
     _warm(model, max_batch_size)
@@ -132,12 +128,12 @@ def _verify_signature(model: Model) -> None:
     for role in ("input", "output"):
         named, found = getattr(model.metadata, role), getattr(model.runtime, role)
         if named != found:
-            raise RefusedVersionError(f"{METADATA_FILE} describes the {role} as {named}, the SavedModel has {found}")
+            raise RefusedVersionError(f"{METADATA_FILE} describes the {role} as {named}, the graph has {found}")
 
 
 def _verify_golden(model: Model, folder: Path, max_batch_size: int) -> None:
     images, golden = _read_golden(folder / GOLDEN_FILE, model)
-    tolerance = TOLERANCES[model.runtime.precision]
+    tolerance = GOLDEN_TOLERANCES[model.runtime.precision]
     try:
         batches = [images[i : i + max_batch_size] for i in range(0, len(images), max_batch_size)]
         probabilities = np.concatenate([model.predict(batch) for batch in batches])

@@ -1,7 +1,7 @@
-"""From a SavedModel folder to a function that runs it: by OpenVINO (default) or by TensorFlow.
+"""From a version folder to a function that runs its model: by OpenVINO (default) or by TensorFlow.
 
-Both read the same folder. TensorFlow is imported only when it is asked for, so that serving needs no TensorFlow. What
-the model is good for and whether it may serve is `app.model`'s business.
+Both read the same SavedModel; OpenVINO also the quantized graph beside it. TensorFlow is imported only when it is asked
+for, so that serving needs no TensorFlow. What the model is good for and whether it may serve is `app.model`'s business.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract import TensorSpec
+from app.contract import INT8_FILE, TensorSpec
 from app.errors import RefusedVersionError
 from app.settings import Precision, RuntimeName
 
@@ -25,6 +25,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 import openvino  # noqa: E402
 
 SIGNATURE = "serving_default"
+MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 Probabilities = NDArray[np.float32]  # (N, classes)
@@ -32,7 +33,7 @@ Probabilities = NDArray[np.float32]  # (N, classes)
 
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded SavedModel: what runs it, in which arithmetic, what it takes and gives."""
+    """A loaded model: what runs it, in which arithmetic, what it takes and gives."""
 
     name: str
     precision: str
@@ -42,12 +43,13 @@ class Runtime:
 
 
 def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threads: int) -> Runtime:
-    """Load the SavedModel in `folder`.
+    """Load the model in `folder`.
 
     Args:
         folder: a version folder.
         name: which runtime.
-        precision: arithmetic to run in; `auto` leaves it to the runtime.
+        precision: arithmetic to run in; `auto` leaves it to the runtime, which runs the SavedModel; `int8` runs the
+            quantized graph.
         threads: how many run one batch; 0 takes as many as the container may use.
 
     Raises:
@@ -72,17 +74,35 @@ def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return cpus
 
 
+def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Return Linux's names for the instruction sets of this machine's CPU; none where it lists none (other than x86).
+
+    OpenVINO can't be asked: it says that it has int8 whatever the CPU.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
+
+
 def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     core = openvino.Core()
+    # A mapped file that is overwritten in place ends the process that serves from it.
+    core.set_property({"ENABLE_MMAP": False})
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    quantized = precision == "int8"
     if precision != "auto":
-        config["INFERENCE_PRECISION_HINT"] = precision
+        # What is not quantized runs in float32, as it did when the accuracy was measured.
+        config["INFERENCE_PRECISION_HINT"] = "f32" if quantized else precision
     try:
-        model = core.read_model(folder)
+        if quantized and (folder / INT8_FILE).stat().st_size > MAX_GRAPH_BYTES:
+            raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
+        model = core.read_model(folder / INT8_FILE if quantized else folder)
         compiled = core.compile_model(model, "CPU", config)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
-    used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    used = "int8" if quantized else compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if precision not in {"auto", used}:
         raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -104,7 +124,7 @@ def _describe_port(role: str, port: Any) -> TensorSpec:
 
 
 def _load_tensorflow(folder: Path, precision: Precision, threads: int) -> Runtime:
-    del precision  # settings allow only the graph's own
+    del precision  # it runs the SavedModel, in the graph's own
     # Read when TensorFlow is imported: leave its start-up notes out, and let several processes share one GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

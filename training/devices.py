@@ -1,10 +1,10 @@
 """Which devices train, and in which precision: every visible GPU, else the CPU."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import tensorflow as tf
 
+from app.runtime import read_cpu_flags
 from training.errors import DeviceError
 
 # NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.
@@ -37,7 +37,7 @@ def select_devices(*, require_gpu: bool = False) -> Devices:
             seen = ", ".join(device.name for device in tf.config.list_physical_devices())
             built = "with" if tf.test.is_built_with_cuda() else "without"
             raise DeviceError(f"no GPU: TensorFlow {tf.__version__}, built {built} CUDA, sees only {seen}")
-        precision = "mixed_bfloat16" if BFLOAT16_CPU_FLAGS & _read_cpu_flags() else "float32"
+        precision = "mixed_bfloat16" if BFLOAT16_CPU_FLAGS & read_cpu_flags() else "float32"
         return Devices(tf.distribute.get_strategy(), precision, jit_compile=False, description="CPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, enable=True)
@@ -55,11 +55,3 @@ def choose_gpu_precision(capabilities: list[tuple[int, int]]) -> str:
     if min(capabilities) >= BFLOAT16_CAPABILITY:
         return "mixed_bfloat16"
     return "mixed_float16" if min(capabilities) >= FLOAT16_CAPABILITY else "float32"
-
-
-def _read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:  # not Linux
-        return set()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}

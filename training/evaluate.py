@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from tqdm import tqdm
 
-from app.contract import METADATA_FILE, ModelMetadata
+from app.contract import INT8_FILE, METADATA_FILE, ModelMetadata
 from app.errors import RefusedVersionError
 from app.runtime import load_runtime
 from app.settings import Precision, RuntimeName
@@ -29,6 +29,7 @@ RUNTIMES: dict[str, tuple[RuntimeName, Precision]] = {
     "tensorflow f32": ("tensorflow", "auto"),
     "openvino f32": ("openvino", "f32"),
     "openvino bf16": ("openvino", "bf16"),
+    "openvino int8": ("openvino", "int8"),
 }
 ROBUSTNESS_RUNTIME = "openvino f32"  # as good as the reference, sooner
 BATCH_SIZE = 100
@@ -111,11 +112,13 @@ def evaluate(
 
 def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Probabilities]:
     answers = {}
-    for name in RUNTIMES:
+    for name, (_, precision) in RUNTIMES.items():
+        if precision == "int8" and not (folder / INT8_FILE).exists():
+            continue
         try:
             answers[name] = _load_classifier(folder, name)(test.images, name)
         except RefusedVersionError:
-            if "bf16" not in name:  # a processor without bfloat16 can still measure the rest
+            if precision != "bf16":  # a processor without bfloat16 can still measure the rest
                 raise
     return answers
 
@@ -218,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         metadata = ModelMetadata.model_validate_json((options.version / METADATA_FILE).read_bytes())
-        recorded = Evaluation.model_validate(metadata.metrics)
+        recorded = Evaluation.model_validate(metadata.metrics.model_dump())
         data = load_data(options.data)
         if data.class_names != metadata.class_names:
             raise DataError(f"the data's classes {data.class_names} are not the model's {metadata.class_names}")

@@ -1,5 +1,6 @@
 """One training job: data → model → fit → evaluate → export."""
 
+import importlib.metadata
 from pathlib import Path
 
 from app.contract import DataSet
@@ -19,6 +20,7 @@ from training.export import (
 )
 from training.options import Options
 from training.pipeline import measure_normalization
+from training.quantize import quantize_model
 from training.report import plot_mistakes, write_card
 from training.run import HISTORY_FILE
 from training.train import train
@@ -58,6 +60,8 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     models = options.models / options.name
     with stage_version(models) as staged:
         export_model(network, normalize, calibrate, staged)
+        if options.quantize:
+            quantize_model(staged, train_split.images, recipe.seed)
         evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.temperature)
         version = next_version(models)
         write_card(
@@ -83,6 +87,8 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
             temperature=calibrate.temperature,
             commit=commit,
         )
+        if options.quantize:
+            fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
         folder = publish_version(staged, models, version, fields)
     plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
     print(f"{format_table(evaluation)}\n\nexported {folder}")

@@ -1,6 +1,7 @@
 """Behaviour of app.model and app.runtime, on a real SavedModel."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.contract import METADATA_FILE, TensorSpec
+from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, Metrics, ModelMetadata, RuntimeMetrics, TensorSpec
 from app.errors import InferenceError, RefusedVersionError
-from app.model import Model, load_model
-from app.runtime import Runtime, count_cpus, load_runtime
+from app.model import Model, load_model, make_loader
+from app.runtime import MAX_GRAPH_BYTES, Runtime, count_cpus, load_runtime, read_cpu_flags
+from app.settings import Settings
 from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
+
+AS_ACCURATE = Metrics(
+    runtimes={"openvino f32": RuntimeMetrics(accuracy=0.9), "openvino int8": RuntimeMetrics(accuracy=0.9)}
+)
 
 
 def load(folder: Path, name: str = "openvino", precision: str = "f32", max_batch_size: int = 5) -> Model:
-    def runtime(folder: Path) -> Runtime:
+    def runtime(folder: Path, metadata: ModelMetadata) -> Runtime:  # noqa: ARG001
         return load_runtime(folder, name=name, precision=precision, threads=1)
 
     return load_model(folder, load_runtime=runtime, max_batch_size=max_batch_size)
@@ -71,7 +77,7 @@ def test_every_batch_size_is_warm(exported):
     good = load(exported)
     probabilities = good.runtime.predict
     runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
-    load_model(exported, load_runtime=lambda _: runtime, max_batch_size=6)
+    load_model(exported, load_runtime=lambda *_: runtime, max_batch_size=6)
     assert set(range(1, 7)) <= set(sizes)
     assert max(sizes) == 6
 
@@ -149,7 +155,7 @@ def test_a_broken_saved_model_is_refused(version, refuse):
 @pytest.mark.parametrize(
     ("role", "shape", "reason"),
     [
-        ("input", (9, 9, 3), "the SavedModel has"),
+        ("input", (9, 9, 3), "the graph has"),
         ("input", (8, 6, 1), "images are uint8"),
         ("input", (8, 6), "images are uint8"),
         ("output", (4,), "3 class names"),
@@ -265,6 +271,115 @@ def test_threads_follow_the_containers_quota(tmp_path, monkeypatch, files, cpus)
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert count_cpus(tmp_path) == cpus
+
+
+def test_cpu_flags_are_read(tmp_path):
+    """From the kernel's own list; none where there is no such file."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor: 0\nflags\t\t: fpu avx512_bf16 sse\n")
+    assert read_cpu_flags(cpuinfo) == {"fpu", "avx512_bf16", "sse"}
+    assert read_cpu_flags(tmp_path / "none") == set()
+
+
+@pytest.fixture
+def quantized(version: Path) -> Path:
+    """A version with a second graph where a quantized one would be; the service can't tell, nor need it."""
+    import openvino  # noqa: PLC0415 -- after app.runtime
+
+    openvino.save_model(openvino.Core().read_model(version), version / INT8_FILE, compress_to_fp16=False)
+    seal(version, metrics=AS_ACCURATE)
+    return version
+
+
+def test_int8_is_the_quantized_graph(quantized):
+    """It runs from its own two files, and says so."""
+    (quantized / "saved_model.pb").write_bytes(b"not read")
+    seal(quantized)
+    model = load(quantized, precision="int8")
+    assert model.runtime.precision == "int8"
+    np.testing.assert_allclose(model.predict(np.full((1, *INPUT.shape), 255, dtype=np.uint8)), 1 / 3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "flags", "precision"),
+    [
+        ("openvino", {"avx512_vnni"}, "int8"),
+        ("openvino", set(), "f32|bf16|f16"),
+        ("tensorflow", {"avx512_vnni"}, "f32"),
+    ],
+)
+def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, runtime, flags, precision):
+    """The service's own way to load, from its settings on."""
+    monkeypatch.setattr("app.precision.read_cpu_flags", lambda: flags)
+    model = make_loader(Settings(runtime=runtime, precision="auto"), max_batch_size=2)(quantized)
+    assert re.fullmatch(precision, model.runtime.precision)
+
+
+def test_int8_of_a_version_that_was_not_quantized_is_refused(exported):
+    """Whoever asks for it has sized the machine by it: no silent change to something slower."""
+    with pytest.raises(RefusedVersionError, match="APP_PRECISION=int8, but it was exported without --quantize"):
+        make_loader(Settings(precision="int8"), max_batch_size=2)(exported)
+
+
+def refuse_int8(version: Path, reason: str) -> None:
+    seal(version)
+    with pytest.raises(RefusedVersionError, match=reason):
+        load(version, precision="int8")
+
+
+@pytest.mark.parametrize("content", [b"", b"<net", b"<net/>"])
+def test_a_broken_quantized_graph_is_refused(quantized, content):
+    """As a broken SavedModel is."""
+    (quantized / INT8_FILE).write_bytes(content)
+    refuse_int8(quantized, "can't load it")
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+def test_half_a_quantized_graph_is_refused(quantized, name):
+    """Even if the metadata names no more than is there."""
+    (quantized / "int8" / name).unlink()
+    refuse_int8(quantized, "can't load it")
+
+
+def test_a_quantized_graph_without_all_of_its_weights_is_refused(quantized):
+    """Nothing is read beyond the file's end."""
+    weights = quantized / "int8" / "model.bin"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    refuse_int8(quantized, "can't load it")
+
+
+def test_a_quantized_graph_that_fills_the_memory_is_refused(quantized):
+    """It is not even read."""
+    with (quantized / INT8_FILE).open("a") as file:
+        file.truncate(MAX_GRAPH_BYTES + 1)
+    refuse_int8(quantized, "int8/model.xml is larger than")
+
+
+def test_a_quantized_graph_of_another_shape_is_refused(quantized):
+    """What holds for the SavedModel's signature holds for the graph beside it."""
+    graph = (quantized / INT8_FILE).read_text()
+    (quantized / INT8_FILE).write_text(graph.replace('shape="?,8,6,3"', 'shape="?,9,6,3"'))
+    refuse_int8(quantized, "the graph has")
+
+
+@pytest.mark.parametrize(("factor", "good"), [(0.9, True), (1.1, False)])
+def test_golden_answers_are_compared_as_exactly_as_int8_allows(quantized, factor, good):
+    """Rounded to 8 bits a model answers a little otherwise, and never as another model does."""
+    golden = load(quantized).predict(np.load(quantized / "golden.npz")["images"])
+    golden[0, 0] -= np.copysign(GOLDEN_TOLERANCES["int8"] * factor, golden[0, 0] - 0.5)
+    rewrite_golden(quantized, probabilities=golden)
+    if good:
+        load(quantized, precision="int8")
+    else:
+        refuse_int8(quantized, "where int8 may be off by")
+
+
+def test_a_loaded_graph_is_independent_of_its_files(quantized):
+    """A mapped file that is overwritten in place would end the process (SIGBUS)."""
+    model = load(quantized, precision="int8")
+    maps = Path("/proc/self/maps").read_text()
+    assert "model.bin" not in maps
+    assert model.runtime.precision == "int8"
 
 
 def test_a_copy_elsewhere_is_as_good(exported, tmp_path):

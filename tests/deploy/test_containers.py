@@ -126,7 +126,7 @@ def find_packages(*folders: str) -> set[str]:
     return names - sys.stdlib_module_names - {"app", "training"}
 
 
-@pytest.mark.parametrize(("folders", "extras"), [(["app"], []), (["app", "training"], ["train"])])
+@pytest.mark.parametrize(("folders", "extras"), [(["app"], []), (["app", "training"], ["train", "quantize"])])
 def test_an_image_installs_what_its_code_imports(folders, extras):
     """A package that is there only by way of another is missing from an image as soon as the other drops it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -153,7 +153,8 @@ def test_every_requirement_is_pinned():
         for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if "==" in line
     }
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["train"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["train"], *extras["quantize"]]
     cuda = [line for line in importlib.metadata.requires("tensorflow") or [] if "and-cuda" in line]
     assert cuda
     names = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in [*wanted, *cuda]}

@@ -1,6 +1,6 @@
 import pytest
 
-from training.devices import _read_cpu_flags, choose_gpu_precision, select_devices
+from training.devices import choose_gpu_precision, select_devices
 from training.errors import DeviceError
 
 
@@ -19,7 +19,7 @@ class CPU:
 def test_cpu_precision_follows_its_instructions(monkeypatch, flags, precision):
     """bfloat16 is used where the processor has it."""
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005
-    monkeypatch.setattr("training.devices._read_cpu_flags", lambda: flags)
+    monkeypatch.setattr("training.devices.read_cpu_flags", lambda: flags)
     devices = select_devices()
     assert (devices.precision, devices.jit_compile) == (precision, False)
 
@@ -31,14 +31,6 @@ def test_cpu_precision_follows_its_instructions(monkeypatch, flags, precision):
 def test_gpu_precision_is_one_that_all_have(capabilities, precision):
     """The oldest GPU decides."""
     assert choose_gpu_precision(capabilities) == precision
-
-
-def test_cpu_flags_are_read(tmp_path):
-    """From the kernel's own list; none where there is no such file."""
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor: 0\nflags\t\t: fpu avx512_bf16 sse\n")
-    assert _read_cpu_flags(cpuinfo) == {"fpu", "avx512_bf16", "sse"}
-    assert _read_cpu_flags(tmp_path / "none") == set()
 
 
 @pytest.mark.parametrize(("count", "jit_compile"), [(1, True), (2, False)])

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from training.config import RECIPES, Recipe
@@ -58,6 +60,7 @@ def test_help_shows_no_empty_default_and_none_twice(capsys):
         (["--recipe", "best"], "invalid choice: 'best'"),
         (["--dropout", "1"], "--dropout: Input should be less than 1"),
         (["--name", "../x"], "--name"),
+        (["--quantize", "--no-export"], "--quantize: --no-export leaves nothing to quantize"),
         (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is no file"),
     ],
 )
@@ -69,3 +72,14 @@ def test_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert words in error
+
+
+def test_quantize_without_nncf_is_refused_before_any_training(monkeypatch, capsys):
+    """The extra is named now, not after hours."""
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(["--quantize"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "NNCF is not installed; pip install '.[quantize]'" in error

@@ -1,0 +1,68 @@
+"""Behaviour of training.quantize, through a job with --quantize and through the service."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, ModelMetadata, verify_files
+from app.model import make_loader
+from app.settings import Settings
+from tests.training.conftest import SMALL_RUN
+from training.__main__ import main
+from training.errors import ExportError
+from training.evaluate import main as evaluate_again
+from training.quantize import quantize_model
+
+
+@pytest.fixture(scope="module")
+def quantized(job: Path, image_folder: Path) -> Path:
+    """Export the job's finished run once more, with --quantize; returns the version's folder."""
+    places = ("--models", f"{job}/quantized", "--runs", f"{job}/runs", "--name", "shapes", "--resume", "--quantize")
+    assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
+    return job / "quantized" / "shapes" / "1"
+
+
+@pytest.fixture(scope="module")
+def metadata(quantized) -> ModelMetadata:
+    return ModelMetadata.model_validate_json((quantized / METADATA_FILE).read_bytes())
+
+
+def test_a_quantized_version_is_covered_by_its_metadata(quantized, metadata):
+    """Digests, figures and the library that made it."""
+    verify_files(quantized, metadata)
+    assert {INT8_FILE, "int8/model.bin"} <= metadata.files.keys()
+    assert metadata.libraries["nncf"]
+    assert metadata.metrics.runtimes["openvino int8"].accuracy == pytest.approx(metadata.metrics.accuracy, abs=0.1)
+    assert "| openvino int8 |" in (quantized / "card" / "README.md").read_text()
+
+
+def test_weights_are_8_bits_wide(quantized):
+    """A quarter of the 32 that the SavedModel has."""
+    exact = (quantized / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert (quantized / "int8" / "model.bin").stat().st_size < 0.3 * exact
+
+
+def test_the_service_takes_the_quantized_graph(quantized, split):
+    """With the signature of the exact one, and nearly its answers, at any batch size."""
+    int8, exact = (
+        make_loader(Settings(precision=precision), max_batch_size=4)(quantized) for precision in ("int8", "f32")
+    )
+    assert (int8.runtime.precision, int8.runtime.input) == ("int8", exact.runtime.input)
+    difference = np.abs(int8.predict(split.images) - exact.predict(split.images)).max()
+    assert 0 < difference < GOLDEN_TOLERANCES["int8"]
+
+
+def test_a_quantized_version_can_be_measured_again(quantized, image_folder, capsys):
+    """`python -m training.evaluate` knows its int8 as well."""
+    assert evaluate_again([str(quantized), "--data", str(image_folder)]) == 0
+    assert "| openvino int8 |" in capsys.readouterr().out
+
+
+def test_a_graph_that_the_service_would_refuse_is_not_exported(version, split, tmp_path, monkeypatch):
+    """And the person learns how to export the run all the same."""
+    monkeypatch.setitem(GOLDEN_TOLERANCES, "int8", 1e-9)
+    copy = shutil.copytree(version, tmp_path / "1")
+    with pytest.raises(ExportError, match="--resume exports it without --quantize"):
+        quantize_model(copy, split.images, seed=0)
