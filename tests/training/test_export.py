@@ -46,7 +46,7 @@ def test_metadata_tells_the_run(metadata, job):
     assert (metadata.output.name, metadata.output.shape) == ("probabilities", (3,))
     assert (metadata.data.train_size, metadata.data.validation_size, metadata.data.test_size) == (36, 12, 24)
     assert metadata.recipe["epochs"] == 2
-    assert 0 <= metadata.metrics["accuracy"] <= 1
+    assert 0 <= metadata.metrics.accuracy <= 1
     assert metadata.libraries["tensorflow"] == tf.__version__
     assert not list((job / "models" / "shapes").glob(".writing-*"))
 
