@@ -63,6 +63,9 @@ def train(
             jit_compile=devices.jit_compile,
         )
         model.optimizer.build(model.trainable_variables)
+        # Variables that come into being while the training step is traced have it traced twice: seconds each time.
+        nothing = np.zeros((1, num_classes), np.float32)
+        model.compute_metrics(None, nothing, nothing)
         if resume:
             _restore_checkpoint(model, run / CHECKPOINT_FILE)
     start_epoch = int(model.optimizer.iterations.numpy()) // steps

@@ -3,6 +3,8 @@ import csv
 import io
 import re
 import shutil
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -41,12 +43,18 @@ def list_epochs(run):
         return [row["epoch"] for row in csv.DictReader(file)]
 
 
+class Whole(NamedTuple):
+    """A run of both epochs: its folder, the model, what was printed, how often the training step was traced."""
+
+    run: Path
+    model: keras.Model
+    printed: str
+    traces: int
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Run both epochs; beside it, what a power cut would have left before the second checkpoint and after the first.
-
-    Gives the run's folder, the model and what was printed.
-    """
+    """Run both epochs; beside it, what a power cut would have left before the second checkpoint and after the first."""
     run = tmp_path_factory.mktemp("whole") / "run"
     finish_epoch = Checkpoint.on_epoch_end
 
@@ -57,15 +65,23 @@ def whole(tmp_path_factory):
         if epoch == 0:
             shutil.copytree(run, run.with_name("after"))
 
+    traced = []
+    train_step = keras.Model.train_step
+
+    def count_traces(self, data):
+        traced.append(self.name)
+        return train_step(self, data)
+
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
         patch.setattr(Checkpoint, "on_epoch_end", keep_copies)
+        patch.setattr(keras.Model, "train_step", count_traces)
         model = fit(run)
-    return run, model, printed.getvalue()
+    return Whole(run, model, printed.getvalue(), len(traced))
 
 
 def test_resumed_run_equals_an_uninterrupted_one(whole):
     """Cut in its second epoch and resumed, a run ends with the same weights up to float noise, dropout included."""
-    run, model, _ = whole
+    run, model, *_ = whole
     cut = run.with_name("cut")
     assert list_epochs(cut) == ["0", "1"]
     resumed = fit(cut, resume=True)
@@ -78,13 +94,13 @@ def test_resumed_run_equals_an_uninterrupted_one(whole):
 
 def test_an_epoch_in_the_checkpoint_is_in_the_history(whole):
     """A resumed run does not go through it again, so its row would be missing for good."""
-    run, _, _ = whole
+    run = whole.run
     assert list_epochs(run.with_name("after")) == ["0"]
 
 
 def test_history_tells_pace_and_learning_rate(whole):
     """history.csv has a row an epoch, with what a person follows a run by; TensorBoard has its logs."""
-    run, _, _ = whole
+    run = whole.run
     assert list_epochs(run) == ["0", "1"]
     row = read_history(run / HISTORY_FILE)[0]
     assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"} <= row.keys()
@@ -94,7 +110,7 @@ def test_history_tells_pace_and_learning_rate(whole):
 
 def test_a_person_can_read_how_it_goes(whole):
     """Keras's bar with its own figures; pace, learning rate and time left in words, not as 0.0000e+00."""
-    _, _, printed = whole
+    printed = whole.printed
     assert re.findall(r"Epoch \d/2", printed) == ["Epoch 1/2", "Epoch 2/2"]
     assert (
         len(re.findall(r"^[\d,]+ images/s, learning rate [\d.e-]+, about \d+ seconds left$", printed, re.MULTILINE))
@@ -105,9 +121,14 @@ def test_a_person_can_read_how_it_goes(whole):
     assert not re.search(r"e[+-]\d\d", printed.split("images/s")[0])
 
 
+def test_the_training_step_is_traced_once(whole):
+    """Tracing takes seconds of a run's start."""
+    assert whole.traces == 1
+
+
 def test_resuming_a_finished_run_trains_no_more(whole):
     """A run whose last epoch is done comes back as it is, ready for export."""
-    run, model, _ = whole
+    run, model, *_ = whole
     again = fit(run, resume=True)
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -115,7 +136,7 @@ def test_resuming_a_finished_run_trains_no_more(whole):
 
 def test_resuming_with_another_recipe_is_refused(whole):
     """The message names each value that changed."""
-    run, _, _ = whole
+    run = whole.run
     other = RECIPE.model_copy(update={"epochs": 9})
     with pytest.raises(ResumeError, match="by another recipe: epochs was 2, now 9"):
         train(TRAIN, VALIDATION, other, NORMALIZE, CPU, run, resume=True)
@@ -132,7 +153,7 @@ def test_resuming_with_another_recipe_is_refused(whole):
 )
 def test_resuming_on_other_data_is_refused(whole, train_split, words):
     """Weights of one data set are not gone on with on another."""
-    run, _, _ = whole
+    run = whole.run
     with pytest.raises(ResumeError, match=f"on other data: {words}"):
         train(train_split, VALIDATION, RECIPE, NORMALIZE, CPU, run, resume=True)
 
