@@ -1,9 +1,6 @@
 """From image bytes to probabilities: decoding threads, a batcher and the model store, put together. Knows no web."""
 
 import asyncio
-import os
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -18,8 +15,6 @@ from app.store import ModelStore
 from app.trace import note_model, timing
 
 Result = TypeVar("Result")
-
-_NICE = 10
 
 
 class Classifier:
@@ -39,7 +34,7 @@ class Classifier:
         self.store = store
         self._max_image_pixels = max_image_pixels
         self._observe_batch = observe_batch
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode", initializer=_yield_to_others)
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
             self._predict, max_batch_size=max_batch_size, max_queue_size=max_queue_size
         )
@@ -119,9 +114,3 @@ class Classifier:
         self._observe_batch(len(images))
         model = self.store.require_model()  # once a batch: a swap never splits one
         return [Scores(row, model, image) for row, image in zip(model.predict(np.stack(images)), images, strict=True)]
-
-
-def _yield_to_others() -> None:
-    """Let the event loop and the model go before this thread: one client's photo must not hold up another's answer."""
-    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
