@@ -199,7 +199,7 @@ def test_a_busy_service_is_asked_again_after_the_time_it_named(open_page, servic
     expect_label(page, "blue")
     posted = [at for method, at in requests if method == "POST"]
     assert len(posted) == 3
-    assert posted[2] - posted[1] >= 1
+    assert posted[2] - posted[1] > 0.9  # the browser's news of a request comes a few milliseconds early or late
 
 
 def test_a_service_that_stays_busy_is_given_up_and_can_be_asked_again(open_page):
