@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, verify_files
-from tests.training.conftest import CLASSES
+from tests.training.conftest import CLASSES, shrink_network
 from training.calibration import Calibration
 from training.config import Recipe
 from training.errors import ExportError
@@ -73,6 +73,7 @@ def test_signature_is_the_contracts(version, metadata):
 
 def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
     """When the saved graph is not the fitted network, nothing is published."""
+    shrink_network(monkeypatch)
     network = mini_model(num_classes=3)
     normalize = measure_normalization(np.arange(3072 * 4).reshape(4, 32, 32, 3).astype(np.uint8), "channel")
     monkeypatch.setattr("training.export.predict_logits", lambda *_: np.random.default_rng(0).normal(size=(512, 3)))
@@ -80,8 +81,9 @@ def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
         export_model(network, normalize, Calibration(0, 1), tmp_path)
 
 
-def test_rebuilt_network_has_the_fitted_weights():
+def test_rebuilt_network_has_the_fitted_weights(monkeypatch):
     """The exported network computes in float32, whatever precision it was fitted in."""
+    shrink_network(monkeypatch)
     keras.config.set_dtype_policy("mixed_bfloat16")
     fitted = mini_model(num_classes=3)
     rebuilt = rebuild_in_float32(fitted, Recipe())

@@ -3,11 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from app.contract import METADATA_FILE, ModelMetadata
 from tests.training.conftest import SMALL_RUN, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
+from training.evaluate import Evaluation
 from training.options import parse_options
 from training.run import CHECKPOINT_FILE, find_run
 
@@ -41,8 +44,11 @@ def test_require_gpu_without_one_is_refused(monkeypatch, capsys):
     assert "no GPU" in capsys.readouterr().err
 
 
-def test_finished_run_can_be_exported_again_as_the_next_version(job, image_folder, capsys):
+def test_finished_run_can_be_exported_again_as_the_next_version(job, image_folder, monkeypatch, capsys):
     """--resume takes the newest run of that name; the new version stands beside the old one."""
+    metadata = ModelMetadata.model_validate_json((job / "models" / "shapes" / "1" / METADATA_FILE).read_bytes())
+    measured = Evaluation.model_validate(metadata.metrics), np.eye(3, dtype=np.float32).repeat(8, axis=0)
+    monkeypatch.setattr("training.job.evaluate", lambda *_: measured)
     places = ("--models", f"{job}/models", "--runs", f"{job}/runs", "--name", "shapes", "--resume")
     assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
     assert f"exported {job}/models/shapes/2" in capsys.readouterr().out
@@ -53,7 +59,7 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
     """Recipes are compared on the validation images alone."""
     shrink_network(monkeypatch)
     monkeypatch.setattr("training.job.evaluate", lambda *_: pytest.fail("test set used"))
-    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export", "--optimizer", "sgd")
+    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 0
     assert not (tmp_path / "models").exists()
 
