@@ -47,7 +47,7 @@ def test_require_gpu_without_one_is_refused(monkeypatch, capsys):
 def test_finished_run_can_be_exported_again_as_the_next_version(job, image_folder, monkeypatch, capsys):
     """--resume takes the newest run of that name; the new version stands beside the old one."""
     metadata = ModelMetadata.model_validate_json((job / "models" / "shapes" / "1" / METADATA_FILE).read_bytes())
-    measured = Evaluation.model_validate(metadata.metrics), np.eye(3, dtype=np.float32).repeat(8, axis=0)
+    measured = Evaluation.model_validate(metadata.metrics.model_dump()), np.eye(3, dtype=np.float32).repeat(8, axis=0)
     monkeypatch.setattr("training.job.evaluate", lambda *_: measured)
     places = ("--models", f"{job}/models", "--runs", f"{job}/runs", "--name", "shapes", "--resume")
     assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
