@@ -46,8 +46,15 @@ def write_folder(folder: Path, split: Split, extension: str) -> None:
 
 
 def shrink_network(patch: pytest.MonkeyPatch) -> None:
-    """Leave one narrow unit in each stage: every kind of layer, in a third of the time."""
-    patch.setattr("training.model.STAGES", ((8, 1), (16, 1), (16, 1), (16, 1)))
+    """Leave two narrow units, one that pools: every kind of layer, in a fraction of the time."""
+    patch.setattr("training.model.STAGES", ((8, 1), (16, 1)))
+
+
+def train_lower_network(*arguments: str) -> None:
+    """Run `python -m training` with one unit in each stage instead of three."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+        assert main([*arguments, *SMALL_RUN]) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -72,15 +79,23 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory, split: Split) -> Path
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """Run `python -m training` once, whole; returns the folder that holds models/ and runs/."""
+    """Run `python -m training` once, from data to card; returns the folder that holds models/ and runs/."""
     folder = tmp_path_factory.mktemp("job")
     notes = folder / "notes.md"
     notes.write_text("## What else was tried\n\nNothing.\n")
     places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes", "--notes", str(notes))
-    assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
+    train_lower_network("--data", str(image_folder), *places)
     return folder
 
 
 @pytest.fixture(scope="session")
 def version(job: Path) -> Path:
     return job / "models" / "shapes" / "1"
+
+
+@pytest.fixture(scope="session")
+def quantized(job: Path, image_folder: Path) -> Path:
+    """Export the job's finished run once more, with --quantize; returns the version's folder."""
+    places = ("--models", f"{job}/models", "--runs", f"{job}/runs", "--name", "shapes", "--resume", "--quantize")
+    train_lower_network("--data", str(image_folder), *places)
+    return job / "models" / "shapes" / "2"

@@ -30,10 +30,12 @@ def test_every_runtime_that_serves_is_measured(recorded):
     assert recorded.runtimes["openvino f32"].accuracy == recorded.runtimes["tensorflow f32"].accuracy
 
 
-def test_version_measured_again_agrees_with_its_metadata(version, image_folder, capsys):
-    """`python -m training.evaluate` prints the tables and ends with 0."""
-    assert main([str(version), "--data", str(image_folder)]) == 0
-    assert "| accuracy |" in capsys.readouterr().out
+def test_version_measured_again_agrees_with_its_metadata(quantized, image_folder, capsys):
+    """`python -m training.evaluate` prints the tables, those of int8 too, and ends with 0."""
+    assert main([str(quantized), "--data", str(image_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "| accuracy |" in printed
+    assert "| openvino int8 |" in printed
 
 
 def test_other_figures_in_the_metadata_are_refused(version, recorded, image_folder, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,6 @@
 """Behaviour of training.quantize, through a job with --quantize and through the service."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,19 +8,8 @@ import pytest
 from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, ModelMetadata, verify_files
 from app.model import make_loader
 from app.settings import Settings
-from tests.training.conftest import SMALL_RUN
-from training.__main__ import main
 from training.errors import ExportError
-from training.evaluate import main as evaluate_again
 from training.quantize import quantize_model
-
-
-@pytest.fixture(scope="module")
-def quantized(job: Path, image_folder: Path) -> Path:
-    """Export the job's finished run once more, with --quantize; returns the version's folder."""
-    places = ("--models", f"{job}/quantized", "--runs", f"{job}/runs", "--name", "shapes", "--resume", "--quantize")
-    assert main(["--data", str(image_folder), *places, *SMALL_RUN]) == 0
-    return job / "quantized" / "shapes" / "1"
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +40,6 @@ def test_the_service_takes_the_quantized_graph(quantized, split):
     assert (int8.runtime.precision, int8.runtime.input) == ("int8", exact.runtime.input)
     difference = np.abs(int8.predict(split.images) - exact.predict(split.images)).max()
     assert 0 < difference < GOLDEN_TOLERANCES["int8"]
-
-
-def test_a_quantized_version_can_be_measured_again(quantized, image_folder, capsys):
-    """`python -m training.evaluate` knows its int8 as well."""
-    assert evaluate_again([str(quantized), "--data", str(image_folder)]) == 0
-    assert "| openvino int8 |" in capsys.readouterr().out
 
 
 def test_a_graph_that_the_service_would_refuse_is_not_exported(version, split, tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_history_tells_pace_and_learning_rate(whole):
 
 
 def test_a_person_can_read_how_it_goes(whole):
-    """Keras's bar with its own figures; pace, learning rate and time left in words, not as 0.0000e+00."""
+    """Keras's bar with its own figures; pace, learning rate and time left in words, not in its one format."""
     printed = whole.printed
     assert re.findall(r"Epoch \d/2", printed) == ["Epoch 1/2", "Epoch 2/2"]
     assert (
@@ -118,7 +118,7 @@ def test_a_person_can_read_how_it_goes(whole):
     )
     assert printed.endswith("learning rate 0, about 0 seconds left\n")
     assert "val_accuracy: " in printed
-    assert not re.search(r"e[+-]\d\d", printed.split("images/s")[0])
+    assert "learning_rate:" not in printed
 
 
 def test_the_training_step_is_traced_once(whole):
