@@ -61,7 +61,11 @@ class Client:
     async def send(self, method: str, path: str, body: bytes = b"", *, cut: int | None = None) -> None:
         """Send a request, or its first `cut` bytes, and read nothing."""
         if self._writer is None or self._writer.is_closing():
-            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except ConnectionResetError as error:
+                # The listener closed while the connection was being made: it never was, and carried no request.
+                raise ConnectionRefusedError(str(error)) from error
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write((head.encode() + body)[:cut])
 
