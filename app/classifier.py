@@ -25,18 +25,22 @@ class Classifier:
         store: ModelStore,
         *,
         decode_threads: int,
-        max_batch_size: int,
+        batch_sizes: Sequence[int],
         max_queue_size: int,
         max_image_pixels: int,
+        lanes: int = 1,
         observe_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Make a classifier without work; `observe_batch` is told each batch's size, in a thread."""
+        """Make a classifier without work; `observe_batch` is told each batch's size, in a thread.
+
+        For `batch_sizes`, `max_queue_size` and `lanes` see `app.batcher`.
+        """
         self.store = store
         self._max_image_pixels = max_image_pixels
         self._observe_batch = observe_batch
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
-            self._predict, max_batch_size=max_batch_size, max_queue_size=max_queue_size
+            self._predict, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes
         )
 
     def require_ready(self) -> Model:

@@ -1,6 +1,6 @@
 """`python -m app.classify IMAGE…`: what images show, without a server.
 
-Files are decoded in threads, ahead of the model, which runs one batch while the last is printed. The environment's
+Files are decoded in threads, ahead of the model, which runs batches while the last ones are printed. The environment's
 `APP_` variables say which model and how it runs, as they do for the service.
 """
 
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from app.batcher import list_batch_sizes
 from app.errors import InferenceError, NotReadyError, ServiceError
 from app.image import SUFFIXES, decode_image
 from app.model import Model, Scores, make_loader
+from app.runtime import count_lanes
 from app.schemas import Classification
 from app.settings import Settings
 from app.store import ModelStore
@@ -54,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def classify_files(
-    model: Model, names: Sequence[str], *, batch_size: int, threads: int, max_pixels: int
+    model: Model, names: Sequence[str], *, batch_size: int, lanes: int, threads: int, max_pixels: int
 ) -> Iterator[list[Outcome]]:
     """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other."""
 
@@ -78,10 +80,10 @@ def classify_files(
             for name, image, error in batch
         ]
 
-    with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(1) as runner:
-        decoded = _run_ahead(decoders, decode, names, _AHEAD * batch_size)
+    with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
+        decoded = _run_ahead(decoders, decode, names, (lanes + _AHEAD) * batch_size)
         batches = iter(lambda: list(islice(decoded, batch_size)), [])
-        yield from _run_ahead(runner, predict, batches, 1)
+        yield from _run_ahead(runners, predict, batches, lanes)
 
 
 def find_files(arguments: Sequence[str]) -> list[str]:
@@ -113,7 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"--top-k {options.top_k}: the model tells {model.num_classes} classes apart")
 
     outcomes = classify_files(
-        model, names, batch_size=batch_size, threads=settings.decode_threads, max_pixels=settings.max_image_pixels
+        model,
+        names,
+        batch_size=batch_size,
+        lanes=count_lanes(settings.runtime, settings.inference_threads),
+        threads=settings.decode_threads,
+        max_pixels=settings.max_image_pixels,
     )
     failed = 0
     # For a folder, and where somebody looks: None leaves it out unless standard error is a terminal.
@@ -154,7 +161,7 @@ def _parse_count(text: str) -> int:
 
 
 def _load_newest(settings: Settings, batch_size: int) -> Model:
-    store = ModelStore(settings.model_dir, make_loader(settings, max_batch_size=batch_size))
+    store = ModelStore(settings.model_dir, make_loader(settings, batch_sizes=list_batch_sizes(batch_size)))
     asyncio.run(store.refresh())
     return store.require_model()
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app import inference_protocol
+from app.batcher import list_batch_sizes
 from app.classifier import Classifier
 from app.keys import RequireKey
 from app.metrics import Metrics
@@ -18,6 +19,7 @@ from app.page import install_page
 from app.problems import install_handlers
 from app.recorder import Recorder
 from app.routes import direct_router, router
+from app.runtime import count_lanes
 from app.settings import Settings
 from app.store import ModelStore
 
@@ -33,7 +35,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
         load: gives the model in a version folder; by default verified and run as `settings` say.
     """
     settings = settings or Settings()
-    load = load or make_loader(settings, max_batch_size=settings.max_batch_size)
+    load = load or make_loader(settings, batch_sizes=list_batch_sizes(settings.max_batch_size))
     app = FastAPI(
         title="Image classification",
         description=_DESCRIPTION,
@@ -78,9 +80,10 @@ async def _run(app: FastAPI, settings: Settings, load: Callable[[Path], Model]) 
     classifier = Classifier(
         store,
         decode_threads=settings.decode_threads,
-        max_batch_size=settings.max_batch_size,
+        batch_sizes=list_batch_sizes(settings.max_batch_size),
         max_queue_size=settings.max_queue_size,
         max_image_pixels=settings.max_image_pixels,
+        lanes=count_lanes(settings.runtime, settings.inference_threads),
         observe_batch=metrics.observe_batch,
     )
     metrics.watch(store, lambda: classifier.depth)

@@ -6,7 +6,8 @@ golden probabilities. Then every batch size is run once, so that no client waits
 """
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, DigestError, ModelMetadata, verify_files
 from app.errors import InferenceError, RefusedVersionError
 from app.precision import choose_precision
-from app.runtime import Images, Probabilities, Runtime, load_runtime
+from app.runtime import Images, Probabilities, Runtime, count_lanes, load_runtime
 from app.settings import Settings
 
 # Artifacts are input too: what is read into memory whole is bounded first.
@@ -70,23 +71,27 @@ class Model:
         return probabilities
 
 
-def make_loader(settings: Settings, *, max_batch_size: int) -> Callable[[Path], Model]:
-    """Return the function that loads a version as `settings` say, ready for batches of up to `max_batch_size`."""
+def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Callable[[Path], Model]:
+    """Return the function that loads a version as `settings` say, ready for batches of these sizes."""
 
     def load_chosen(folder: Path, metadata: ModelMetadata) -> Runtime:
         precision = choose_precision(settings.precision, metadata)
         return load_runtime(folder, name=settings.runtime, precision=precision, threads=settings.inference_threads)
 
-    return partial(load_model, load_runtime=load_chosen, max_batch_size=max_batch_size)
+    lanes = count_lanes(settings.runtime, settings.inference_threads)
+    return partial(load_model, load_runtime=load_chosen, batch_sizes=batch_sizes, lanes=lanes)
 
 
-def load_model(folder: Path, *, load_runtime: Callable[[Path, ModelMetadata], Runtime], max_batch_size: int) -> Model:
+def load_model(
+    folder: Path, *, load_runtime: Callable[[Path, ModelMetadata], Runtime], batch_sizes: Sequence[int], lanes: int = 1
+) -> Model:
     """Load, verify and warm the version in `folder`.
 
     Args:
         folder: a version folder, named by its number.
         load_runtime: loads what is in the folder that the metadata describes.
-        max_batch_size: the largest batch to warm.
+        batch_sizes: of the batches to warm.
+        lanes: how many batches will run beside each other.
 
     Raises:
         RefusedVersionError: the version may not serve; the text says why.
@@ -98,8 +103,8 @@ def load_model(folder: Path, *, load_runtime: Callable[[Path, ModelMetadata], Ru
         raise RefusedVersionError(f"its files are not the ones that were exported: {error}") from error
     model = Model(metadata, load_runtime(folder, metadata), folder)
     _verify_signature(model)
-    _verify_golden(model, folder, max_batch_size)
-    _warm(model, max_batch_size)
+    _verify_golden(model, folder, max(batch_sizes))
+    _warm(model, batch_sizes, lanes)
     return model
 
 
@@ -175,9 +180,18 @@ def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
     return images, probabilities
 
 
-def _warm(model: Model, max_batch_size: int) -> None:
+def _warm(model: Model, batch_sizes: Sequence[int], lanes: int) -> None:
+    """Run every size in every lane at once: each makes kernels of its own. Then one image alone."""
+    images = np.zeros((max(batch_sizes), *model.metadata.input.shape), dtype=np.uint8)
+
+    def warm_lane() -> None:
+        for size in batch_sizes:
+            model.predict(images[:size])
+
     try:
-        for size in range(1, max_batch_size + 1):
-            model.predict(np.zeros((size, *model.metadata.input.shape), dtype=np.uint8))
+        with ThreadPoolExecutor(lanes) as threads:
+            for lane in [threads.submit(warm_lane) for _ in range(lanes)]:
+                lane.result()
+        model.predict(images[:1])
     except Exception as error:
-        raise RefusedVersionError(f"it fails on a batch of {size}: {error}") from error
+        raise RefusedVersionError(f"it fails on a batch of up to {max(batch_sizes)}: {error}") from error

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from app.batcher import Batcher
+from app.batcher import Batcher, list_batch_sizes
 from app.errors import InferenceError, QueueFullError
 
 pytestmark = pytest.mark.anyio
@@ -36,8 +36,10 @@ class Gate:
         assert await asyncio.to_thread(self.reached.acquire, timeout=10)
 
 
-def make_batcher(run: Callable, max_batch_size: int = 4, max_queue_size: int = 64) -> Batcher[int, int]:
-    return Batcher(run, max_batch_size=max_batch_size, max_queue_size=max_queue_size)
+def make_batcher(
+    run: Callable, batch_sizes: Sequence[int] = (1, 2, 3, 4), max_queue_size: int = 64, lanes: int = 1
+) -> Batcher[int, int]:
+    return Batcher(run, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes)
 
 
 async def ask(batcher: Batcher[int, int], item: int) -> int:
@@ -83,6 +85,53 @@ async def test_what_is_submitted_in_one_turn_goes_together():
     assert await asyncio.gather(*(ask(batcher, item) for item in (1, 2, 3))) == [2, 4, 6]
     assert gate.batches == [[1, 2, 3]]
     batcher.close()
+
+
+async def test_lanes_share_what_waits():
+    """Two batches run beside each other, each of half of what came together; a third waits for a lane."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    tasks = await start(batcher, [1, 2, 3, 4])
+    await gate.wait_until_running()
+    await gate.wait_until_running()
+    tasks += await start(batcher, [5])
+    assert sorted(gate.batches) == [[1, 2], [3, 4]]
+    gate.opened.release(3)
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+    assert gate.batches[2:] == [[5]]
+    batcher.close()
+
+
+async def test_a_lane_that_is_free_takes_what_comes():
+    """A single item does not wait for the batch before it."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    tasks = await start(batcher, [1])
+    await gate.wait_until_running()
+    tasks += await start(batcher, [2])
+    await gate.wait_until_running()
+    assert gate.batches == [[1], [2]]
+    gate.opened.release(2)
+    assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
+async def test_batches_have_no_other_sizes_than_those_named():
+    """What is over goes into the next one."""
+    gate = Gate()
+    gate.opened.release(3)
+    batcher = make_batcher(gate, batch_sizes=[1, 2, 4])
+    assert await asyncio.gather(*(ask(batcher, item) for item in range(7))) == [0, 2, 4, 6, 8, 10, 12]
+    assert gate.batches == [[0, 1, 2, 3], [4, 5], [6]]
+    batcher.close()
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(1, [1]), (2, [1, 2]), (24, [1, 2, 4, 8, 16, 24]), (32, [1, 2, 4, 8, 16, 32])]
+)
+async def test_sizes_are_few(most, sizes):
+    """Powers of two, and the largest."""
+    assert list_batch_sizes(most) == sizes
 
 
 async def test_an_item_whose_waiter_left_never_runs():
@@ -158,7 +207,7 @@ async def test_a_full_queue_says_when_to_come_back():
         time.sleep(0.5)
         return items
 
-    batcher = make_batcher(run, max_batch_size=1, max_queue_size=5)
+    batcher = make_batcher(run, batch_sizes=[1], max_queue_size=5)
     await ask(batcher, 0)
     tasks = await start(batcher, range(5))
     with pytest.raises(QueueFullError, match="5 images wait") as error:
@@ -204,7 +253,7 @@ async def test_those_sent_away_are_told_to_come_back_one_after_the_other():
         time.sleep(0.5)
         return items
 
-    batcher = make_batcher(run, max_batch_size=1, max_queue_size=2)
+    batcher = make_batcher(run, batch_sizes=[1], max_queue_size=2)
     await ask(batcher, 0)
     tasks = await start(batcher, range(2))
     waits = []

@@ -23,7 +23,7 @@ def anyio_backend() -> str:
 
 def make_classifier(store: ModelStore, max_queue_size: int = 8) -> Classifier:
     return Classifier(
-        store, decode_threads=1, max_batch_size=4, max_queue_size=max_queue_size, max_image_pixels=1_000_000
+        store, decode_threads=1, batch_sizes=[1, 2, 4], max_queue_size=max_queue_size, max_image_pixels=1_000_000
     )
 
 

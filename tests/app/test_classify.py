@@ -120,7 +120,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
     original = Path.read_bytes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
-        outcomes = classify.classify_files(make_model(hold), names, batch_size=4, threads=2, max_pixels=10**6)
+        outcomes = classify.classify_files(make_model(hold), names, batch_size=4, lanes=1, threads=2, max_pixels=10**6)
         first = threading.Thread(target=lambda: next(outcomes))
         first.start()
         for _ in range(500):
@@ -184,6 +184,6 @@ def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
 def test_the_pixels_are_those_of_the_service(folder):
     """Decoded to the model's size by the same code."""
     [[outcome]] = classify.classify_files(
-        make_model(), [str(folder / "a.png")], batch_size=1, threads=1, max_pixels=10**6
+        make_model(), [str(folder / "a.png")], batch_size=1, lanes=1, threads=1, max_pixels=10**6
     )
     np.testing.assert_array_equal(outcome.scores.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))

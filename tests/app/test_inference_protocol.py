@@ -288,7 +288,7 @@ def test_without_a_model_the_protocol_answers_503(tmp_path):
 def make_classifier(models, predict, **settings) -> Classifier:
     store = ModelStore(models, lambda folder: make_model(predict, int(folder.name)))
     return Classifier(
-        store, **{"decode_threads": 1, "max_batch_size": 2, "max_queue_size": 4, "max_image_pixels": 100} | settings
+        store, **{"decode_threads": 1, "batch_sizes": [1, 2], "max_queue_size": 4, "max_image_pixels": 100} | settings
     )
 
 
@@ -350,7 +350,7 @@ def test_tensors_and_uploads_share_a_batch(models):
         return tell_colours(images)
 
     async def run():
-        classifier = make_classifier(models, record, max_batch_size=4, max_image_pixels=10_000)
+        classifier = make_classifier(models, record, batch_sizes=[1, 3], max_image_pixels=10_000)
         await classifier.store.refresh()
         first = asyncio.create_task(classifier.classify(encode("red")))
         assert await asyncio.to_thread(started.wait, 10)

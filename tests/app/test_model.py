@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, Metrics, ModelMetadata, RuntimeMetrics, TensorSpec
 from app.errors import InferenceError, RefusedVersionError
 from app.model import Model, load_model, make_loader
-from app.runtime import MAX_GRAPH_BYTES, Runtime, count_cpus, load_runtime, read_cpu_flags
+from app.runtime import MAX_GRAPH_BYTES, Runtime, count_cpus, count_lanes, load_runtime, read_cpu_flags
 from app.settings import Settings
 from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
 
@@ -21,11 +23,11 @@ AS_ACCURATE = Metrics(
 )
 
 
-def load(folder: Path, name: str = "openvino", precision: str = "f32", max_batch_size: int = 5) -> Model:
+def load(folder: Path, name: str = "openvino", precision: str = "f32", batch_sizes: Sequence[int] = (1, 4, 5)) -> Model:
     def runtime(folder: Path, metadata: ModelMetadata) -> Runtime:  # noqa: ARG001
         return load_runtime(folder, name=name, precision=precision, threads=1)
 
-    return load_model(folder, load_runtime=runtime, max_batch_size=max_batch_size)
+    return load_model(folder, load_runtime=runtime, batch_sizes=batch_sizes)
 
 
 @pytest.fixture
@@ -61,6 +63,28 @@ def test_the_runtimes_agree(exported):
     np.testing.assert_allclose(openvino, tensorflow, atol=1e-5)
 
 
+def test_batches_beside_each_other_keep_to_their_own_images(exported):
+    """Lanes share a model and no buffers: more callers than lanes, alone and in batches, each get their own answers."""
+    runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
+    alone = load_runtime(exported, name="openvino", precision="f32", threads=1)
+
+    def ask(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(50):
+            images = rng.integers(0, 256, (rng.choice([1, 1, 4]), *INPUT.shape), dtype=np.uint8)
+            np.testing.assert_allclose(runtime.predict(images), alone.predict(images), atol=1e-5)
+
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(ask, range(4)))
+
+
+def test_openvino_has_a_lane_for_each_thread_and_tensorflow_one_for_all():
+    """TensorFlow, and a GPU with it, spreads a batch by itself."""
+    assert count_lanes("openvino", 3) == 3
+    assert count_lanes("openvino", 0) == count_cpus()
+    assert count_lanes("tensorflow", 3) == 1
+
+
 def test_openvino_chooses_a_precision_that_passes(exported):
     """Whatever the CPU has natively keeps to the tolerance stated for it."""
     assert load(exported, precision="auto").runtime.precision in {"f32", "bf16", "f16"}
@@ -77,9 +101,23 @@ def test_every_batch_size_is_warm(exported):
     good = load(exported)
     probabilities = good.runtime.predict
     runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
-    load_model(exported, load_runtime=lambda *_: runtime, max_batch_size=6)
+    load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=range(1, 7))
     assert set(range(1, 7)) <= set(sizes)
     assert max(sizes) == 6
+
+
+def test_every_lane_is_warm(exported):
+    """Each makes kernels of its own, so they are warmed beside each other."""
+    meeting = threading.Barrier(3, timeout=10)
+
+    def predict(images):
+        if len(images) == 2:
+            meeting.wait()
+        return probabilities(images)
+
+    probabilities = load(exported).runtime.predict
+    runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
+    load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=[1, 2, 32], lanes=3)
 
 
 def test_metadata_must_be_there(version, refuse):
@@ -311,14 +349,14 @@ def test_int8_is_the_quantized_graph(quantized):
 def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, runtime, flags, precision):
     """The service's own way to load, from its settings on."""
     monkeypatch.setattr("app.precision.read_cpu_flags", lambda: flags)
-    model = make_loader(Settings(runtime=runtime, precision="auto"), max_batch_size=2)(quantized)
+    model = make_loader(Settings(runtime=runtime, precision="auto"), batch_sizes=[1, 2])(quantized)
     assert re.fullmatch(precision, model.runtime.precision)
 
 
 def test_int8_of_a_version_that_was_not_quantized_is_refused(exported):
     """Whoever asks for it has sized the machine by it: no silent change to something slower."""
     with pytest.raises(RefusedVersionError, match="APP_PRECISION=int8, but it was exported without --quantize"):
-        make_loader(Settings(precision="int8"), max_batch_size=2)(exported)
+        make_loader(Settings(precision="int8"), batch_sizes=[1, 2])(exported)
 
 
 def refuse_int8(version: Path, reason: str) -> None:

@@ -54,7 +54,7 @@ def test_the_known_picture_is_known_to_the_shipped_model():
     folder = find_version()
     known = make_known(folder)
     runtime = load_runtime(folder, name="openvino", precision="f32", threads=0)
-    model = load_model(folder, load_runtime=lambda *_: runtime, max_batch_size=1)
+    model = load_model(folder, load_runtime=lambda *_: runtime, batch_sizes=[1])
     image = np.asarray(Image.open(io.BytesIO(known.data)))
     row = model.predict(image[np.newaxis])[0]
     assert model.metadata.class_names[row.argmax()] == known.label

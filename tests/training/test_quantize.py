@@ -35,7 +35,7 @@ def test_weights_are_8_bits_wide(quantized):
 def test_the_service_takes_the_quantized_graph(quantized, split):
     """With the signature of the exact one, and nearly its answers, at any batch size."""
     int8, exact = (
-        make_loader(Settings(precision=precision), max_batch_size=4)(quantized) for precision in ("int8", "f32")
+        make_loader(Settings(precision=precision), batch_sizes=[1, 2, 4])(quantized) for precision in ("int8", "f32")
     )
     assert (int8.runtime.precision, int8.runtime.input) == ("int8", exact.runtime.input)
     difference = np.abs(int8.predict(split.images) - exact.predict(split.images)).max()
