@@ -2,8 +2,8 @@
 
 `python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` has both. It
 starts one service after the other, loads each from this machine's own loopback interface, and writes serving.md and
-serving.json into benchmarks/results. Then it measures this service alone: photos beside small images, its start, its
-memory.
+serving.json into benchmarks/results. Then it measures this service alone: what it adds to the model's own time, photos
+beside small images, its start, its memory.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from benchmarks.comparison import compare
 from benchmarks.load import PROGRAM
 from benchmarks.machine import describe_libraries, describe_machine, has_bf16
 from benchmarks.memory import measure_memory
+from benchmarks.overhead import measure_overhead
 from benchmarks.photos import measure_photos
 from benchmarks.pictures import Known, find_version, make_known
 from benchmarks.report import make_rows, render_comparison
@@ -27,7 +28,7 @@ from benchmarks.services import Service, list_services
 from benchmarks.start import measure_start
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("comparison", "photos", "start", "memory")
+PARTS = ("comparison", "overhead", "photos", "start", "memory")
 LIBRARIES = ("openvino", "tensorflow", "keras", "fastapi", "uvicorn", "litserve", "bentoml", "mosec", "pillow", "numpy")
 STARTS = 5
 MARKS = [10_000, 60_000]
@@ -102,6 +103,9 @@ def measure(
     if part == "comparison":
         rows = make_rows(compare([services[name] for name in names], known, seconds=seconds, rounds=rounds))
         return [asdict(row) for row in rows], render_comparison(rows)
+    if part == "overhead":
+        overhead = measure_overhead(ours, known, seconds=seconds, rounds=rounds)
+        return asdict(overhead), f"\n## What the service adds\n\n{overhead.render()}"
     if part == "photos":
         photos = measure_photos(ours, known, seconds=seconds, rounds=rounds)
         return asdict(photos), f"\n## Photos beside small images\n\n{photos.render()}"

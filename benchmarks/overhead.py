@@ -1,0 +1,54 @@
+"""What the service adds to the model's own time, for one client at a time."""
+
+from dataclasses import dataclass
+from statistics import median
+from typing import cast
+
+import numpy as np
+
+from app.runtime import load_runtime
+from app.settings import Precision
+from benchmarks.comparison import WARM_UP_SECONDS
+from benchmarks.load import load
+from benchmarks.pictures import SMALL, Known, find_version, make_pictures
+from benchmarks.process import running
+from benchmarks.runtime import time_runs
+from benchmarks.services import Service
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Medians over the rounds."""
+
+    precision: str
+    runtime_ms: float  # one image, the runtime alone
+    form_p50_ms: float
+    raw_p50_ms: float
+
+    def render(self) -> str:
+        """Draw it in Markdown."""
+        return (
+            f"One client, small images, {self.precision}: the median latency is {self.form_p50_ms:.2f} ms by multipart"
+            f" and {self.raw_p50_ms:.2f} ms by raw body, where the runtime alone takes {self.runtime_ms:.2f} ms for an"
+            " image.\n"
+        )
+
+
+def measure_overhead(service: Service, known: Known, *, seconds: float, rounds: int) -> Overhead:
+    """Run the model in this process, and load the service that runs it, in turn.
+
+    Raises:
+        LeftOutError: the service can't be started here.
+    """
+    runtime = load_runtime(find_version(), name="openvino", precision=cast(Precision, service.precision), threads=0)
+    image = np.random.default_rng(0).integers(0, 256, (1, *runtime.input.shape), dtype=np.uint8)
+    small = make_pictures(SMALL)
+    alone, form, raw = [], [], []
+    with running(service) as process:
+        process.wait_until_right(known)
+        load(process.url, small, "form", clients=1, seconds=WARM_UP_SECONDS)
+        for _ in range(rounds):
+            alone.append(1000 * median(time_runs(lambda: runtime.predict(image), seconds)))
+            form.append(load(process.url, small, "form", clients=1, seconds=seconds).p50_ms)
+            raw.append(load(process.url, small, "raw", clients=1, seconds=seconds).p50_ms)
+    return Overhead(service.precision, median(alone), median(form), median(raw))
