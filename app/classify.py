@@ -1,19 +1,19 @@
 """`python -m app.classify IMAGE…`: what images show, without a server.
 
-Files are decoded in threads, ahead of the model, which runs batches while the last ones are printed. The environment's
-`APP_` variables say which model and how it runs, as they do for the service.
+Files are decoded in threads, a batch at a time and ahead of the model, which runs batches while the last ones are
+printed. The environment's `APP_` variables say which model and how it runs, as they do for the service.
 """
 
 import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -32,8 +32,6 @@ from app.settings import Settings
 from app.store import ModelStore
 
 STANDARD_INPUT = "-"
-# Batches decoded ahead: enough that the model never waits, little enough for any memory.
-_AHEAD = 3
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,7 +56,13 @@ class Outcome(NamedTuple):
 def classify_files(
     model: Model, names: Sequence[str], *, batch_size: int, lanes: int, threads: int, max_pixels: int
 ) -> Iterator[list[Outcome]]:
-    """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other."""
+    """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other.
+
+    `threads` decode for `lanes` batches that the model runs beside each other.
+    """
+
+    def decode_batch(batch: list[str]) -> list[Decoded]:
+        return [decode(name) for name in batch]
 
     def decode(name: str) -> Decoded:
         try:
@@ -81,9 +85,10 @@ def classify_files(
         ]
 
     with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
-        decoded = _run_ahead(decoders, decode, names, (lanes + _AHEAD) * batch_size)
-        batches = iter(lambda: list(islice(decoded, batch_size)), [])
-        yield from _run_ahead(runners, predict, batches, lanes)
+        # A batch is one task for a thread: a task for each file would cost some of its decoding over again.
+        batches = (list(names[start : start + batch_size]) for start in range(0, len(names), batch_size))
+        decoded = _run_ahead(decoders, decode_batch, batches, lanes + threads)
+        yield from _run_ahead(runners, predict, decoded, lanes)
 
 
 def find_files(arguments: Sequence[str]) -> list[str]:
@@ -107,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"no image in {', '.join(options.images)}")
     try:
         settings = Settings()
-        batch_size = min(settings.max_batch_size, len(names))
+        lanes = count_lanes(settings.runtime, settings.inference_threads)
+        batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # a few files go beside each other too
         model = _load_newest(settings, batch_size)
     except (ValidationError, NotReadyError) as error:
         return _complain(str(error))
@@ -118,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model,
         names,
         batch_size=batch_size,
-        lanes=count_lanes(settings.runtime, settings.inference_threads),
+        lanes=lanes,
         threads=settings.decode_threads,
         max_pixels=settings.max_image_pixels,
     )

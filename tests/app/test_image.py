@@ -180,7 +180,9 @@ def test_a_large_photograph_is_decoded_at_a_fraction_of_its_size(monkeypatch):
 def test_detail_finer_than_the_models_pixels_is_averaged():
     """A board of one-pixel squares is grey; picking pixels, or averaging whole ones only, would show a pattern."""
     board = np.indices((96, 96)).sum(axis=0, dtype=np.uint8) % 2 * 255
-    inner = decode(encode(Image.fromarray(board), "PNG")).astype(int)[1:-1, 1:-1]  # at the edge there is less to average
+    inner = decode(encode(Image.fromarray(board), "PNG")).astype(int)[
+        1:-1, 1:-1
+    ]  # at the edge there is less to average
     assert np.abs(inner - 127).max() <= 3
 
 
