@@ -377,7 +377,7 @@ def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
         batches.append(len(images))
         return opened.wait(10) and tell_colours(images)
 
-    client = make_client(record, request_timeout_seconds=0.2)
+    client = make_client(record, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
     check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
     late = [("files", encode())] * 3
     check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
@@ -464,7 +464,8 @@ def test_a_client_that_leaves_costs_no_inference(models):
         assert opened.wait(10)
         return tell_colours(images)
 
-    app = create_app(Settings(model_dir=models), load=lambda _: make_model(record))
+    one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
+    app = create_app(one_lane, load=lambda _: make_model(record))
     whole = {"type": "http.request", "body": encode()}
     half = {"type": "http.request", "body": encode(), "more_body": True}
     gone = {"type": "http.disconnect"}
