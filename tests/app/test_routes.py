@@ -17,7 +17,7 @@ from app.contract import ModelMetadata
 from app.errors import QueueFullError
 from app.main import create_app
 from app.middleware import BodyLimit
-from app.problems import METHOD_NOT_ALLOWED, NOT_FOUND
+from app.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
 from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
 
@@ -515,4 +515,9 @@ def test_the_documentation_shows_every_call_with_examples(client):
     for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(document)):
         assert name in document["components"]["schemas"]
     assert "HTTPValidationError" not in json.dumps(document)
+    for kind in COMMON_KINDS:
+        assert f"| {kind.status} | `{kind.code}` |" in document["info"]["description"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():  # FastAPI would make its summary of the function's name
+            assert operation["summary"] != operation["operationId"].replace("_", " ").title(), path
     assert client.get("/docs").status_code == 200
