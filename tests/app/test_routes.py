@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from app.contract import ModelMetadata
 from app.errors import QueueFullError
 from app.main import create_app
 from app.middleware import BodyLimit
+from app.model import Model
 from app.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
 from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
@@ -75,6 +77,22 @@ def test_a_file_of_some_megabytes_is_classified(client):
 def test_top_k_says_how_many_classes_are_named(client, query, count):
     """By default five, or all if there are fewer."""
     assert len(predict(client, encode(), query=query).json()["predictions"]) == count
+
+
+def test_five_of_ten_classes_are_named_by_default(models):
+    """The surest ones."""
+    tiny = make_model()
+    names = tuple("abcdefghij")
+    output = tiny.metadata.output.model_copy(update={"shape": (10,)})
+    metadata = tiny.metadata.model_copy(update={"class_names": names, "output": output})
+    scores = np.arange(10, dtype=np.float32) / 45
+    runtime = replace(tiny.runtime, output=output, predict=lambda images: np.tile(scores, (len(images), 1)))
+    app = create_app(Settings(model_dir=models), load=lambda _: Model(metadata, runtime))
+    with TestClient(app) as client:
+        wait_until_loaded(client)
+        predictions = predict(client, encode()).json()["predictions"]
+        assert [row["label"] for row in predictions] == list("jihgf")
+        assert len(predict(client, encode(), query="?top_k=10").json()["predictions"]) == 10
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "4"])
