@@ -28,10 +28,11 @@ from app.image import SUFFIXES, decode_image
 from app.model import Model, Scores, make_loader
 from app.runtime import count_lanes
 from app.schemas import Classification
-from app.settings import Settings
+from app.settings import Settings, describe_faults
 from app.store import ModelStore
 
 STANDARD_INPUT = "-"
+_PROGRAM = "python -m app.classify"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -91,23 +92,26 @@ def classify_files(
         yield from _run_ahead(runners, predict, decoded, lanes)
 
 
-def find_files(arguments: Sequence[str]) -> list[str]:
-    """Return the named files, and, for a folder, the images below it in order of their names."""
+def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the named files, with the images below a folder in order of their names; and the folders without any."""
     names: list[str] = []
+    empty: list[str] = []
     for argument in arguments:
         if Path(argument).is_dir():
-            found = (path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            found = [path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
             names += map(str, sorted(found))
+            if not found:
+                empty.append(argument)
         else:
             names.append(argument)
-    return names
+    return names, empty
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Classify; return 0, 1 if a file failed, 2 if nothing could be done."""
+    """Classify; return 0, 1 if a file failed or a folder holds none, 2 if nothing could be done."""
     options = _parse(arguments)
-    logging.basicConfig(level="WARNING", format="%(message)s")
-    names = find_files(options.images)
+    logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
+    names, empty = find_files(options.images)
     if not names:
         return _complain(f"no image in {', '.join(options.images)}")
     try:
@@ -115,8 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lanes = count_lanes(settings.runtime, settings.inference_threads)
         batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # a few files go beside each other too
         model = _load_newest(settings, batch_size)
-    except (ValidationError, NotReadyError) as error:
-        return _complain(str(error))
+    except ValidationError as error:
+        return _complain("; ".join(describe_faults(error)))
+    except NotReadyError:  # the store has logged why
+        return 2
     if options.top_k > model.num_classes:
         return _complain(f"--top-k {options.top_k}: the model tells {model.num_classes} classes apart")
 
@@ -128,6 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads=settings.decode_threads,
         max_pixels=settings.max_image_pixels,
     )
+    for folder in empty:
+        print(f"{folder}: no image in it", file=sys.stderr)
     failed = 0
     # For a folder, and where somebody looks: None leaves it out unless standard error is a terminal.
     hidden = None if len(names) > len(options.images) else True
@@ -143,12 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.update(len(batch))
     if failed and len(names) > 1:
         print(f"{failed} of {len(names)} images failed", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or empty else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m app.classify",
+        prog=_PROGRAM,
         description="Say what images show: for each, its name, label and probability, by tabulators.",
         epilog="APP_MODEL_DIR names the folder of versions (default: models); all APP_ settings of the model hold.",
     )
@@ -195,7 +203,7 @@ def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[I
 
 
 def _complain(message: str) -> int:
-    print(f"python -m app.classify: {message}", file=sys.stderr)
+    print(f"{_PROGRAM}: {message}", file=sys.stderr)
     return 2
 
 
