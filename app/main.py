@@ -99,4 +99,9 @@ async def _run(app: FastAPI, settings: Settings, load: Callable[[Path], Model]) 
     classifier.close()
 
 
-app = create_app()
+def __getattr__(name: str) -> FastAPI:
+    """Make `app` when somebody asks for it, as `uvicorn app.main:app` does; `python -m app` makes its own."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = app = create_app()
+    return app
