@@ -426,6 +426,9 @@ def test_the_documentation_loads_from_here_and_works(open_page, service):
     page.locator("#operations-operate-live").click()
     page.get_by_role("button", name="Execute").click()
     expect(page.locator(".live-responses-table")).to_contain_text('"alive"')
+    expect(page.locator("html")).not_to_have_class("dark-mode")
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("html")).to_have_class("dark-mode")
 
 
 def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
