@@ -9,7 +9,7 @@ import sys
 from pydantic import ValidationError
 
 from app.logs import configure_logs
-from app.settings import Settings
+from app.settings import Settings, describe_faults
 
 logger = logging.getLogger("app")
 
@@ -19,9 +19,7 @@ def main() -> None:
     try:
         settings = Settings()
     except ValidationError as error:
-        for finding in error.errors(include_url=False):
-            name = "_".join(("APP", *map(str, finding["loc"]))).upper() if finding["loc"] else "settings"
-            print(f"{name}: {finding['msg']}", file=sys.stderr)
+        print(*describe_faults(error), sep="\n", file=sys.stderr)
         sys.exit(2)
     if obstacle := asyncio.run(find_obstacle(settings.host, settings.port)):
         print(f"APP_HOST={settings.host} APP_PORT={settings.port}: can't listen there: {obstacle}", file=sys.stderr)
@@ -31,7 +29,7 @@ def main() -> None:
     for name in sorted(name for name in os.environ if name.startswith("APP_") and name not in known):
         logger.warning("%s is no setting of this service", name)
 
-    from app.main import create_app  # noqa: PLC0415 -- after the settings, which it reads too, are known to be good
+    from app.main import create_app  # noqa: PLC0415 -- takes a second, which a bad setting need not wait for
     from app.server import make_server  # noqa: PLC0415 -- likewise
 
     app = create_app(settings)

@@ -38,7 +38,9 @@ def render_markdown(text: str) -> str:
     for token in tokens:
         token.attrs.pop("style", None)  # a column's alignment, which the page's content policy blocks
     html: str = parser.renderer.render(tokens, parser.options, {})
-    # A wide table scrolls by itself instead of widening the page; the keyboard must reach it to scroll it.
-    return html.replace("<table>", '<div class="wide" role="group" aria-label="Table" tabindex="0"><table>').replace(
-        "</table>", "</table></div>"
+    # What is wide scrolls by itself instead of widening the page; the keyboard must reach it to scroll it.
+    return (
+        html.replace("<pre>", '<pre tabindex="0">')
+        .replace("<table>", '<div class="wide" role="group" aria-label="Table" tabindex="0"><table>')
+        .replace("</table>", "</table></div>")
     )

@@ -1,19 +1,19 @@
 """`python -m app.classify IMAGE…`: what images show, without a server.
 
-Files are decoded in threads, ahead of the model, which runs batches while the last ones are printed. The environment's
-`APP_` variables say which model and how it runs, as they do for the service.
+Files are decoded in threads, a batch at a time and ahead of the model, which runs batches while the last ones are
+printed. The environment's `APP_` variables say which model and how it runs, as they do for the service.
 """
 
 import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -28,12 +28,11 @@ from app.image import SUFFIXES, decode_image
 from app.model import Model, Scores, make_loader
 from app.runtime import count_lanes
 from app.schemas import Classification
-from app.settings import Settings
+from app.settings import Settings, describe_faults
 from app.store import ModelStore
 
 STANDARD_INPUT = "-"
-# Batches decoded ahead: enough that the model never waits, little enough for any memory.
-_AHEAD = 3
+_PROGRAM = "python -m app.classify"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,7 +57,13 @@ class Outcome(NamedTuple):
 def classify_files(
     model: Model, names: Sequence[str], *, batch_size: int, lanes: int, threads: int, max_pixels: int
 ) -> Iterator[list[Outcome]]:
-    """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other."""
+    """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other.
+
+    `threads` decode for `lanes` batches that the model runs beside each other.
+    """
+
+    def decode_batch(batch: list[str]) -> list[Decoded]:
+        return [decode(name) for name in batch]
 
     def decode(name: str) -> Decoded:
         try:
@@ -81,36 +86,43 @@ def classify_files(
         ]
 
     with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
-        decoded = _run_ahead(decoders, decode, names, (lanes + _AHEAD) * batch_size)
-        batches = iter(lambda: list(islice(decoded, batch_size)), [])
-        yield from _run_ahead(runners, predict, batches, lanes)
+        # A batch is one task for a thread: a task for each file would cost some of its decoding over again.
+        batches = (list(names[start : start + batch_size]) for start in range(0, len(names), batch_size))
+        decoded = _run_ahead(decoders, decode_batch, batches, lanes + threads)
+        yield from _run_ahead(runners, predict, decoded, lanes)
 
 
-def find_files(arguments: Sequence[str]) -> list[str]:
-    """Return the named files, and, for a folder, the images below it in order of their names."""
+def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the named files, with the images below a folder in order of their names; and the folders without any."""
     names: list[str] = []
+    empty: list[str] = []
     for argument in arguments:
         if Path(argument).is_dir():
-            found = (path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+            found = [path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
             names += map(str, sorted(found))
+            if not found:
+                empty.append(argument)
         else:
             names.append(argument)
-    return names
+    return names, empty
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Classify; return 0, 1 if a file failed, 2 if nothing could be done."""
+    """Classify; return 0, 1 if a file failed or a folder holds none, 2 if nothing could be done."""
     options = _parse(arguments)
-    logging.basicConfig(level="WARNING", format="%(message)s")
-    names = find_files(options.images)
+    logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
+    names, empty = find_files(options.images)
     if not names:
         return _complain(f"no image in {', '.join(options.images)}")
     try:
         settings = Settings()
-        batch_size = min(settings.max_batch_size, len(names))
+        lanes = count_lanes(settings.runtime, settings.inference_threads)
+        batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # a few files go beside each other too
         model = _load_newest(settings, batch_size)
-    except (ValidationError, NotReadyError) as error:
-        return _complain(str(error))
+    except ValidationError as error:
+        return _complain("; ".join(describe_faults(error)))
+    except NotReadyError:  # the store has logged why
+        return 2
     if options.top_k > model.num_classes:
         return _complain(f"--top-k {options.top_k}: the model tells {model.num_classes} classes apart")
 
@@ -118,10 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model,
         names,
         batch_size=batch_size,
-        lanes=count_lanes(settings.runtime, settings.inference_threads),
+        lanes=lanes,
         threads=settings.decode_threads,
         max_pixels=settings.max_image_pixels,
     )
+    for folder in empty:
+        print(f"{folder}: no image in it", file=sys.stderr)
     failed = 0
     # For a folder, and where somebody looks: None leaves it out unless standard error is a terminal.
     hidden = None if len(names) > len(options.images) else True
@@ -137,12 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.update(len(batch))
     if failed and len(names) > 1:
         print(f"{failed} of {len(names)} images failed", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or empty else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m app.classify",
+        prog=_PROGRAM,
         description="Say what images show: for each, its name, label and probability, by tabulators.",
         epilog="APP_MODEL_DIR names the folder of versions (default: models); all APP_ settings of the model hold.",
     )
@@ -189,7 +203,7 @@ def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[I
 
 
 def _complain(message: str) -> int:
-    print(f"python -m app.classify: {message}", file=sys.stderr)
+    print(f"{_PROGRAM}: {message}", file=sys.stderr)
     return 2
 
 

@@ -149,8 +149,15 @@ async def server_ready(request: Request, response: Response, classifier: Classif
     return ServerReady(ready=ready)
 
 
-@router.get("/models/{name}/versions/{version}", name="describe_version", responses=_MODEL_ERRORS)
-@router.get("/models/{name}", name="describe_tensors", responses=_MODEL_ERRORS)
+@router.get(
+    "/models/{name}/versions/{version}",
+    name="describe_version",
+    summary="What this version takes and gives",
+    responses=_MODEL_ERRORS,
+)
+@router.get(
+    "/models/{name}", name="describe_tensors", summary="What the model takes and gives", responses=_MODEL_ERRORS
+)
 async def describe_tensors(classifier: ClassifierDep, name: str, version: str | None = None) -> ModelDescription:
     """Say what the model takes and gives.
 
@@ -168,8 +175,13 @@ async def describe_tensors(classifier: ClassifierDep, name: str, version: str | 
     )
 
 
-@router.get("/models/{name}/versions/{version}/ready", name="version_ready", responses=_MODEL_ERRORS)
-@router.get("/models/{name}/ready", name="model_ready", responses=_MODEL_ERRORS)
+@router.get(
+    "/models/{name}/versions/{version}/ready",
+    name="version_ready",
+    summary="Whether this version serves",
+    responses=_MODEL_ERRORS,
+)
+@router.get("/models/{name}/ready", name="model_ready", summary="Whether the model serves", responses=_MODEL_ERRORS)
 async def model_ready(classifier: ClassifierDep, name: str, version: str | None = None) -> ModelReady:
     """Say that the model serves; an error says that it does not.
 
@@ -181,8 +193,13 @@ async def model_ready(classifier: ClassifierDep, name: str, version: str | None 
     return ModelReady(name=name, ready=True)
 
 
-@router.post("/models/{name}/versions/{version}/infer", name="infer_version", **_INFER_DOCUMENTATION)
-@router.post("/models/{name}/infer", name="infer", **_INFER_DOCUMENTATION)
+@router.post(
+    "/models/{name}/versions/{version}/infer",
+    name="infer_version",
+    summary="Classify tensors by this version",
+    **_INFER_DOCUMENTATION,
+)
+@router.post("/models/{name}/infer", name="infer", summary="Classify tensors", **_INFER_DOCUMENTATION)
 async def infer(
     request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str, version: str | None = None
 ) -> Response:

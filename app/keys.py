@@ -4,15 +4,17 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import MissingKeyError
-from app.problems import answer_error
+from app.problems import document_errors
 
 # An orchestrator's probes carry no keys.
 _OPEN = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready"}
@@ -21,8 +23,10 @@ _OPEN = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready"}
 class RequireKey:
     """Refuses requests without a key. Takes `Authorization: Bearer <key>`, or Basic with the key as the password."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr]) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr], answer: Callable[[Request, Exception], Any]) -> None:
+        """Guard `app`; `answer` is how it answers its own errors."""
         self._app = app
+        self._answer = answer
         self._digests = [_digest(key.get_secret_value()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,13 +35,30 @@ class RequireKey:
             await self._app(scope, receive, send)
             return
         error = MissingKeyError("send a key of this service as 'Authorization: Bearer <key>'")
-        answer = await answer_error(Request(scope), error)
+        answer = await self._answer(Request(scope), error)
         await answer(scope, receive, send)
 
     def _knows(self, offered: str) -> bool:
         """Compare with every key, digest by digest: the time taken tells nothing of any key, not even its length."""
         digest = _digest(offered)
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+
+
+def document_keys(app: FastAPI) -> None:
+    """Let the API's documentation say what takes a key and how; Swagger UI has a button for it then."""
+    write = app.openapi
+    refusal = {str(status): answer for status, answer in document_errors(MissingKeyError).items()}
+
+    def write_with_keys() -> dict[str, Any]:
+        document = write()
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path in document["paths"].keys() - _OPEN:
+            for operation in document["paths"][path].values():
+                operation["security"] = [{"key": []}]
+                operation["responses"] |= refusal
+        return document
+
+    app.openapi = write_with_keys  # type: ignore[method-assign]  # as FastAPI's documentation has it
 
 
 def _digest(key: str) -> bytes:

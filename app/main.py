@@ -11,20 +11,25 @@ from starlette.middleware.cors import CORSMiddleware
 from app import inference_protocol
 from app.batcher import list_batch_sizes
 from app.classifier import Classifier
-from app.keys import RequireKey
+from app.errors import ServiceError
+from app.keys import RequireKey, document_keys
 from app.metrics import Metrics
 from app.middleware import BodyLimit, Envelope
 from app.model import Model, make_loader
 from app.page import install_page
-from app.problems import install_handlers
+from app.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.recorder import Recorder
 from app.routes import direct_router, router
 from app.runtime import count_lanes
 from app.settings import Settings
 from app.store import ModelStore
 
-_DESCRIPTION = """Classifies images. Every error is an RFC 9457 problem (`application/problem+json`) whose `detail` says
-what to do and whose `request_id`, also sent as `X-Request-ID`, finds the request in the service's log."""
+_DESCRIPTION = f"""Classifies images. Every error is an RFC 9457 problem (`application/problem+json`): its `detail` says
+what to do, and its `request_id`, also sent as `X-Request-ID`, finds the request in the service's log.
+
+Each call below lists the errors that are its own. Any request can meet these:
+
+{tabulate_kinds(*COMMON_KINDS)}"""
 
 
 def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model] | None = None) -> FastAPI:
@@ -58,14 +63,15 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
     # The last one added is the first one passed.
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
     if settings.api_keys:
-        app.add_middleware(RequireKey, keys=settings.api_keys)
+        app.add_middleware(RequireKey, keys=settings.api_keys, answer=app.exception_handlers[ServiceError])
+        document_keys(app)
     if settings.cors_origins:  # before the keys: a browser asks first, without one
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
-            expose_headers=["X-Request-ID", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Inference-Header-Content-Length"],
+            expose_headers=["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
         )
     app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
@@ -93,4 +99,9 @@ async def _run(app: FastAPI, settings: Settings, load: Callable[[Path], Model]) 
     classifier.close()
 
 
-app = create_app()
+def __getattr__(name: str) -> FastAPI:
+    """Make `app` when somebody asks for it, as `uvicorn app.main:app` does; `python -m app` makes its own."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = app = create_app()
+    return app

@@ -176,8 +176,9 @@ def _as_page(answer: Callable[[Request, Any], Any]) -> Callable[[Request, Any], 
         if not wants_html(request.scope):
             return response
         problem = Problem.model_validate_json(bytes(response.body))
-        kept = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
         heading = HEADINGS.get(problem.code, problem.title)
-        return render(request, "problem.html", problem.status, kept, problem=problem, heading=heading)
+        page = render(request, "problem.html", problem.status, problem=problem, heading=heading)
+        page.raw_headers += [(name, value) for name, value in response.raw_headers if not name.startswith(b"content-")]
+        return page
 
     return answer_browser

@@ -84,9 +84,9 @@ METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; /
 MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
 HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arrive in time")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")
-OTHER_KINDS = (
-    INVALID_PARAMETER, INTERNAL, NOT_FOUND, METHOD_NOT_ALLOWED, MALFORMED_REQUEST, HEADER_TIMEOUT, HEADERS_TOO_LARGE
-)  # fmt: skip
+# Those that belong to no call.
+COMMON_KINDS = (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, HEADER_TIMEOUT, HEADERS_TOO_LARGE)
+OTHER_KINDS = (INVALID_PARAMETER, INTERNAL, *COMMON_KINDS)
 
 
 def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
@@ -123,6 +123,12 @@ def document_errors(*kinds: type[errors.ServiceError] | Kind) -> dict[int | str,
                 "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
             }
     return dict(sorted(responses.items(), key=str))
+
+
+def tabulate_kinds(*kinds: Kind) -> str:
+    """Write a table of these errors in Markdown."""
+    rows = (f"| {kind.status} | `{kind.code}` | {kind.example} |\n" for kind in kinds)
+    return f"| status | `code` | for example |\n|---|---|---|\n{''.join(rows)}"
 
 
 def make_problem(kind: Kind, detail: str, request_id: str | None, retry_after_seconds: int | None = None) -> Problem:

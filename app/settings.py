@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.logs import LogFormat
@@ -20,7 +20,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on; `0.0.0.0` inside a container.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` inside a container.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
@@ -130,3 +130,12 @@ class Settings(BaseSettings):
         if self.runtime == "tensorflow" and self.precision not in {"auto", "f32"}:
             raise ValueError("APP_PRECISION is for the openvino runtime; tensorflow runs the graph as it was exported")
         return self
+
+
+def describe_faults(error: ValidationError) -> list[str]:
+    """Say for each setting that makes no sense which it is and what is wrong with it."""
+    faults = []
+    for finding in error.errors(include_url=False):
+        name = "_".join(("APP", *map(str, finding["loc"]))).upper() if finding["loc"] else "settings"
+        faults.append(f"{name}: {finding['msg'].removeprefix('Value error, ')}")
+    return faults

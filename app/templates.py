@@ -26,13 +26,10 @@ _templates = Environment(
 )
 
 
-def render(
-    request: Request, template: str, status: int = 200, headers: dict[str, str] | None = None, **values: object
-) -> HTMLResponse:
+def render(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
     """Fill in `template` for whoever made `request`."""
     html = _templates.get_template(template).render(root=request.scope.get("root_path", ""), **values)
-    policy = {"Content-Security-Policy": CONTENT_POLICY}
-    return HTMLResponse(html, status, {**HEADERS, **policy, **(headers or {})})
+    return HTMLResponse(html, status, {**HEADERS, "Content-Security-Policy": CONTENT_POLICY})
 
 
 def show_percent(share: float) -> str:

@@ -1,5 +1,8 @@
 """Images per second of the shipped model by runtime, precision and batch size, without any service around it.
 
+By one caller, whose single image gets all threads and whose batch gets one lane of the runtime; and by as many callers
+at once as the runtime has lanes, as the service calls it under load.
+
 `python -m benchmarks.runtime` writes runtime.md into benchmarks/results. The runtimes are measured in turn, in rounds,
 so that whatever else the machine does meets them all.
 """
@@ -7,6 +10,9 @@ so that whatever else the machine does meets them all.
 import argparse
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, cast
@@ -15,7 +21,7 @@ import numpy as np
 
 from app.contract import METADATA_FILE, ModelMetadata
 from app.errors import RefusedVersionError
-from app.runtime import Runtime, count_cpus, load_runtime
+from app.runtime import Images, Runtime, count_cpus, count_lanes, load_runtime
 from app.settings import Precision, RuntimeName
 from benchmarks.machine import describe_libraries, describe_machine, has_bf16
 from benchmarks.pictures import find_version
@@ -41,57 +47,93 @@ CANDIDATES = (
 )
 
 
-def measure(runtimes: dict[str, Runtime], *, seconds: float, rounds: int) -> dict[str, dict[int, float]]:
-    """Return the milliseconds that each runtime needs for a batch of each size: medians over all its runs."""
-    rng = np.random.default_rng(0)
-    shape = next(iter(runtimes.values())).input.shape
-    batches = {size: rng.integers(0, 256, (size, *shape), dtype=np.uint8) for size in BATCH_SIZES}
-    times: dict[str, dict[int, list[float]]] = {title: {size: [] for size in batches} for title in runtimes}
+class Contender(NamedTuple):
+    """A loaded runtime, and how many call it at once."""
+
+    runtime: Runtime
+    callers: int
+
+
+class Pace(NamedTuple):
+    """What all callers get together, and what one of them waits for a batch."""
+
+    per_second: float
+    milliseconds: float
+
+
+def measure(contenders: dict[str, Contender], *, seconds: float, rounds: int) -> dict[str, dict[int, Pace]]:
+    """Return each contender's pace for a batch of each size, by the median time of all its batches."""
+    shape = next(iter(contenders.values())).runtime.input.shape
+    batches = {size: make_batch(size, shape) for size in BATCH_SIZES}
+    times: dict[str, dict[int, list[float]]] = {title: {size: [] for size in batches} for title in contenders}
     for _ in range(rounds):
-        for title, runtime in runtimes.items():
+        for title, (runtime, callers) in contenders.items():
             for size, batch in batches.items():
-                runtime.predict(batch)  # warms caches that another runtime has filled
-                times[title][size] += time_runs(lambda: runtime.predict(batch), seconds)  # noqa: B023
-    return {title: {size: 1000 * median(runs) for size, runs in sizes.items()} for title, sizes in times.items()}
+                run = partial(runtime.predict, batch)
+                run()  # warms caches that another runtime has filled
+                times[title][size] += time_runs(run, seconds, callers)
+    return {
+        title: {size: _find_pace(runs, size, contenders[title].callers) for size, runs in sizes.items()}
+        for title, sizes in times.items()
+    }
 
 
-def time_runs(run: Callable[[], object], seconds: float) -> list[float]:
-    """Run for `seconds`, at least once; return the seconds that each run took."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while (started := time.perf_counter()) < end or not times:
-        run()
-        times.append(time.perf_counter() - started)
-    return times
+def make_batch(size: int, shape: tuple[int, ...]) -> Images:
+    """Make `size` images of noise: what they show makes no difference to a model's pace."""
+    return np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
 
 
-def render(milliseconds: dict[str, dict[int, float]], left_out: dict[str, str]) -> str:
-    """Draw images per second, with the milliseconds a batch, for each runtime; say what was left out and why."""
+def time_runs(run: Callable[[], object], seconds: float, callers: int = 1) -> list[float]:
+    """Let each of `callers` threads run for `seconds`, at least once; return the seconds that each run took."""
+
+    def call(_: int) -> list[float]:
+        times: list[float] = []
+        while (started := time.perf_counter()) < end or not times:
+            run()
+            times.append(time.perf_counter() - started)
+        return times
+
+    with ThreadPoolExecutor(callers) as threads:
+        end = time.perf_counter() + seconds
+        return list(chain.from_iterable(threads.map(call, range(callers))))
+
+
+def render(paces: dict[str, dict[int, Pace]], left_out: dict[str, str]) -> str:
+    """Draw images per second, with the milliseconds a batch, for each contender; say what was left out and why."""
     header = ["images/s (a batch's time)", *(f"batch {size}" for size in BATCH_SIZES)]
     rows = [
-        [title, *(f"{1000 * size / sizes[size]:.0f} ({sizes[size]:.2f} ms)" for size in BATCH_SIZES)]
-        for title, sizes in milliseconds.items()
+        [title, *(f"{sizes[size].per_second:.0f} ({sizes[size].milliseconds:.2f} ms)" for size in BATCH_SIZES)]
+        for title, sizes in paces.items()
     ]
     rows += [[title, *("–" for _ in BATCH_SIZES)] for title in left_out]
     notes = "".join(f"- {title}: {reason}\n" for title, reason in left_out.items())
     return draw_table(header, rows) + (f"\nLeft out:\n\n{notes}" if notes else "")
 
 
-def load_candidates(version: Path) -> tuple[dict[str, Runtime], dict[str, str]]:
+def load_candidates(version: Path) -> tuple[dict[str, Contender], dict[str, str]]:
     """Load what this machine can run; return it by title, and the reason for what it can't."""
-    runtimes: dict[str, Runtime] = {}
+    contenders: dict[str, Contender] = {}
     left_out: dict[str, str] = {}
     for candidate in CANDIDATES:
         if candidate.precision == "bf16" and not has_bf16():
             left_out[candidate.title] = "this processor has no bfloat16; it would be emulated, slower than f32"
             continue
         try:
-            runtimes[candidate.title] = load_runtime(
+            runtime = load_runtime(
                 version, name=candidate.name, precision=cast(Precision, candidate.precision), threads=0
             )
         except RefusedVersionError as error:
             left_out[candidate.title] = str(error)
-    return runtimes, left_out
+            continue
+        contenders[candidate.title] = Contender(runtime, 1)
+        if (lanes := count_lanes(candidate.name, 0)) > 1:
+            contenders[f"{candidate.title}, a batch a thread"] = Contender(runtime, lanes)
+    return contenders, left_out
+
+
+def _find_pace(runs: list[float], size: int, callers: int) -> Pace:
+    seconds = median(runs)
+    return Pace(callers * size / seconds, 1000 * seconds)
 
 
 def main() -> None:
@@ -103,13 +145,16 @@ def main() -> None:
     options = parser.parse_args()
     version = find_version()
     metadata = ModelMetadata.model_validate_json((version / METADATA_FILE).read_bytes())
-    runtimes, left_out = load_candidates(version)
+    contenders, left_out = load_candidates(version)
     text = (
         f"# The runtime alone\n\n`python -m benchmarks.runtime`: {metadata.name} {metadata.version}, {count_cpus()}"
-        f" threads, {options.rounds} rounds in turn; medians.\n\n- Machine: {describe_machine()}.\n"
+        f" threads, {options.rounds} rounds in turn; medians.\nOne caller, whose single image gets all threads and"
+        ' whose batch gets one; or, "a batch a thread", as many\ncallers at once as threads, as the service runs it'
+        " under load."
+        f"\n\n- Machine: {describe_machine()}.\n"
         f"- Libraries: {describe_libraries('openvino', 'tensorflow', 'numpy')}.\n\n"
     )
-    text += render(measure(runtimes, seconds=options.seconds, rounds=options.rounds), left_out)
+    text += render(measure(contenders, seconds=options.seconds, rounds=options.rounds), left_out)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "runtime.md").write_text(text, encoding="utf-8")
     print(text)

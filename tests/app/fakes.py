@@ -27,6 +27,10 @@ Tells colours. <script>alert(1)</script> [never](javascript:alert(1))
 | --- | ---: |
 | red | 100 % |
 
+```
+$ a line of code that is longer than any page is wide, since {"it": "goes on"} {"and": "on"} {"and": "on"} {"and": "on"}
+```
+
 ![curves](curves.png)
 """
 

@@ -63,6 +63,15 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
 
+def test_a_folder_without_images_is_named(folder, capsys):
+    """The others are classified, and exit status 1 says that something was missing."""
+    (folder / "more" / "empty").mkdir()
+    assert run(folder / "more" / "empty", folder / "a.png") == 1
+    out, err = capsys.readouterr()
+    assert out == f"{folder}/a.png\tred\t1.00\n"
+    assert err == f"{folder}/more/empty: no image in it\n"
+
+
 def test_json_is_what_the_service_answers(folder, capsys):
     """One object a line, with the name; a failure has its reason in place of an answer."""
     assert run("--json", "--top-k", 2, folder / "a.png", folder / "notes.txt") == 1
@@ -103,7 +112,15 @@ def test_images_go_in_full_batches(model, tmp_path, monkeypatch):
     for i in range(10):
         (tmp_path / f"{i}.png").write_bytes(encode())
     assert run(tmp_path) == 0
-    assert model == [4, 4, 2]
+    assert sorted(model) == [2, 4, 4]
+
+
+def test_few_images_go_beside_each_other(model, folder, monkeypatch):
+    """One lane with all of them would leave the others idle."""
+    monkeypatch.setenv("APP_INFERENCE_THREADS", "2")
+    (folder / "d.png").write_bytes(encode())
+    assert run(folder) == 0
+    assert model == [2, 2]
 
 
 def test_decoding_goes_on_while_the_model_runs(tmp_path):
@@ -124,11 +141,11 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
         first = threading.Thread(target=lambda: next(outcomes))
         first.start()
         for _ in range(500):
-            if len(read) >= 4 + classify._AHEAD * 4:
+            if len(read) >= 20:
                 break
             time.sleep(0.01)
         time.sleep(0.1)
-        assert 16 <= len(read) <= 24
+        assert len(read) == 20  # of five batches: one held, one to run next, three decoded by then
         held.set()
         first.join()
         assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
@@ -169,7 +186,22 @@ def test_the_program_without_a_model_says_so(tmp_path):
     """Exit status 2 and the reason."""
     done = start("x.png", env={**os.environ, "APP_MODEL_DIR": str(tmp_path)})
     assert done.returncode == 2
-    assert b"holds no version" in done.stderr
+    expected = f"{tmp_path} holds no version; expected {tmp_path}/<name>/<version>/"
+    assert done.stderr.decode() == f"python -m app.classify: no version to load: {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("APP_MAX_BATCH_SIZE", "0", "APP_MAX_BATCH_SIZE: Input should be greater than or equal to 1"),
+        ("APP_API_KEYS", "short", "APP_API_KEYS: a key has at least 16 characters (openssl rand -hex 16 makes one)"),
+    ],
+)
+def test_a_bad_setting_is_one_line(folder, capsys, monkeypatch, name, value, said):
+    """The variable and what is wrong with it, as the service says it."""
+    monkeypatch.setenv(name, value)
+    assert run(folder) == 2
+    assert capsys.readouterr().err == f"python -m app.classify: {said}\n"
 
 
 def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):

@@ -177,6 +177,22 @@ def test_a_large_photograph_is_decoded_at_a_fraction_of_its_size(monkeypatch):
     assert np.abs(pixels[:14] - [255, 0, 0]).max() < 30
 
 
+def test_detail_finer_than_the_models_pixels_is_averaged():
+    """A board of one-pixel squares is grey; picking pixels, or averaging whole ones only, would show a pattern."""
+    board = np.indices((96, 96)).sum(axis=0, dtype=np.uint8) % 2 * 255
+    inner = decode(encode(Image.fromarray(board), "PNG")).astype(int)[
+        1:-1, 1:-1
+    ]  # at the edge there is less to average
+    assert np.abs(inner - 127).max() <= 3
+
+
+def test_a_resize_is_lanczos():
+    """The figures for pictures of other sizes were measured with it."""
+    noise = np.random.default_rng(2).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    expected = Image.fromarray(noise).resize(SIZE, Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(decode(encode(Image.fromarray(noise), "PNG")), np.asarray(expected))
+
+
 # In words for the one who sent it: no library's own, no numbers of bytes.
 CUT = (
     "^the image('s header)? is damaged or cut short(; send the whole file"

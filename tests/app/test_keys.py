@@ -33,6 +33,26 @@ def test_everything_but_health_takes_a_key(client, path):
     assert response.headers["www-authenticate"].startswith('Bearer realm="')
 
 
+def test_a_browser_is_told_by_a_page(client):
+    """With the status and both challenges: the second makes a browser ask for the key."""
+    response = client.get("/", headers={"accept": "text/html"})
+    assert (response.status_code, response.headers["content-type"]) == (401, "text/html; charset=utf-8")
+    assert "An API key is needed" in response.text
+    assert [value.split()[0] for value in response.headers.get_list("www-authenticate")] == ["Bearer", "Basic"]
+
+
+def test_the_documentation_says_what_takes_a_key(client, make_client):
+    """Which it then asks for; without keys there is nothing to say."""
+    authorization = {"authorization": f"Bearer {KEYS[0]}"}
+    document = client.get("/openapi.json", headers=authorization).json()
+    assert document["components"]["securitySchemes"]["key"] == {"type": "http", "scheme": "bearer"}
+    for path, operations in document["paths"].items():
+        status = client.request(next(iter(operations)), path).status_code
+        for operation in operations.values():
+            assert (status == 401) == ("401" in operation["responses"]) == ("security" in operation), path
+    assert "missing_key" not in str(make_client().get("/openapi.json").json())
+
+
 def test_health_is_open(client):
     """An orchestrator's probes carry no keys."""
     assert client.get("/health").status_code == 200
@@ -86,6 +106,10 @@ def test_other_origins_are_let_in_only_if_named(make_client):
     answer = opened.get("/model", headers={**ask, "authorization": f"Bearer {KEYS[0]}"})
     assert answer.headers["access-control-allow-origin"] == "https://a.example"
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
+    # The binary form of the Open Inference Protocol, there and back.
+    assert "Inference-Header-Content-Length" in answer.headers["access-control-expose-headers"]
+    binary = {**ask, "access-control-request-headers": "inference-header-content-length"}
+    assert opened.options("/v2/models/tiny/infer", headers=binary).status_code == 200
     other = opened.options("/predict", headers={**ask, "origin": "https://b.example"})
     assert "access-control-allow-origin" not in other.headers
 

@@ -174,6 +174,13 @@ def test_an_unknown_setting_is_mentioned(start, tmp_path):
     assert process.wait() == 0
 
 
+def test_importing_the_module_makes_no_application():
+    """`python -m app` makes its own; who asks for it by name, as uvicorn does, makes the one that there is then."""
+    code = "import app.main; print('app' in vars(app.main), app.main.app is app.main.app)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_uvicorn_serves_the_application_by_its_name(tmp_path):
     """`uvicorn app.main:app` works, without the drain."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

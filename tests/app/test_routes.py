@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from app.contract import ModelMetadata
 from app.errors import QueueFullError
 from app.main import create_app
 from app.middleware import BodyLimit
-from app.problems import METHOD_NOT_ALLOWED, NOT_FOUND
+from app.model import Model
+from app.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
 from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
 
@@ -75,6 +77,22 @@ def test_a_file_of_some_megabytes_is_classified(client):
 def test_top_k_says_how_many_classes_are_named(client, query, count):
     """By default five, or all if there are fewer."""
     assert len(predict(client, encode(), query=query).json()["predictions"]) == count
+
+
+def test_five_of_ten_classes_are_named_by_default(models):
+    """The surest ones."""
+    tiny = make_model()
+    names = tuple("abcdefghij")
+    output = tiny.metadata.output.model_copy(update={"shape": (10,)})
+    metadata = tiny.metadata.model_copy(update={"class_names": names, "output": output})
+    scores = np.arange(10, dtype=np.float32) / 45
+    runtime = replace(tiny.runtime, output=output, predict=lambda images: np.tile(scores, (len(images), 1)))
+    app = create_app(Settings(model_dir=models), load=lambda _: Model(metadata, runtime))
+    with TestClient(app) as client:
+        wait_until_loaded(client)
+        predictions = predict(client, encode()).json()["predictions"]
+        assert [row["label"] for row in predictions] == list("jihgf")
+        assert len(predict(client, encode(), query="?top_k=10").json()["predictions"]) == 10
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "4"])
@@ -377,7 +395,7 @@ def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
         batches.append(len(images))
         return opened.wait(10) and tell_colours(images)
 
-    client = make_client(record, request_timeout_seconds=0.2)
+    client = make_client(record, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
     check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
     late = [("files", encode())] * 3
     check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
@@ -464,7 +482,8 @@ def test_a_client_that_leaves_costs_no_inference(models):
         assert opened.wait(10)
         return tell_colours(images)
 
-    app = create_app(Settings(model_dir=models), load=lambda _: make_model(record))
+    one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
+    app = create_app(one_lane, load=lambda _: make_model(record))
     whole = {"type": "http.request", "body": encode()}
     half = {"type": "http.request", "body": encode(), "more_body": True}
     gone = {"type": "http.disconnect"}
@@ -514,4 +533,9 @@ def test_the_documentation_shows_every_call_with_examples(client):
     for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(document)):
         assert name in document["components"]["schemas"]
     assert "HTTPValidationError" not in json.dumps(document)
+    for kind in COMMON_KINDS:
+        assert f"| {kind.status} | `{kind.code}` |" in document["info"]["description"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():  # FastAPI would make its summary of the function's name
+            assert operation["summary"] != operation["operationId"].replace("_", " ").title(), path
     assert client.get("/docs").status_code == 200

@@ -45,6 +45,7 @@ def test_settings_come_from_the_environment(monkeypatch):
     [
         ("port", "eighty"), ("port", "65536"), ("runtime", "torch"), ("max_batch_size", "0"), ("max_queue_size", "0"),
         ("request_timeout_seconds", "0"), ("drain_seconds", "-1"), ("precision", "f8"), ("log_level", "loud"),
+        ("host", ""),
     ],
 )  # fmt: skip
 def test_a_value_out_of_bounds_is_refused(monkeypatch, name, value):

@@ -1,19 +1,27 @@
 """The runtime's table."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from app.runtime import Runtime
 from benchmarks import runtime
+from benchmarks.runtime import Contender, Pace
 from tests.app.fakes import INPUT, OUTPUT, tell_colours
 
 
 def test_a_row_tells_images_a_second_and_a_batch_s_time():
-    text = runtime.render({"fast": {1: 2.0, 8: 8.0, 32: 16.0}}, {"slow": "it is missing"}).splitlines()
+    paces = {1: Pace(500, 2), 8: Pace(1000, 8), 32: Pace(2000, 16)}
+    text = runtime.render({"fast": paces}, {"slow": "it is missing"}).splitlines()
     assert text[2] == "| fast | 500 (2.00 ms) | 1000 (8.00 ms) | 2000 (16.00 ms) |"
     assert text[3] == "| slow | – | – | – |"
     assert text[-1] == "- slow: it is missing"
+
+
+def make_contender(predict, callers=1):
+    return Contender(Runtime("fake", "f32", INPUT, OUTPUT, predict), callers)
 
 
 def test_every_batch_size_is_measured():
@@ -23,10 +31,23 @@ def test_every_batch_size_is_measured():
         sizes.append(len(images))
         return tell_colours(images)
 
-    times = runtime.measure({"fake": Runtime("fake", "f32", INPUT, OUTPUT, predict)}, seconds=0, rounds=2)
-    assert times.keys() == {"fake"}
-    assert times["fake"].keys() == set(sizes) == set(runtime.BATCH_SIZES)
-    assert all(value > 0 for value in times["fake"].values())
+    paces = runtime.measure({"fake": make_contender(predict)}, seconds=0, rounds=2)
+    assert paces.keys() == {"fake"}
+    assert paces["fake"].keys() == set(sizes) == set(runtime.BATCH_SIZES)
+    assert all(
+        pace.per_second == pytest.approx(1000 * size / pace.milliseconds) for size, pace in paces["fake"].items()
+    )
+
+
+def test_as_many_callers_as_asked_for_call_at_once():
+    """And what all of them get counts."""
+    together = threading.Barrier(3)
+    runs = runtime.time_runs(lambda: together.wait(10), seconds=0, callers=3)
+    assert len(runs) == 3
+    contender = make_contender(lambda images: (time.sleep(0.05), tell_colours(images))[1], callers=3)
+    pace = runtime.measure({"fake": contender}, seconds=0, rounds=1)["fake"][8]
+    assert pace.milliseconds >= 50
+    assert pace.per_second == pytest.approx(3 * 1000 * 8 / pace.milliseconds)
 
 
 @pytest.mark.parametrize("native", [False, True])

@@ -2,8 +2,8 @@
 
 Each fenced `console` block of README.md, docs/ and the API's own descriptions is typed into one shell a document, in a
 copy of the repository beside a running service. A word after `console`, which no reader sees, names what a line needs
-that is not here: `gpu`, `docker`, `kubernetes`, `dataset`; or that it `serves` and never ends, as what this test has
-started does.
+that is not here: `gpu`, `docker`, `kubernetes`, `dataset`, the `environment` that `make` makes; or that it `serves` and
+never ends, as what this test has started does.
 `make` only says what it would do: its targets begin by installing, and the same commands are run here without it.
 """
 
@@ -25,9 +25,10 @@ from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = {"gpu", "docker", "kubernetes", "dataset", "serves"}
+NOT_RUN = {"gpu", "docker", "kubernetes", "dataset", "environment", "serves"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>\S+[^\n]*)?\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 SHELL_LANGUAGES = {"console", "sh", "bash", "shell", "shell-session"}
+PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 END = "\x1e"
 # The service listens elsewhere than the documentation says, and a bare machine's python3 is this environment's python.
 PRELUDE = """
@@ -57,7 +58,7 @@ def find_commands(text: str) -> list[Command]:
     for info, body in find_blocks(text):
         if info[:1] != ["console"] or NOT_RUN & set(info):
             continue
-        for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        for part in PROMPT.split(body)[1:]:
             heredoc = re.match(r".*<<'(\w+)'\n.*?^\1\n", part, re.MULTILINE | re.DOTALL)
             typed = heredoc[0] if heredoc else re.match(r".*\n(>.*\n)*", part)[0]
             commands.append(Command(re.sub(r"^> ", "", typed, flags=re.MULTILINE), part[len(typed) :].strip()))
@@ -142,8 +143,8 @@ def test_the_apis_own_examples_do_what_they_show(checkout, port):
 def test_no_shell_line_hides_from_the_test(document):
     """Every block of shell is a `console` block with prompts, run or named as what it needs."""
     for info, body in find_blocks(document.read_text(encoding="utf-8")):
-        if info and info[0] in SHELL_LANGUAGES:
-            assert info[0] == "console"
+        if SHELL_LANGUAGES & set(info[:1]) or PROMPT.search(body):
+            assert info[:1] == ["console"], body
             assert set(info[1:]) <= NOT_RUN
             assert body.startswith("$ ")
 

@@ -9,3 +9,9 @@ window.SwaggerUIBundle({
   tryItOutEnabled: true,
   validatorUrl: null,
 });
+
+// Swagger UI has dark colours, and leaves it to a button when they show.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();

@@ -26,7 +26,7 @@ export class Entry {
     const picture = this.article.querySelector(".original img");
     picture.src = URL.createObjectURL(file);
     picture.alt = `Your picture, ${file.name}`;
-    picture.addEventListener("error", () => this.article.querySelector(".original").remove(), { once: true });
+    picture.addEventListener("error", () => picture.remove(), { once: true }); // the caption, its name, stays
     this.article.querySelector(".original figcaption").textContent = file.name;
     this.addButton(picture.src);
   }
@@ -44,10 +44,12 @@ export class Entry {
     thumbnail.append(picture);
     this.caption = document.createElement("span");
     this.caption.className = "caption";
-    this.caption.textContent = "…";
     this.button.append(thumbnail, this.caption);
-    this.button.setAttribute("aria-label", this.file.name);
-    this.button.addEventListener("click", () => this.show());
+    this.label("…");
+    this.button.addEventListener("click", () => {
+      this.show();
+      this.article.scrollIntoView({ block: "nearest" }); // on a phone it is below the tiles
+    });
     item.append(this.button);
     gallery.append(item);
     gallery.hidden = gallery.children.length < 2;
@@ -93,8 +95,7 @@ export class Entry {
     this.article.querySelector(".pictures").append(article.querySelector(".seen"));
     this.article.querySelector(".answer").replaceWith(article.querySelector(".answer"));
     this.article.append(article.querySelector(".programs"));
-    this.caption.textContent = this.summary;
-    this.button.setAttribute("aria-label", `${this.file.name}: ${this.summary}`);
+    this.label(this.summary);
   }
 
   refuse({ kind, article, said }) {
@@ -103,7 +104,15 @@ export class Entry {
     this.summary = problem.querySelector("h2").textContent;
     this.article.querySelector(".answer").replaceChildren(problem);
     this.retry.hidden = ["refused", "oversized", "locked"].includes(kind);
-    this.caption.textContent = "refused";
-    this.button.setAttribute("aria-label", `${this.file.name}: ${this.summary}`);
+    this.label(this.summary);
+  }
+
+  /** Writes on the button which file it is and what became of it. */
+  label(summary) {
+    const name = document.createElement("span");
+    name.className = "name";
+    name.textContent = this.file.name;
+    this.caption.replaceChildren(name, summary);
+    this.button.setAttribute("aria-label", `${this.file.name}: ${summary}`);
   }
 }

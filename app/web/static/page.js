@@ -12,8 +12,9 @@ const access = find("#access");
 const home = document.baseURI;
 const queue = [];
 let locked = [];
+const done = new Set(); // of those that were sent together
 let running = 0;
-let done = 0;
+let note = "";
 
 function say(text) {
   status.textContent = text;
@@ -22,14 +23,27 @@ function say(text) {
 function add(files) {
   const pictures = [...files];
   if (!pictures.length) return;
-  if (!running) done = 0;
+  begin();
   if (pictures.length > MOST_PICTURES) {
-    say(`Only the first ${MOST_PICTURES} are taken; python -m app.classify takes whole folders.`);
+    note = `. Only the first ${MOST_PICTURES} are taken; python -m app.classify takes whole folders.`;
     pictures.length = MOST_PICTURES;
   }
-  const entries = pictures.map((file) => new Entry(file, { onDone: finish, onRetry: (again) => start(again) }));
+  const entries = pictures.map((file) => new Entry(file, { onDone: finish, onRetry: retry }));
   entries[0].show();
   start(...entries);
+}
+
+/** Counts from one again, unless others are still on their way. */
+function begin() {
+  if (running) return;
+  done.clear();
+  note = "";
+}
+
+function retry(entry) {
+  begin();
+  done.delete(entry);
+  start(entry);
 }
 
 function start(...entries) {
@@ -45,9 +59,11 @@ function finish(entry) {
   start();
   if (entry.locked) unlock(entry);
   else {
-    done += 1;
-    const total = done + running + queue.length;
-    say(`${total > 1 ? `${done} of ${total} done. ` : ""}${entry.file.name}: ${entry.summary}`);
+    done.add(entry);
+    const left = running + queue.length;
+    const total = done.size + left;
+    const count = total > 1 ? `${done.size} of ${total} done. ` : "";
+    say(`${count}${entry.file.name}: ${entry.summary}${left ? "" : note}`);
   }
   if (entry.article.isConnected) entry.article.scrollIntoView({ block: "nearest" });
   if (entry.version && entry.version !== find("#model").dataset.version) describe();
