@@ -17,6 +17,8 @@ CHECKPOINT_FILE = "checkpoint.npz"
 HISTORY_FILE = "history.csv"
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
+STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
+"""When a run was started, as its folder's name ends: a pattern for it."""
 
 
 def find_run(options: Options) -> Path:
@@ -30,10 +32,14 @@ def find_run(options: Options) -> Path:
         return options.runs / f"{names}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
     run = Path(options.resume)
     if options.resume == NEWEST:
-        runs = sorted(options.runs.glob(f"{names}-*"))
+        # Exactly so long a name: a model called a-fast has runs that begin with a-fast-, too.
+        runs = [run for run in options.runs.glob(f"{names}-{STARTED}") if (run / CHECKPOINT_FILE).is_file()]
         if not runs:
-            raise ResumeError(f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs}")
-        run = runs[-1]
+            raise ResumeError(
+                f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs} "
+                "has a finished epoch"
+            )
+        run = max(runs)
     require_resumable(run, options.recipe)
     return run
 

@@ -11,7 +11,7 @@ from tests.training.conftest import SMALL_RUN, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
-from training.run import CHECKPOINT_FILE, find_run
+from training.run import CHECKPOINT_FILE, find_run, start_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -87,7 +87,17 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m training: interrupted; {advice}"
 
 
+def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
+    """Not one that was cut in its first epoch, nor one of a model whose name begins alike."""
+    options = parse_options(["--resume", "--runs", str(tmp_path), "--name", "a"])
+    for name in ("a-fast-20260101-000000", "a-fast-20260102-000000", "a-fast-fast-20260104-000000"):
+        start_run(tmp_path / name, options.recipe, {})
+        (tmp_path / name / CHECKPOINT_FILE).touch()
+    start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {})
+    assert find_run(options).name == "a-fast-20260102-000000"
+
+
 def test_nothing_to_resume_is_said(tmp_path):
     """--resume without a run of that model and recipe."""
-    with pytest.raises(ResumeError, match="no run of minimodel by fast in"):
+    with pytest.raises(ResumeError, match=r"no run of minimodel by fast in .* has a finished epoch"):
         find_run(parse_options(["--resume", "--runs", str(tmp_path)]))
