@@ -169,7 +169,10 @@ def _read_split(split: Path, class_names: tuple[str, ...]) -> tuple[Split, set[s
             raise DataError(f"no images in {split / name}")
         files += [(path, label) for path in paths]
     images = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    for image, (path, _) in zip(images, tqdm(files, desc=str(split), unit=" images", leave=False), strict=True):
+    # disable=None: no bar where the output is no terminal
+    for image, (path, _) in zip(
+        images, tqdm(files, desc=str(split), unit=" images", leave=False, disable=None), strict=True
+    ):
         try:
             image[:] = decode_image(path.read_bytes(), (IMAGE_SIZE, IMAGE_SIZE), max_pixels=MAX_PIXELS)
         except (RequestError, OSError) as error:

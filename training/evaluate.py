@@ -129,7 +129,7 @@ def _load_classifier(folder: Path, name: str) -> Classifier:
 
     def classify(images: npt.NDArray[np.uint8], title: str) -> Probabilities:
         answers = []
-        with tqdm(desc=title, total=len(images), unit=" images", leave=False) as bar:
+        with tqdm(desc=title, total=len(images), unit=" images", leave=False, disable=None) as bar:
             for start in range(0, len(images), BATCH_SIZE):
                 answers.append(predict(images[start : start + BATCH_SIZE]).copy())
                 bar.update(len(answers[-1]))
