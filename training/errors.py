@@ -3,6 +3,7 @@
 TrainingError
 ├── DataError      the data set can't be had
 ├── DeviceError    the devices that were asked for are not there, or can't share the work
+├── FolderError    a folder can't be written to
 ├── ResumeError    the run can't be gone on with
 └── ExportError    the version can't be published
 """
@@ -20,9 +21,13 @@ class DeviceError(TrainingError):
     """The devices can't do what was asked; the message says what was found."""
 
 
+class FolderError(TrainingError):
+    """A folder can't be made or written to; the message says which, and why."""
+
+
 class ResumeError(TrainingError):
     """A run can't be resumed: it has no checkpoint, or another recipe."""
 
 
 class ExportError(TrainingError):
-    """The exported model does not answer as the fitted one, or its number is taken."""
+    """The exported model does not answer as the fitted one, or its folder can't be put in place."""

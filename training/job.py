@@ -22,7 +22,7 @@ from training.options import Options
 from training.pipeline import measure_normalization
 from training.quantize import quantize_model
 from training.report import plot_mistakes, write_card
-from training.run import HISTORY_FILE
+from training.run import HISTORY_FILE, require_writable
 from training.train import train
 
 
@@ -39,6 +39,10 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     devices = select_devices(require_gpu=options.require_gpu)
     commit = read_commit()  # before hours of training, in which the checkout may move on
     data = load_data(options.data, name=options.data_name, origin=options.data_source)
+    require_writable(run.parent)
+    models = options.models / options.name
+    if options.export:
+        require_writable(models)
     train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)
     normalize = measure_normalization(train_split.images, recipe.normalization)
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
@@ -57,7 +61,6 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         validation_size=len(validation_split.labels),
         test_size=len(data.test.labels),
     )
-    models = options.models / options.name
     with stage_version(models) as staged:
         export_model(network, normalize, calibrate, staged)
         if options.quantize:

@@ -6,11 +6,12 @@ logs. It imports no TensorFlow: a run that can't be resumed is refused at once.
 
 import datetime
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from training.config import Recipe
-from training.errors import ResumeError
+from training.errors import FolderError, ResumeError
 from training.options import NEWEST, Options
 
 CHECKPOINT_FILE = "checkpoint.npz"
@@ -42,6 +43,20 @@ def find_run(options: Options) -> Path:
         run = max(runs)
     require_resumable(run, options.recipe)
     return run
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` unless it is there, and see that files can be made in it: now, not after hours of training.
+
+    Raises:
+        FolderError: with the system's reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FolderError(f"can't write into {folder}: {error.strerror}") from error
 
 
 def start_run(run: Path, recipe: Recipe, data: dict[str, Any]) -> None:

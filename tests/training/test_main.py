@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,30 @@ def test_finished_run_can_be_exported_again_as_the_next_version(version, quantiz
     assert (version.name, quantized.name) == ("1", "2")
     answers = [np.load(folder / GOLDEN_FILE)["probabilities"] for folder in (version, quantized)]
     np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize("flag", ["--runs", "--models"])
+def test_a_folder_that_can_not_be_written_is_told_before_training(flag, image_folder, tmp_path, monkeypatch, capsys):
+    """One line with the folder and the reason, not a traceback after hours."""
+    monkeypatch.setattr("training.job.train", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    folders = {"--runs": f"{tmp_path}/runs", "--models": f"{tmp_path}/models"} | {flag: f"{tmp_path}/file/folder"}
+    assert main(["--data", str(image_folder), *chain(*folders.items())]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m training: can't write into {tmp_path}/file/folder")
+    assert error.endswith(": Not a directory\n")
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line(image_folder, tmp_path, monkeypatch, capsys):
+    """And so is whatever else the system refuses while a run goes on."""
+
+    def fill(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint.npz")
+
+    monkeypatch.setattr("training.job.train", fill)
+    assert main(["--data", str(image_folder), "--runs", f"{tmp_path}/runs", "--no-export"]) == 2
+    assert capsys.readouterr().err == "python -m training: [Errno 28] No space left on device: 'checkpoint.npz'\n"
 
 
 def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
