@@ -3,7 +3,7 @@
 import importlib.metadata
 from pathlib import Path
 
-from app.contract import DataSet
+from app.contract import DataSet, TrainingRun
 from training.calibration import fit_calibration
 from training.data import load_data, split_validation
 from training.devices import select_devices
@@ -22,7 +22,7 @@ from training.options import Options
 from training.pipeline import measure_normalization
 from training.quantize import quantize_model
 from training.report import plot_mistakes, write_card
-from training.run import HISTORY_FILE, require_writable
+from training.run import require_writable
 from training.train import train
 
 
@@ -46,7 +46,15 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)
     normalize = measure_normalization(train_split.images, recipe.normalization)
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
-    network = train(train_split, validation_split, recipe, normalize, devices, run, resume=options.resume is not None)
+    start = TrainingRun(
+        recipe=options.recipe_name,
+        command=command,
+        commit=commit,
+        hardware=devices.description,
+        precision=devices.precision,
+    )
+    resume = options.resume is not None
+    network = train(train_split, validation_split, recipe, normalize, devices, run, start, resume=resume)
     if not options.export:
         return None
 
@@ -75,7 +83,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
             evaluation,
             probabilities,
             data.test.labels,
-            run / HISTORY_FILE,
+            run,
             command=command,
             notes=options.notes.read_text() if options.notes else "",
         )

@@ -1,6 +1,5 @@
 """What a person looks at: the model card and its plots, and the run's most confident mistakes."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from training.calibration import bin_confidence
 from training.config import Recipe
 from training.data import Split
 from training.evaluate import Evaluation, format_table
+from training.run import read_history
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -31,7 +31,7 @@ def write_card(
     evaluation: Evaluation,
     probabilities: Probabilities,
     labels: npt.NDArray[np.int64],
-    history: Path,
+    run: Path,
     *,
     command: str,
     notes: str = "",
@@ -46,14 +46,14 @@ def write_card(
         evaluation: the figures on the test set.
         probabilities: (N, classes) for the test set.
         labels: (N,) the test set's true classes.
-        history: history.csv of the run.
+        run: the run's folder.
         command: what was typed to train it.
         notes: Markdown that ends the card, such as what else was tried.
     """
     card = folder / CARD_FOLDER
     card.mkdir()
     class_names = list(evaluation.per_class_accuracy)
-    epochs = read_history(history)
+    epochs = read_history(run)
     plot_curves(epochs).savefig(card / "curves.png", dpi=120)
     plot_confusion(np.array(evaluation.confusion), class_names).savefig(card / "confusion_matrix.png", dpi=120)
     plot_reliability(probabilities, labels).savefig(card / "reliability.png", dpi=120)
@@ -74,12 +74,6 @@ def write_card(
         ).rstrip()
         + "\n"
     )
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Read history.csv: one record an epoch."""
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def plot_curves(epochs: Sequence[dict[str, float]]) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from app.contract import TrainingRun
 from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
@@ -17,6 +18,7 @@ from training.pipeline import Normalization, make_dataset, make_train_dataset, s
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, trim_history
 
 VALIDATION_BATCH_SIZE = 256
+FINISHED_EPOCHS = "finished_epochs"  # beside the variables in a checkpoint
 SHORT = 120  # seconds; longer times are told in minutes
 
 
@@ -27,48 +29,38 @@ def train(
     normalize: Normalization,
     devices: Devices,
     run: Path,
+    start: TrainingRun,
     *,
     resume: bool = False,
 ) -> keras.Model:
     """Fit MiniModel, keeping a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
 
-    With `resume` it goes on after the last finished epoch in `run`; the result is the one that an uninterrupted run
-    gives, up to float noise.
+    `start` is noted there. With `resume` it goes on after the last finished epoch in `run`; the result is the one that
+    an uninterrupted run gives, up to float noise.
 
     Returns:
         The fitted network, (N, 32, 32, 3) float32 → (N, classes) float32.
 
     Raises:
         DeviceError: the devices can't share the recipe's batches evenly.
-        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe or of other data.
+        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe, other data or another
+            precision.
     """
     replicas = devices.strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise DeviceError(f"{replicas} devices can't share a batch of {recipe.batch_size} evenly; change --batch-size")
     content = describe_content(train_split, validation_split)
     if resume:
-        require_resumable(run, recipe, content)
+        require_resumable(run, recipe, content, devices.precision)
     else:
-        start_run(run, recipe, content)
+        start_run(run, recipe, content, start)
     keras.utils.set_random_seed(recipe.seed)
-    keras.mixed_precision.set_global_policy(devices.precision)
+    keras.config.set_dtype_policy(devices.precision)
     steps = steps_per_epoch(train_split, recipe)
     num_classes = int(train_split.labels.max()) + 1
     with devices.strategy.scope():
-        model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
-        model.compile(
-            make_optimizer(recipe, steps * recipe.epochs),
-            keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-            metrics=["accuracy"],
-            jit_compile=devices.jit_compile,
-        )
-        model.optimizer.build(model.trainable_variables)
-        # Variables that come into being while the training step is traced have it traced twice: seconds each time.
-        nothing = np.zeros((1, num_classes), np.float32)
-        model.compute_metrics(None, nothing, nothing)
-        if resume:
-            _restore_checkpoint(model, run / CHECKPOINT_FILE)
-    start_epoch = int(model.optimizer.iterations.numpy()) // steps
+        model = compile_network(num_classes, recipe, devices, steps * recipe.epochs)
+        start_epoch = _restore_checkpoint(model, run / CHECKPOINT_FILE) if resume else 0
     if start_epoch < recipe.epochs:
         if resume:
             trim_history(run, start_epoch)
@@ -95,16 +87,36 @@ def train(
     return model
 
 
+def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_steps: int) -> keras.Model:
+    """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps."""
+    model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
+    model.compile(
+        make_optimizer(recipe, total_steps),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=devices.jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)
+    # Variables that come into being while the training step is traced have it traced twice: seconds each time.
+    nothing = np.zeros((1, num_classes), np.float32)
+    model.compute_metrics(None, nothing, nothing)
+    return model
+
+
 def _trim(split: Split, replicas: int) -> Split:
     """Leave out the last few images that so many devices can't share evenly: Keras fails on such a batch."""
     even = len(split.labels) // replicas * replicas
     return Split(split.images[:even], split.labels[:even])
 
 
-def _restore_checkpoint(model: keras.Model, path: Path) -> None:
-    with np.load(path) as saved:
-        for variable, value in zip(_list_variables(model), saved.values(), strict=True):
-            variable.assign(value)
+def _restore_checkpoint(model: keras.Model, path: Path) -> int:
+    """Give `model` the state that `Checkpoint` saved; return how many epochs were finished."""
+    with np.load(path) as file:
+        saved = dict(file)
+    epochs = int(saved.pop(FINISHED_EPOCHS))
+    for variable, value in zip(_list_variables(model), saved.values(), strict=True):
+        variable.assign(value)
+    return epochs
 
 
 def _list_variables(model: keras.Model) -> list[keras.Variable]:
@@ -113,7 +125,9 @@ def _list_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves every variable after every epoch; the file is whole at any moment.
+    """Saves every variable and the number of finished epochs after every epoch; the file is whole at any moment.
+
+    The optimizer's steps don't tell that number: in float16 it leaves out those whose gradients overflow.
 
     Keras's own model file leaves out the seeds of dropout and which weights are not to decay: a run resumed from one
     goes another way than an uninterrupted one.
@@ -123,10 +137,11 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.path = path
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write aside, then rename."""
         written = self.path.with_name(f"writing-{self.path.name}")
-        np.savez(written, *(keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model)))
+        values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
+        np.savez(written, *values, **{FINISHED_EPOCHS: epoch + 1})
         written.replace(self.path)
 
 
@@ -151,7 +166,7 @@ class Pace(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         pace = self.images_per_epoch / self.seconds
         left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.started)
-        if logs is not None:
-            logs |= {"learning_rate": rate, "images_per_second": round(pace, 1)}
         wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
         print(f"{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)
+        if logs is not None:
+            logs |= {"learning_rate": rate, "images_per_second": round(pace, 1)}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.contract import TrainingRun
 from training.__main__ import main
 from training.data import Split
 
@@ -16,6 +17,10 @@ CLASSES = ("disc", "square", "stripes")
 SMALL_RUN = (
     "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd", "--learning-rate", "0.01"
 )  # fmt: skip
+
+START = TrainingRun(
+    recipe="fast", command="python -m training", commit="0" * 40, hardware="2 cores", precision="float32"
+)
 
 
 def draw(label: int, rng: np.random.Generator) -> np.ndarray:

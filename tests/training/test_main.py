@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.contract import GOLDEN_FILE
-from tests.training.conftest import SMALL_RUN, shrink_network
+from tests.training.conftest import SMALL_RUN, START, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
@@ -117,9 +117,9 @@ def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
     """Not one that was cut in its first epoch, nor one of a model whose name begins alike."""
     options = parse_options(["--resume", "--runs", str(tmp_path), "--name", "a"])
     for name in ("a-fast-20260101-000000", "a-fast-20260102-000000", "a-fast-fast-20260104-000000"):
-        start_run(tmp_path / name, options.recipe, {})
+        start_run(tmp_path / name, options.recipe, {}, START)
         (tmp_path / name / CHECKPOINT_FILE).touch()
-    start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {})
+    start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {}, START)
     assert find_run(options).name == "a-fast-20260102-000000"
 
 
