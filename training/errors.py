@@ -3,6 +3,7 @@
 TrainingError
 ├── DataError      the data set can't be had
 ├── DeviceError    the devices that were asked for are not there, or can't share the work
+├── DivergedError  the network learnt nothing
 ├── FolderError    a folder can't be written to
 ├── ResumeError    the run can't be gone on with
 └── ExportError    the version can't be published
@@ -19,6 +20,10 @@ class DataError(TrainingError):
 
 class DeviceError(TrainingError):
     """The devices can't do what was asked; the message says what was found."""
+
+
+class DivergedError(TrainingError):
+    """The loss is not finite any more; the message says what to change."""
 
 
 class FolderError(TrainingError):

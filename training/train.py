@@ -1,5 +1,7 @@
 """Fitting: compile, schedule, callbacks, checkpoints, resume."""
 
+import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from app.contract import TrainingRun
 from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
-from training.errors import DeviceError
+from training.errors import DeviceError, DivergedError
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
@@ -43,6 +45,7 @@ def train(
 
     Raises:
         DeviceError: the devices can't share the recipe's batches evenly.
+        DivergedError: an epoch's loss is not finite.
         ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe, other data or another
             precision.
     """
@@ -64,6 +67,8 @@ def train(
     if start_epoch < recipe.epochs:
         if resume:
             trim_history(run, start_epoch)
+        checkpoint = Checkpoint(run / CHECKPOINT_FILE)
+        is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
         model.fit(
             make_train_dataset(train_split, recipe, normalize, start_epoch=start_epoch),
             validation_data=make_dataset(
@@ -76,14 +81,19 @@ def train(
             epochs=recipe.epochs,
             steps_per_epoch=steps,
             shuffle=False,  # the stream is
+            verbose=int(is_terminal),
             callbacks=[
                 keras.callbacks.ProgbarLogger(),  # before what adds to the logs: it has one format for all figures
-                Pace(steps * recipe.batch_size),
+                Pace(steps * recipe.batch_size, say_figures=not is_terminal),
                 keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=resume),
                 keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-                Checkpoint(run / CHECKPOINT_FILE),  # last: whatever epoch it holds is in the history
+                checkpoint,  # last: whatever epoch it holds is in the history
             ],
         )
+        if checkpoint.diverged:
+            raise DivergedError(
+                f"the loss is not finite any more; lower --learning-rate (history: {run / HISTORY_FILE})"
+            )
     return model
 
 
@@ -127,7 +137,8 @@ def _list_variables(model: keras.Model) -> list[keras.Variable]:
 class Checkpoint(keras.callbacks.Callback):
     """Saves every variable and the number of finished epochs after every epoch; the file is whole at any moment.
 
-    The optimizer's steps don't tell that number: in float16 it leaves out those whose gradients overflow.
+    The optimizer's steps don't tell that number: in float16 it leaves out those whose gradients overflow. A run that
+    has diverged is stopped instead, and keeps the checkpoint of its last good epoch.
 
     Keras's own model file leaves out the seeds of dropout and which weights are not to decay: a run resumed from one
     goes another way than an uninterrupted one.
@@ -136,9 +147,13 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.diverged = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write aside, then rename."""
+        if not all(math.isfinite(value) for value in (logs or {}).values()):
+            self.diverged = self.model.stop_training = True
+            return
         written = self.path.with_name(f"writing-{self.path.name}")
         values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
         np.savez(written, *values, **{FINISHED_EPOCHS: epoch + 1})
@@ -146,11 +161,15 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds images per second and the learning rate to what an epoch logs, and says them with the time left."""
+    """Adds images per second and the learning rate to what an epoch logs, and says them with the time left.
 
-    def __init__(self, images_per_epoch: int) -> None:
+    With `say_figures` its line has the epoch, loss and accuracy, too.
+    """
+
+    def __init__(self, images_per_epoch: int, *, say_figures: bool) -> None:
         super().__init__()
         self.images_per_epoch = images_per_epoch
+        self.say_figures = say_figures
         self.seconds = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
@@ -167,6 +186,10 @@ class Pace(keras.callbacks.Callback):
         pace = self.images_per_epoch / self.seconds
         left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.started)
         wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
-        print(f"{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)
+        figures = ""
+        if self.say_figures and logs:
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in sorted(logs.items()))
+            figures = f"epoch {epoch + 1}/{self.params['epochs']}: {figures}, "
+        print(f"{figures}{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)
         if logs is not None:
             logs |= {"learning_rate": rate, "images_per_second": round(pace, 1)}
