@@ -6,7 +6,8 @@ TrainingError
 ├── DivergedError  the network learnt nothing
 ├── FolderError    a folder can't be written to
 ├── ResumeError    the run can't be gone on with
-└── ExportError    the version can't be published
+├── ExportError    the version can't be published
+└── VersionError   an exported version can't be measured again
 """
 
 
@@ -36,3 +37,7 @@ class ResumeError(TrainingError):
 
 class ExportError(TrainingError):
     """The exported model does not answer as the fitted one, or its folder can't be put in place."""
+
+
+class VersionError(TrainingError):
+    """A version can't be measured again: it can't be read, or its files are not those that were exported."""

@@ -159,7 +159,7 @@ def publish_version(staged: Path, models: Path, version: int, fields: dict[str, 
         ExportError: that version exists meanwhile, and is left as it is; or the system refuses to rename.
     """
     metadata = ModelMetadata(**fields, files=digest_files(staged))
-    (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n")
+    (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
     target = models / str(version)
     if target.exists():  # an empty folder would be replaced without a word
         raise ExportError(f"{target} exists already; a version is never overwritten")

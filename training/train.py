@@ -20,7 +20,6 @@ from training.pipeline import Normalization, make_dataset, make_train_dataset, s
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, trim_history
 
 VALIDATION_BATCH_SIZE = 256
-FINISHED_EPOCHS = "finished_epochs"  # beside the variables in a checkpoint
 SHORT = 120  # seconds; longer times are told in minutes
 
 
@@ -123,7 +122,7 @@ def _restore_checkpoint(model: keras.Model, path: Path) -> int:
     """Give `model` the state that `Checkpoint` saved; return how many epochs were finished."""
     with np.load(path) as file:
         saved = dict(file)
-    epochs = int(saved.pop(FINISHED_EPOCHS))
+    epochs = int(saved.pop("finished_epochs"))
     for variable, value in zip(_list_variables(model), saved.values(), strict=True):
         variable.assign(value)
     return epochs
@@ -156,7 +155,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         written = self.path.with_name(f"writing-{self.path.name}")
         values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
-        np.savez(written, *values, **{FINISHED_EPOCHS: epoch + 1})
+        np.savez(written, *values, finished_epochs=epoch + 1)
         written.replace(self.path)
 
 
