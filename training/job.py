@@ -102,7 +102,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             quantize_model(staged, fit.train.images, recipe.seed)
         evaluation, probabilities = evaluate(staged, data.test, data.class_names, recipe.label_smoothing)
         version = next_version(models)
-        notes = options.notes.read_text(encoding="utf-8") if options.notes else ""
+        notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
         card = Card(title, recipe, start, commit, described, read_history(run), evaluation, notes)
         write_card(staged, card, probabilities, data.test.labels)

@@ -34,7 +34,7 @@ class Options(BaseModel):
     require_gpu: bool = False
     export: bool
     quantize: bool
-    notes: Path | None = None
+    notes: tuple[Path, ...] = ()
 
 
 class Parser(argparse.ArgumentParser):
@@ -122,7 +122,13 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         default=False,
         help="export it in 8-bit integers too; the service takes them where they cost no accuracy (extra: quantize)",
     )
-    job.add_argument("--notes", type=Path, metavar="FILE", help="Markdown that ends the model card")
+    job.add_argument(
+        "--notes",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="Markdown that ends the model card; given several times, one after the other",
+    )
 
 
 def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
@@ -134,8 +140,9 @@ def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
             f"argument --name: {values['name']!r} is no model's name: small letters, digits, '.', '_' and '-', "
             "a letter or digit first, 64 at most"
         )
-    if "notes" in values and not values["notes"].is_file():
-        parser.error(f"argument --notes: {str(values['notes'])!r} is no file")
+    for notes in values.get("notes", ()):
+        if not notes.is_file():
+            parser.error(f"argument --notes: {str(notes)!r} is no file")
     if values["quantize"] and not values["export"]:
         parser.error("argument --quantize: --no-export leaves nothing to quantize")
     if values["quantize"] and not importlib.util.find_spec("nncf"):

@@ -86,10 +86,12 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory, split: Split) -> Path
 def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """Run `python -m training` once, from data to card; returns the folder that holds models/ and runs/."""
     folder = tmp_path_factory.mktemp("job")
-    notes = folder / "notes.md"
-    notes.write_text("## What else was tried\n\nNothing.\n")
-    places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes", "--notes", str(notes))
-    train_lower_network("--data", str(image_folder), *places)
+    history, table = folder / "history.md", folder / "table.md"
+    history.write_text("## How it came about\n\nBy a test.\n")
+    table.write_text("## What else was tried\n\nNothing.\n")
+    notes = ("--notes", str(history), "--notes", str(table))
+    places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes")
+    train_lower_network("--data", str(image_folder), *places, *notes)
     return folder
 
 

@@ -38,7 +38,7 @@ def test_card_tells_how_to_train_it_again_and_what_it_is_worth(version):
     assert "python -m training --data" in text
     assert "- `epochs` = 2" in text
     assert "| accuracy |" in text
-    assert text.endswith("## What else was tried\n\nNothing.\n")
+    assert text.endswith("## How it came about\n\nBy a test.\n\n## What else was tried\n\nNothing.\n")
     assert "{" not in text
 
 
