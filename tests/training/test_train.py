@@ -93,12 +93,21 @@ def whole(tmp_path_factory):
     return Whole(run, model, printed.getvalue(), len(traced))
 
 
-def test_resumed_run_equals_an_uninterrupted_one(whole):
-    """Cut in its second epoch and resumed, a run ends with the same weights up to float noise, dropout included."""
-    run, model, *_ = whole
-    cut = run.with_name("cut")
+@pytest.fixture(scope="module")
+def resumed(whole):
+    """The model of the run that was cut in its second epoch, resumed on a terminal, and what was printed there."""
+    cut = whole.run.with_name("cut")
     assert list_epochs(cut) == ["0", "1"]
-    resumed = fit(cut, resume=True)
+    with contextlib.redirect_stdout(Terminal()) as terminal:
+        model = fit(cut, resume=True)
+    return model, terminal.getvalue()
+
+
+def test_resumed_run_equals_an_uninterrupted_one(whole, resumed):
+    """It ends with the same weights up to float noise, dropout included."""
+    run, model, *_ = whole
+    resumed, _ = resumed
+    cut = run.with_name("cut")
     for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert int(resumed.optimizer.iterations) == int(model.optimizer.iterations) == 4
@@ -130,12 +139,9 @@ def test_a_log_has_one_line_an_epoch(whole):
     assert re.fullmatch(rf"epoch 2/2: {figures}, learning rate 0, about 0 seconds left", second)
 
 
-def test_a_person_can_read_how_it_goes(whole):
+def test_a_person_can_read_how_it_goes(resumed):
     """On a terminal Keras's bar with its own figures; pace, learning rate and time left in words, not in its format."""
-    after = shutil.copytree(whole.run.with_name("after"), whole.run.with_name("followed"))
-    with contextlib.redirect_stdout(Terminal()) as terminal:
-        fit(after, resume=True)
-    printed = terminal.getvalue()
+    _, printed = resumed
     assert re.findall(r"Epoch \d/2", printed) == ["Epoch 2/2"]
     assert "val_accuracy: " in printed
     assert "learning_rate:" not in printed
@@ -217,15 +223,14 @@ def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
 
 
-def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(whole):
-    """What is not finite replaces no checkpoint."""
-    run = shutil.copytree(whole.run.with_name("after"), whole.run.with_name("diverged"))
-    before = (run / CHECKPOINT_FILE).read_bytes()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.train.make_dataset", lambda *_, **__: NAN_DATASET)
-        with pytest.raises(DivergedError, match="loss is not finite any more; lower --learning-rate"):
-            fit(run, resume=True)
-    assert (run / CHECKPOINT_FILE).read_bytes() == before
+def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(tmp_path, monkeypatch):
+    """What is not finite replaces no checkpoint, and no further epoch is begun."""
+    monkeypatch.setattr("training.train.make_dataset", lambda *_, **__: NAN_DATASET)
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"the last good epoch")
+    with pytest.raises(DivergedError, match="loss is not finite any more; lower --learning-rate"):
+        fit(tmp_path, recipe=SGD)
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == b"the last good epoch"
+    assert list_epochs(tmp_path) == ["0"]
 
 
 def test_labels_are_smoothed_as_the_recipe_says():
