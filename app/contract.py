@@ -62,6 +62,16 @@ class DataSet(_Record):
     test_size: PositiveInt
 
 
+class TrainingRun(_Record):
+    """How the run that fitted the model was started; a run that was resumed keeps this."""
+
+    recipe: str = Field(description="The named recipe whose values were taken where no flag gave another.")
+    command: str
+    commit: str = Field(description="Of the code that started the run; that of the metadata exported it.")
+    hardware: str
+    precision: str = Field(description="Keras's dtype policy.")
+
+
 class RuntimeMetrics(BaseModel):
     """What one runtime measured. Only what serving decides by is described here; training writes more."""
 
@@ -91,6 +101,7 @@ class ModelMetadata(_Record):
     output: TensorSpec
     parameters: PositiveInt
     recipe: dict[str, Any] = Field(description="Every hyperparameter of the run.")
+    training: TrainingRun | None = Field(None, description="Older versions don't tell.")
     data: DataSet
     metrics: Metrics
     temperature: float = Field(

@@ -8,8 +8,11 @@ from keras import layers
 from keras.src.legacy.preprocessing.image import ImageDataGenerator  # the article's generator; Keras 3 hides it here
 
 from training.data import Split
+from training.pipeline import Normalization
 
 BATCH_SIZE = 128
+STAGES = ((32, 3), (64, 3), (128, 3), (256, 3))
+"""(filters, units) of each stage."""
 
 
 def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False) -> keras.KerasTensor:
@@ -30,10 +33,10 @@ def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False) -> keras.Ker
 def make_model(num_classes: int) -> keras.Model:
     """Build and compile the article's MiniModel in float32."""
     images = keras.Input((32, 32, 3), dtype="float32")
-    x = layers.Conv2D(32, 3, padding="same")(images)
-    for filters in (32, 64, 128, 256):
-        for index in range(3):
-            x = unit(x, filters, pool=filters > 32 and index == 0)  # noqa: PLR2004 - the first stage
+    x = layers.Conv2D(STAGES[0][0], 3, padding="same")(images)
+    for stage, (filters, units) in enumerate(STAGES):
+        for index in range(units):
+            x = unit(x, filters, pool=stage > 0 and index == 0)
     x = layers.Activation("relu")(layers.BatchNormalization()(x))
     x = layers.Dropout(0.25)(x)
     x = layers.Flatten()(layers.AveragePooling2D(pool_size=4)(x))
@@ -43,15 +46,22 @@ def make_model(num_classes: int) -> keras.Model:
     return model
 
 
-def make_batches(split: Split, num_classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Normalise as the article does, and start its generator: (128, 32, 32, 3) float32 and one-hot labels, endless."""
+def normalize(split: Split) -> tuple[np.ndarray, Normalization]:
+    """Normalise as the article does: return (N, 32, 32, 3) float32 images and the statistics that do it to others."""
     images = split.images.astype("float32") / 255
-    images -= images.mean()
-    images /= images.std(axis=0) + 1e-7
+    mean = images.mean()
+    images -= mean
+    deviation = images.std(axis=0) + 1e-7
+    images /= deviation
+    return images, Normalization(np.asarray(mean), deviation)
+
+
+def make_batches(images: np.ndarray, labels: np.ndarray, num_classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Start the article's generator on normalised images: (128, 32, 32, 3) float32 and one-hot labels, endless."""
     generator = ImageDataGenerator(
         rotation_range=10, width_shift_range=5 / 32, height_shift_range=5 / 32, horizontal_flip=True
     )
     batches: Iterator[tuple[np.ndarray, np.ndarray]] = generator.flow(
-        images, keras.utils.to_categorical(split.labels, num_classes), batch_size=BATCH_SIZE
+        images, keras.utils.to_categorical(labels, num_classes), batch_size=BATCH_SIZE
     )
     return batches

@@ -1,26 +1,31 @@
 """Changes of the fast recipe, each trained for the same short budget and judged by the validation images alone.
 
 `python -m benchmarks.recipes --data data [NAME …]` trains the named changes (all, if none is named) and writes
-benchmarks/results/recipes.md from every run there is, so that the table can grow over several sittings. The model card
-ends with it (`--notes`).
+recipes.md into benchmarks/results from every finished run there is, so that the table can grow over several sittings
+and machines. The file holds what this command prints and nothing else: a model card can end with it (`--notes`).
 """
 
-import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.machine import describe_machine
-from training.config import RECIPES
-from training.data import load_data, split_validation
+from app.contract import TrainingRun
+from training.config import OFFICIAL, RECIPES, Recipe
+from training.data import Split, describe_content, load_data, split_validation
 from training.devices import select_devices
+from training.errors import ResumeError, TrainingError
+from training.export import read_commit
+from training.options import Parser
 from training.pipeline import measure_normalization
-from training.report import read_history
-from training.run import CHECKPOINT_FILE, HISTORY_FILE
+from training.report import draw_table, sum_minutes
+from training.run import CHECKPOINT_FILE, read_history, read_start, require_resumable
 from training.train import train
 
-EPOCHS = 3
+PROGRAM = "python -m benchmarks.recipes"
+EPOCHS = 2
 RUNS = Path("runs/recipes")
-RESULTS = Path(__file__).parent / "results" / "recipes.md"
+RESULTS = Path(__file__).parent / "results"
 
 CHANGES: dict[str, dict[str, Any]] = {
     "fast": {},
@@ -40,43 +45,99 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 HEADER = """## What was compared
 
-The recipe `fast` for {epochs} epochs, and changes of it for the same {epochs}; seed 0, one run each, so differences
-under a percent mean little. Accuracy is that of the {validation:,} validation images. `plain` is the network without
-shortcuts. {machine}.
+The recipe `fast` for {epochs} epochs, and changes of it for the same {epochs}; seed {seed}, one run each, so that
+differences under a percent mean little. Accuracy is that of the {validation:,} validation images, minutes are those of
+training steps. `plain` is the network without shortcuts. Printed by `python -m benchmarks.recipes --epochs {epochs}`.
 
-| change | values | validation accuracy | minutes of training steps |
-| --- | --- | --- | --- |
 """
 
 
-def main() -> None:
-    """Train what is asked for, then write and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__)
+class Splits(NamedTuple):
+    """The data that every change is trained and judged on."""
+
+    train: Split
+    validation: Split
+
+
+def change_recipe(name: str, epochs: int) -> Recipe:
+    """Return the recipe of a change, for a budget of `epochs`."""
+    return RECIPES["fast"].model_copy(update={"epochs": epochs, **CHANGES[name]})
+
+
+def name_run(runs: Path, name: str, epochs: int) -> Path:
+    """Return the folder of a change's run for a budget of `epochs`."""
+    return runs / f"{name}-{epochs}-epochs"
+
+
+def train_change(name: str, epochs: int, splits: Splits, runs: Path) -> None:
+    """Train one change, or go on with its run.
+
+    Raises:
+        ResumeError: its run was started by another recipe, on other data or in another precision.
+    """
+    recipe, run, devices = change_recipe(name, epochs), name_run(runs, name, epochs), select_devices()
+    normalize = measure_normalization(splits.train.images, recipe.normalization)
+    start = TrainingRun(
+        recipe="fast",
+        command=f"{PROGRAM} --epochs {epochs} {name}",
+        commit=read_commit(),
+        hardware=devices.description,
+        precision=devices.precision,
+    )
+    resume = (run / CHECKPOINT_FILE).exists()
+    train(splits.train, splits.validation, recipe, normalize, devices, run, start, resume=resume)
+
+
+def draw_results(epochs: int, splits: Splits, runs: Path) -> str:
+    """Return the table of all finished runs for a budget of `epochs`, by these recipes and on these data."""
+    content = describe_content(*splits)
+    rows = []
+    for name, values in CHANGES.items():
+        run = name_run(runs, name, epochs)
+        try:
+            require_resumable(run, change_recipe(name, epochs), content)
+        except ResumeError:
+            continue  # not trained, or with other values than the table would show
+        history = read_history(run)
+        if len(history) < epochs:
+            continue
+        shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items()) or "as it is"
+        accuracy = f"{100 * history[-1]['val_accuracy']:.1f} %"
+        minutes = f"{sum_minutes(history, len(splits.train.labels)):.1f}"
+        start = read_start(run)
+        rows.append([name, shown, accuracy, minutes, f"{start.hardware}, {start.precision}"])
+    header = HEADER.format(epochs=epochs, validation=len(splits.validation.labels), seed=RECIPES["fast"].seed)
+    return header + draw_table(("change", "values", "validation accuracy", "minutes", "on"), rows) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is asked for, then write and print the table; status 2 with one line for what a person can mend."""
+    parser = Parser(prog=PROGRAM, description=__doc__)
     parser.add_argument("changes", nargs="*", metavar="NAME", help=f"of {', '.join(CHANGES)}")
-    parser.add_argument("--data", default="cifar10", help="as for python -m training")
-    options = parser.parse_args()
+    parser.add_argument("--data", default=OFFICIAL, help="as for python -m training")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="budget of every change (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the runs are kept (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    options = parser.parse_args(arguments)
     if unknown := set(options.changes) - CHANGES.keys():
         parser.error(f"no such change: {', '.join(sorted(unknown))}")
-    fast = RECIPES["fast"].model_copy(update={"epochs": EPOCHS})
-    data = load_data(options.data)
-    split, validation = split_validation(data.train, fast.validation, fast.seed)
-    normalize = measure_normalization(split.images, fast.normalization)
-    for name in options.changes or CHANGES:
-        print(f"{name}: {CHANGES[name] or 'as it is'}", flush=True)
-        recipe = fast.model_copy(update=CHANGES[name])
-        resume = (RUNS / name / CHECKPOINT_FILE).exists()
-        train(split, validation, recipe, normalize, select_devices(), RUNS / name, resume=resume)
-    table = HEADER.format(epochs=EPOCHS, validation=len(validation.labels), machine=describe_machine())
-    for name, values in CHANGES.items():
-        history = RUNS / name / HISTORY_FILE
-        epochs = read_history(history) if history.exists() else []
-        if len(epochs) == EPOCHS:
-            minutes = sum(len(split.labels) / epoch["images_per_second"] for epoch in epochs) / 60
-            shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items()) or "as it is"
-            table += f"| {name} | {shown} | {epochs[-1]['val_accuracy']:.1%} | {minutes:.1f} |\n"
-    RESULTS.write_text(table)
+    if options.epochs < 1:
+        parser.error(f"argument --epochs: {options.epochs} is less than 1")
+    fast = RECIPES["fast"]
+    try:
+        splits = Splits(*split_validation(load_data(options.data).train, fast.validation, fast.seed))
+        for name in options.changes or CHANGES:
+            print(f"{name}: {CHANGES[name] or 'as it is'}", flush=True)
+            train_change(name, options.epochs, splits, options.runs)
+    except TrainingError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    table = draw_results(options.epochs, splits, options.runs)
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "recipes.md").write_text(table, encoding="utf-8")
     print(table)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

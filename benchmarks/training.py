@@ -1,50 +1,107 @@
 """Images per second of this training pipeline against the article's own code, side by side; and the time to a target.
 
-`python -m benchmarks.training --data data` alternates between the two in rounds, so that whatever else the machine does
-meets both. `--target 0.65` also trains each from scratch until that validation accuracy.
+`python -m benchmarks.training --data data` writes training.md into benchmarks/results. It alternates between the two in
+rounds, so that whatever else the machine does meets both. `--target 0.65` also trains each from scratch until that
+validation accuracy.
 """
 
 import argparse
+import itertools
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from benchmarks import article
-from benchmarks.machine import describe_machine
-from training.config import RECIPES, Recipe
+from benchmarks.machine import describe_libraries, describe_machine
+from benchmarks.report import draw_table
+from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, load_data, split_validation
-from training.devices import select_devices
-from training.model import mini_model
-from training.optimizer import make_optimizer
+from training.devices import Devices, select_devices
+from training.errors import TrainingError
+from training.options import Parser
 from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
+from training.train import compile_network
 
+PROGRAM = "python -m benchmarks.training"
+RESULTS = Path(__file__).parent / "results"
 ROUNDS, STEPS_PER_ROUND = 6, 10
+WARM_UP_STEPS = 3  # tracing, first allocations
+INPUT_STEPS = 40
 EVALUATE_EVERY = 25  # steps, on the way to a target
+SHORT_SCHEDULE = 2  # epochs: a run whose goal is near need not anneal for an hour
+ARTICLE_LIMIT = 10  # epochs after which the article's code is given up
+SEED = 0
 
-Step = Callable[[], Any]
+
+@dataclass(frozen=True)
+class Trainer:
+    """A network and the batches to train it with."""
+
+    title: str
+    model: keras.Model
+    batches: Iterator[Any]
+    alone: Iterator[Any]
+    """The same batches, made on one thread with no step in between, so that nothing hides what they cost."""
+    normalize: Normalization
+    batch_size: int
+    limit: int
+    """Steps after which it is given up on the way to a target."""
+
+    def step(self) -> None:
+        """Train on the next batch."""
+        self.model.train_on_batch(*next(self.batches))
 
 
-def make_ours(split: Split, recipe: Recipe, normalize: Normalization) -> tuple[keras.Model, Iterator[Any]]:
-    """Build, compile and feed the network as `training.train` does."""
-    devices = select_devices()
+def make_article(split: Split) -> Trainer:
+    """Make the article's own network and generator."""
     num_classes = int(split.labels.max()) + 1
+    images, normalize = article.normalize(split)
+    batches = article.make_batches(images, split.labels, num_classes)
+    limit = ARTICLE_LIMIT * -(-len(split.labels) // article.BATCH_SIZE)
+    model = article.make_model(num_classes)
+    return Trainer("the article's code", model, batches, batches, normalize, article.BATCH_SIZE, limit)
+
+
+def make_ours(title: str, split: Split, recipe: Recipe, devices: Devices) -> Trainer:
+    """Make the network and batches of a recipe, as `training.train` does."""
+    normalize = measure_normalization(split.images, recipe.normalization)
+    limit = steps_per_epoch(split, recipe) * recipe.epochs
     keras.config.set_dtype_policy(devices.precision)
-    model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
-    keras.config.set_dtype_policy("float32")
-    model.compile(
-        make_optimizer(recipe, steps_per_epoch(split, recipe) * recipe.epochs),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
-        jit_compile=devices.jit_compile,
-    )
-    return model, iter(make_train_dataset(split, recipe, normalize))
+    model = compile_network(int(split.labels.max()) + 1, recipe, devices, limit)
+    keras.config.set_dtype_policy("float32")  # the article's
+    dataset = make_train_dataset(split, recipe, normalize)
+    one_thread = tf.data.Options()
+    one_thread.threading.private_threadpool_size = 1
+    one_thread.threading.max_intra_op_parallelism = 1
+    alone = iter(dataset.with_options(one_thread))
+    return Trainer(title, model, iter(dataset), alone, normalize, recipe.batch_size, limit)
 
 
-def time_steps(step: Step, count: int) -> list[float]:
+def compare_speed(trainers: Sequence[Trainer]) -> str:
+    """Return a table of images per second, medians over alternating rounds; the first is what others are set beside."""
+    for trainer in trainers:
+        time_steps(trainer.step, WARM_UP_STEPS)
+    seconds: dict[str, list[float]] = {trainer.title: [] for trainer in trainers}
+    for _, trainer in itertools.product(range(ROUNDS), trainers):
+        seconds[trainer.title] += time_steps(trainer.step, STEPS_PER_ROUND)
+    speeds = {trainer.title: trainer.batch_size / median(seconds[trainer.title]) for trainer in trainers}
+    rows = []
+    for trainer in trainers:
+        speed = speeds[trainer.title]
+        inputs = time_steps(lambda: next(trainer.alone), INPUT_STEPS)  # noqa: B023
+        share = median(inputs) / median(seconds[trainer.title])
+        rows.append([trainer.title, f"{speed:.0f}", f"{speed / speeds[trainers[0].title]:.2f}", f"{100 * share:.1f} %"])
+    return draw_table(["code", "images/s", "times the article's", "input pipeline, share of a step"], rows)
+
+
+def time_steps(step: Callable[[], Any], count: int) -> list[float]:
     """Return the seconds that each of `count` steps takes."""
     seconds = []
     for _ in range(count):
@@ -54,79 +111,81 @@ def time_steps(step: Step, count: int) -> list[float]:
     return seconds
 
 
-def compare_speed(split: Split, recipes: dict[str, Recipe], normalize: Normalization) -> None:
-    """Print images per second of the article's code and of each recipe, medians over alternating rounds."""
-    steps: dict[str, Step] = {}
-    num_classes = int(split.labels.max()) + 1
-    model, batches = article.make_model(num_classes), article.make_batches(split, num_classes)
-    steps["the article's code"] = lambda: model.train_on_batch(*next(batches))
-    inputs: dict[str, Step] = {"the article's code": lambda: next(batches)}
-    for name, recipe in recipes.items():
-        ours, ours_batches = make_ours(split, recipe, normalize)
-        steps[f"recipe {name}"] = lambda ours=ours, it=ours_batches: ours.train_on_batch(*next(it))  # type: ignore[misc]
-        # single-threaded and not prefetched: what the work costs, not what hides it
-        alone = iter(make_train_dataset(split, recipe, normalize).with_options(_one_thread()))
-        inputs[f"recipe {name}"] = lambda it=alone: next(it)  # type: ignore[misc]
-    for step in steps.values():
-        time_steps(step, 3)  # tracing, first allocations
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS):
-        for name, step in steps.items():
-            seconds[name] += time_steps(step, STEPS_PER_ROUND)
-    medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    slowest = medians["the article's code"]
-    print("| code | images/s | times the article's | input pipeline, share of a step |\n| --- | --- | --- | --- |")
-    for name, median in medians.items():
-        share = float(np.median(time_steps(inputs[name], 40)[5:])) / median
-        print(f"| {name} | {article.BATCH_SIZE / median:.0f} | {slowest / median:.2f} | {share:.1%} |")
+def compare_time(trainers: Sequence[Trainer], validation: Split, target: float) -> str:
+    """Return a table of how many seconds of training steps each needs to `target` validation accuracy."""
+    rows = [[trainer.title, *time_to_target(trainer, validation, target)] for trainer in trainers]
+    return draw_table(["code", f"seconds of training to {100 * target:g} % of the validation images", "steps"], rows)
 
 
-def _one_thread() -> tf.data.Options:
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = 1
-    options.threading.max_intra_op_parallelism = 1
-    return options
+def time_to_target(trainer: Trainer, validation: Split, target: float) -> tuple[str, str]:
+    """Train until `target` validation accuracy or the trainer's limit; return the seconds, in words, and the steps."""
+    num_classes = trainer.model.output_shape[-1]
+    held_out = make_dataset(validation, trainer.normalize, num_classes=num_classes)
+    seconds, steps, accuracy = 0.0, 0, 0.0
+    while accuracy < target and steps < trainer.limit:
+        count = min(EVALUATE_EVERY, trainer.limit - steps)
+        seconds += sum(time_steps(trainer.step, count))
+        steps += count
+        accuracy = trainer.model.evaluate(held_out, verbose=0, return_dict=True)["accuracy"]
+    reached = f"{seconds:.0f}"
+    if accuracy < target:
+        reached = f"not reached ({100 * accuracy:.1f} % after {seconds:.0f} s)"
+    return reached, str(steps)
 
 
-def time_to_target(split: Split, validation: Split, recipe: Recipe, normalize: Normalization, target: float) -> None:
-    """Print how many seconds of training steps each needs to reach `target` validation accuracy."""
-    num_classes = int(split.labels.max()) + 1
-    mean, deviation = split.images.mean() / 255, split.images.std(axis=0) / 255
-    article_normalize = Normalization(np.asarray(mean, np.float32), np.asarray(deviation + 1e-7, np.float32))
-    batches = article.make_batches(split, num_classes)
-    ours, ours_batches = make_ours(split, recipe, normalize)
-    limit = steps_per_epoch(split, recipe) * recipe.epochs - EVALUATE_EVERY
-    print(f"\n| code | seconds of training to {target:.0%} of the validation images | steps |\n| --- | --- | --- |")
-    for name, model, stream, statistics in (
-        ("the article's code", article.make_model(num_classes), batches, article_normalize),
-        ("recipe fast", ours, ours_batches, normalize),
-    ):
-        held_out = make_dataset(validation, statistics, num_classes=num_classes)
-        seconds, steps, accuracy = 0.0, 0, 0.0
-        while accuracy < target and steps < limit:
-            seconds += sum(time_steps(lambda: model.train_on_batch(*next(stream)), EVALUATE_EVERY))  # noqa: B023
-            steps += EVALUATE_EVERY
-            accuracy = model.evaluate(held_out, verbose=0, return_dict=True)["accuracy"]
-        reached = f"{seconds:.0f}" if accuracy >= target else f"not reached ({accuracy:.1%} after {seconds:.0f} s)"
-        print(f"| {name} | {reached} | {steps} |", flush=True)
+def measure(data: str, target: float | None) -> str:
+    """Measure on the data set that `data` names; return the text of the results.
+
+    Raises:
+        DataError: the data can't be had.
+    """
+    loaded = load_data(data)
+    split, validation = split_validation(loaded.train, RECIPES["fast"].validation, SEED)
+    devices = select_devices()
+    keras.utils.set_random_seed(SEED)
+    ours = [make_ours(f"recipe {name}", split, recipe, devices) for name, recipe in RECIPES.items()]
+    text = (
+        "# Training\n\n`python -m benchmarks.training`: training steps in turn, medians of"
+        f" {ROUNDS} rounds of {STEPS_PER_ROUND}.\n\n- Machine: {describe_machine()}; {devices.description}"
+        f" in {devices.precision}, the article's code in float32.\n"
+        f"- Libraries: {describe_libraries('keras', 'tensorflow')}.\n\n{compare_speed([make_article(split), *ours])}"
+    )
+    if target is not None:
+        keras.utils.set_random_seed(SEED)
+        short = RECIPES["fast"].model_copy(update={"epochs": SHORT_SCHEDULE})
+        title = f"recipe fast on a schedule of {SHORT_SCHEDULE} epochs"
+        trainers = [make_article(split), make_ours(title, split, short, devices)]
+        text += (
+            f"\nFrom scratch, seed {SEED}, one run each, looking every {EVALUATE_EVERY} steps; the article's code is"
+            f" given up after {ARTICLE_LIMIT} epochs.\n\n{compare_time(trainers, validation, target)}"
+        )
+    return text
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
-    parser.add_argument("--data", default="cifar10", help="as for python -m training")
-    parser.add_argument("--target", type=float, help="also time both to this validation accuracy")
-    options = parser.parse_args()
-    data = load_data(options.data)
-    split, validation = split_validation(data.train, RECIPES["fast"].validation, seed=0)
-    normalize = measure_normalization(split.images, "channel")
-    print(f"{describe_machine()}; {select_devices().description}, TensorFlow {tf.__version__}\n")
-    compare_speed(split, RECIPES, normalize)
-    if options.target is not None:
-        # A schedule that ends soon: a run whose goal is near need not anneal for an hour.
-        short = RECIPES["fast"].model_copy(update={"epochs": 2})
-        time_to_target(split, validation, short, normalize, options.target)
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the tables; status 2 with one line when the data can't be had."""
+    parser = Parser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("--data", default=OFFICIAL, help="as for python -m training")
+    parser.add_argument("--target", type=_share, help="also time both to this validation accuracy, between 0 and 1")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    options = parser.parse_args(arguments)
+    try:
+        text = measure(options.data, options.target)
+    except TrainingError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "training.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

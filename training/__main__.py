@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import TrainingError
-from training.options import parse_options
+from training.options import PROGRAM, parse_options
 from training.run import CHECKPOINT_FILE, find_run
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell tells it
@@ -28,15 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from training.job import run_job  # noqa: PLC0415
 
         run_job(options, run, command)
-    except TrainingError as error:
-        print(f"python -m training: {error}", file=sys.stderr)
+    except (TrainingError, OSError) as error:  # a full disk, say
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print()  # ends the progress bar's line
         advice = "no epoch was finished"
         if run and (run / CHECKPOINT_FILE).exists():
             advice = f"add {shlex.join(['--resume', str(run)])} to go on after the last finished epoch"
-        print(f"python -m training: interrupted; {advice}", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted; {advice}", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -66,10 +66,13 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
     return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-3, 3), method="bounded").x))
 
 
-def change_temperature(probabilities: Floats, factor: float) -> Floats:
-    """Return the probabilities (N, classes) that `factor` times the temperature would have given."""
-    tiny = np.finfo(np.float32).tiny
-    return np.exp(log_softmax(np.log(np.maximum(probabilities, tiny)) / factor, axis=1))
+def measure_temperature(logits: Floats, probabilities: Floats, label_smoothing: float) -> float:
+    """Return the temperature by which calibrated `probabilities` came of `logits`, both (N, classes)."""
+    plain = keras.ops.convert_to_numpy(undo_label_smoothing(logits, label_smoothing))
+    scaled = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    # Softmax forgets what is common to a row. The rest is the same up to the factor, which is that of least squares.
+    plain, scaled = (values - values.mean(axis=1, keepdims=True) for values in (plain, scaled))
+    return float((plain * plain).sum() / (plain * scaled).sum())
 
 
 def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:

@@ -1,8 +1,8 @@
 """Every hyperparameter of a training run, with the reason for its value, and the two named recipes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 OFFICIAL = "cifar10"
 """Names the official download where a data set is asked for; anything else is a folder."""
@@ -16,7 +16,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class Recipe(BaseModel):
     """How one network is fitted. The defaults are the article's; what it leaves open is Keras's own default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     residual: bool = Field(default=True, description="with shortcuts; without them it is the article's plain network")
     epochs: int = Field(50, ge=1, description="passes over the training split")
@@ -34,13 +34,21 @@ class Recipe(BaseModel):
     rotation: float = Field(10.0, ge=0, le=180, description="rotate by up to this many degrees either way")
     shift: Fraction = Field(5 / 32, description="shift by up to this share of height and width either way")
     flip: bool = Field(default=True, description="mirror half of the images")
-    scale: Fraction = Field(0.0, description="scale the picture's content by a factor of up to 1 ± this")
+    scale: Fraction = Field(0.0, description="scale the picture's content by a factor from 1 / (1 + this) to 1 + this")
     scale_share: float = Field(1.0, ge=0, le=1, description="share of the images whose content is scaled")
     color: Fraction = Field(0.0, description="change brightness, contrast and saturation by up to this share each")
     gray: Fraction = Field(0.0, description="share of the images turned grey")
     fill: Literal["nearest", "reflect"] = Field("nearest", description="what shows beyond a moved picture's border")
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training images held out, stratified")
-    seed: int = Field(0, ge=0, description="of the split, the initial weights, the order and the augmentation")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="of the split, the initial weights, the order and the augmentation"
+    )
+
+    @model_validator(mode="after")
+    def _require_effect(self) -> Self:
+        if self.warmup and self.schedule == "constant":
+            raise ValueError("--warmup is part of a cosine schedule; with --schedule constant it must be 0")
+        return self
 
 
 RECIPES = {

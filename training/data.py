@@ -154,7 +154,7 @@ def _read_folder(folder: Path, name: str, origin: str) -> Data:
 def _class_folders(split: Path) -> tuple[str, ...]:
     if not split.is_dir():
         raise DataError(f"no images: looked for {split / '<class>' / '*'}, and {split} is no folder")
-    names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir()))
+    names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir() and not _is_hidden(path)))
     if len(names) < 2:  # noqa: PLR2004 - one class leaves nothing to tell apart
         raise DataError(f"{split} has {len(names)} class folders; at least two are needed")
     return names
@@ -164,18 +164,26 @@ def _read_split(split: Path, class_names: tuple[str, ...]) -> tuple[Split, set[s
     """Read every image of a split as the service would decode it; also return the file name endings met."""
     files = []
     for label, name in enumerate(class_names):
-        paths = sorted(path for path in (split / name).iterdir() if path.is_file() and not path.name.startswith("."))
+        paths = sorted(path for path in (split / name).iterdir() if path.is_file() and not _is_hidden(path))
         if not paths:
             raise DataError(f"no images in {split / name}")
         files += [(path, label) for path in paths]
     images = np.empty((len(files), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    for image, (path, _) in zip(images, tqdm(files, desc=str(split), unit=" images", leave=False), strict=True):
+    # disable=None: no bar where the output is no terminal
+    for image, (path, _) in zip(
+        images, tqdm(files, desc=str(split), unit=" images", leave=False, disable=None), strict=True
+    ):
         try:
             image[:] = decode_image(path.read_bytes(), (IMAGE_SIZE, IMAGE_SIZE), max_pixels=MAX_PIXELS)
         except (RequestError, OSError) as error:
             raise DataError(f"{path} can't be read as an image: {_one_line(error)}") from error
     labels = np.array([label for _, label in files], np.int64)
     return Split(images, labels), {path.suffix.lower().lstrip(".") or "unnamed" for path, _ in files}
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a program left it for itself, such as .DS_Store or Jupyter's .ipynb_checkpoints."""
+    return path.name.startswith(".")
 
 
 def _one_line(error: Exception) -> str:

@@ -3,8 +3,11 @@
 TrainingError
 ├── DataError      the data set can't be had
 ├── DeviceError    the devices that were asked for are not there, or can't share the work
+├── DivergedError  the network learnt nothing
+├── FolderError    a folder can't be written to
 ├── ResumeError    the run can't be gone on with
-└── ExportError    the version can't be published
+├── ExportError    the version can't be published
+└── VersionError   an exported version can't be measured again
 """
 
 
@@ -20,9 +23,21 @@ class DeviceError(TrainingError):
     """The devices can't do what was asked; the message says what was found."""
 
 
+class DivergedError(TrainingError):
+    """The loss is not finite any more; the message says what to change."""
+
+
+class FolderError(TrainingError):
+    """A folder can't be made or written to; the message says which, and why."""
+
+
 class ResumeError(TrainingError):
     """A run can't be resumed: it has no checkpoint, or another recipe."""
 
 
 class ExportError(TrainingError):
-    """The exported model does not answer as the fitted one, or its number is taken."""
+    """The exported model does not answer as the fitted one, or its folder can't be put in place."""
+
+
+class VersionError(TrainingError):
+    """A version can't be measured again: it can't be read, or its files are not those that were exported."""

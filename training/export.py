@@ -156,15 +156,17 @@ def publish_version(staged: Path, models: Path, version: int, fields: dict[str, 
     """Write the metadata with every file's digest, then rename `staged` to its version: a reader sees all or nothing.
 
     Raises:
-        ExportError: that version exists meanwhile; it is left as it is.
+        ExportError: that version exists meanwhile, and is left as it is; or the system refuses to rename.
     """
     metadata = ModelMetadata(**fields, files=digest_files(staged))
-    (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n")
+    (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
     target = models / str(version)
+    if target.exists():  # an empty folder would be replaced without a word
+        raise ExportError(f"{target} exists already; a version is never overwritten")
     try:
         staged.rename(target)
     except OSError as error:
-        raise ExportError(f"{target} exists already; a version is never overwritten") from error
+        raise ExportError(f"can't rename {staged} to {target}: {error.strerror}") from error
     return target
 
 

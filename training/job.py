@@ -2,12 +2,14 @@
 
 import importlib.metadata
 from pathlib import Path
+from typing import NamedTuple
 
-from app.contract import DataSet
+import keras
+
+from app.contract import DataSet, TrainingRun
 from training.calibration import fit_calibration
-from training.data import load_data, split_validation
+from training.data import Data, Split, load_data, split_validation
 from training.devices import select_devices
-from training.evaluate import evaluate, format_table
 from training.export import (
     describe_model,
     export_model,
@@ -18,12 +20,25 @@ from training.export import (
     rebuild_in_float32,
     stage_version,
 )
+from training.metrics import evaluate
 from training.options import Options
-from training.pipeline import measure_normalization
+from training.pipeline import Normalization, measure_normalization
+from training.plots import plot_mistakes
 from training.quantize import quantize_model
-from training.report import plot_mistakes, write_card
-from training.run import HISTORY_FILE
+from training.report import Card, format_table, write_card
+from training.run import read_history, read_start, require_writable
 from training.train import train
+
+
+class Fit(NamedTuple):
+    """A fitted network, and what it was fitted to."""
+
+    train: Split
+    validation: Split
+    """What it was judged by on the way, and is calibrated on."""
+    normalize: Normalization
+    network: keras.Model
+    """(N, 32, 32, 3) float32 → (N, classes) float32, in any precision."""
 
 
 def run_job(options: Options, run: Path, command: str) -> Path | None:
@@ -37,51 +52,67 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     """
     recipe = options.recipe
     devices = select_devices(require_gpu=options.require_gpu)
-    commit = read_commit()  # before hours of training, in which the checkout may move on
+    start = TrainingRun(
+        recipe=options.recipe_name,
+        command=command,
+        commit=read_commit(),  # before hours of training, in which the checkout may move on
+        hardware=devices.description,
+        precision=devices.precision,
+    )
     data = load_data(options.data, name=options.data_name, origin=options.data_source)
+    require_writable(run.parent)
+    if options.export:
+        require_writable(options.models / options.name)
     train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)
     normalize = measure_normalization(train_split.images, recipe.normalization)
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
-    network = train(train_split, validation_split, recipe, normalize, devices, run, resume=options.resume is not None)
+    resume = options.resume is not None
+    network = train(train_split, validation_split, recipe, normalize, devices, run, start, resume=resume)
     if not options.export:
         return None
+    return export_run(options, run, data, Fit(train_split, validation_split, normalize, network), start.commit)
 
-    network = rebuild_in_float32(network, recipe)
-    logits = predict_logits(network, normalize, validation_split.images)
-    calibrate = fit_calibration(logits, validation_split.labels, recipe.label_smoothing)
-    described = DataSet(
-        name=data.name,
-        source=data.source,
-        pixel_encoding=data.pixel_encoding,
-        train_size=len(train_split.labels),
-        validation_size=len(validation_split.labels),
-        test_size=len(data.test.labels),
-    )
+
+def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -> Path:
+    """Calibrate, export, measure and describe what was fitted in the folder `run`; the test set is used here alone.
+
+    Args:
+        options: what the command line said.
+        run: the run's folder, which tells how it was started.
+        data: what it was fitted to a part of.
+        fit: the network, and what it was fitted to.
+        commit: of the code that exports it.
+
+    Returns:
+        The new version's folder.
+
+    Raises:
+        ExportError: the exported files do not answer as the network does, or can't be put in place.
+    """
+    recipe = options.recipe
+    network = rebuild_in_float32(fit.network, recipe)
+    logits = predict_logits(network, fit.normalize, fit.validation.images)
+    calibrate = fit_calibration(logits, fit.validation.labels, recipe.label_smoothing)
+    described = _describe_data(data, fit)
+    start = read_start(run)
     models = options.models / options.name
     with stage_version(models) as staged:
-        export_model(network, normalize, calibrate, staged)
+        export_model(network, fit.normalize, calibrate, staged)
         if options.quantize:
-            quantize_model(staged, train_split.images, recipe.seed)
-        evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.temperature)
+            quantize_model(staged, fit.train.images, recipe.seed)
+        evaluation, probabilities = evaluate(staged, data.test, data.class_names, recipe.label_smoothing)
         version = next_version(models)
-        write_card(
-            staged,
-            f"{options.name} {version}",
-            recipe,
-            described,
-            evaluation,
-            probabilities,
-            data.test.labels,
-            run / HISTORY_FILE,
-            command=command,
-            notes=options.notes.read_text() if options.notes else "",
-        )
+        notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
+        title = f"{options.name} {version}"
+        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, notes)
+        write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
             network,
             options.name,
             version,
             recipe,
             class_names=data.class_names,
+            training=start,
             data=described,
             metrics=evaluation.model_dump(mode="json"),
             temperature=calibrate.temperature,
@@ -93,3 +124,14 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
     print(f"{format_table(evaluation)}\n\nexported {folder}")
     return folder
+
+
+def _describe_data(data: Data, fit: Fit) -> DataSet:
+    return DataSet(
+        name=data.name,
+        source=data.source,
+        pixel_encoding=data.pixel_encoding,
+        train_size=len(fit.train.labels),
+        validation_size=len(fit.validation.labels),
+        test_size=len(data.test.labels),
+    )

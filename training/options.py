@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from app.contract import Name
 from training.config import OFFICIAL, RECIPES, Recipe
 
+PROGRAM = "python -m training"
 NEWEST = "newest"
 DEFAULT_RECIPE = "fast"
 
@@ -25,18 +27,21 @@ class Options(BaseModel):
     data: str
     data_name: str | None = None
     data_source: str
-    name: str
+    name: Name
     models: Path
     runs: Path
     resume: str | None = None
     require_gpu: bool = False
     export: bool
     quantize: bool
-    notes: Path | None = None
+    notes: tuple[Path, ...] = ()
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag in one line."""
+
     def error(self, message: str) -> NoReturn:
+        """End with status 2 and `message`."""
         self.exit(2, f"{self.prog}: {message} (--help lists all flags)\n")
 
 
@@ -46,13 +51,12 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     Raises:
         SystemExit: status 2 and one line for a bad flag or value; status 0 after `--help`.
     """
-    first = _Parser(prog="python -m training", add_help=False)
+    first = Parser(prog=PROGRAM, add_help=False)
     first.add_argument("--recipe", choices=RECIPES, default=DEFAULT_RECIPE)
     name = first.parse_known_args(arguments)[0].recipe
-    defaults = RECIPES[name]
 
-    parser = _Parser(
-        prog="python -m training",
+    parser = Parser(
+        prog=PROGRAM,
         description="Train MiniModel, measure it on the test set, export it as the next version.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         argument_default=argparse.SUPPRESS,  # nothing to show of a flag that has no default
@@ -64,6 +68,23 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         default=DEFAULT_RECIPE,
         help="named hyperparameters; the flags below change single ones",
     )
+    _add_job_flags(parser)
+    group = parser.add_argument_group(f"hyperparameters (defaults of the recipe {name!r})")
+    for field_name, field in Recipe.model_fields.items():
+        default = getattr(RECIPES[name], field_name)
+        group.add_argument(f"--{field_name.replace('_', '-')}", **_describe_flag(field, default))
+
+    values = vars(parser.parse_args(arguments))
+    hyperparameters = {field: values.pop(field) for field in Recipe.model_fields}
+    try:
+        recipe = Recipe(**hyperparameters)
+    except ValidationError as error:
+        parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
+    _require_possible(parser, values)
+    return Options(**{**values, "recipe": recipe, "recipe_name": name})
+
+
+def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     job = parser.add_argument_group("job")
     job.add_argument(
         "--data",
@@ -85,7 +106,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         nargs="?",
         const=NEWEST,
         metavar="RUN",
-        help="go on after the last finished epoch of RUN, or of the newest run of this model and recipe; "
+        help="go on after the last finished epoch of RUN, or of the newest run of this model and recipe that has one; "
         "a finished run is only measured and exported, once more",
     )
     job.add_argument("--require-gpu", action="store_true", help="refuse to train without a GPU")
@@ -101,26 +122,31 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         default=False,
         help="export it in 8-bit integers too; the service takes them where they cost no accuracy (extra: quantize)",
     )
-    job.add_argument("--notes", type=Path, metavar="FILE", help="Markdown that ends the model card")
-    group = parser.add_argument_group(f"hyperparameters (defaults of the recipe {name!r})")
-    for field_name, field in Recipe.model_fields.items():
-        group.add_argument(f"--{field_name.replace('_', '-')}", **_describe_flag(field, getattr(defaults, field_name)))
+    job.add_argument(
+        "--notes",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="Markdown that ends the model card; given several times, one after the other",
+    )
 
-    values = vars(parser.parse_args(arguments))
-    hyperparameters = {field: values.pop(field) for field in Recipe.model_fields}
+
+def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
+    """Refuse now what would fail after hours of training."""
     try:
-        recipe = Recipe(**hyperparameters)
-    except ValidationError as error:
-        parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
-    if not values["name"].strip("./") or "/" in values["name"]:
-        parser.error(f"argument --name: {values['name']!r} is no name for a folder")
-    if "notes" in values and not values["notes"].is_file():
-        parser.error(f"argument --notes: {str(values['notes'])!r} is no file")  # now, not after hours of training
+        TypeAdapter(Name).validate_python(values["name"])
+    except ValidationError:
+        parser.error(
+            f"argument --name: {values['name']!r} is no model's name: small letters, digits, '.', '_' and '-', "
+            "a letter or digit first, 64 at most"
+        )
+    for notes in values.get("notes", ()):
+        if not notes.is_file():
+            parser.error(f"argument --notes: {str(notes)!r} is no file")
     if values["quantize"] and not values["export"]:
         parser.error("argument --quantize: --no-export leaves nothing to quantize")
     if values["quantize"] and not importlib.util.find_spec("nncf"):
         parser.error("argument --quantize: NNCF is not installed; pip install '.[quantize]'")
-    return Options(**{**values, "recipe": recipe, "recipe_name": name})
 
 
 def _describe_flag(field: FieldInfo, default: object) -> dict[str, Any]:

@@ -6,6 +6,7 @@ uninterrupted one would have seen.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,8 @@ import tensorflow as tf
 from training.augment import augment
 from training.config import Recipe
 from training.data import Split
+
+BLOCK = 1000  # images measured at once: all of them as wider numbers would take a gigabyte
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,17 @@ def measure_normalization(images: npt.NDArray[np.uint8], kind: str) -> Normaliza
     """Measure the statistics of (N, H, W, 3) training images: "position" as in the article, or "channel"."""
     epsilon = 1e-3  # a quarter of a grey level: a pixel that never changes must not divide by zero
     axes = (0,) if kind == "position" else (0, 1, 2)
-    mean = images.mean() if kind == "position" else images.mean(axes)
-    return Normalization(
-        np.asarray(mean / 255, np.float32), np.asarray(images.std(axes, dtype=np.float64) / 255 + epsilon, np.float32)
-    )
+    total: Any = 0
+    squares: Any = 0
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK].astype(np.int64)  # whole numbers: the sums are exact
+        total, squares = total + block.sum(axes), squares + (block**2).sum(axes)
+    count = images.size // total.size
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    if kind == "position":
+        mean = mean.mean()
+    return Normalization(np.asarray(mean / 255, np.float32), np.asarray(deviation / 255 + epsilon, np.float32))
 
 
 def steps_per_epoch(split: Split, recipe: Recipe) -> int:

@@ -6,14 +6,12 @@ Whatever is a file goes through the service's own `decode_image`, so this measur
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from app.image import decode_image
+from app.runtime import Images
 from training.augment import LUMA
 from training.config import IMAGE_SIZE
-
-Images = npt.NDArray[np.uint8]
 
 ENLARGED_8 = "32 px PNG enlarged ×8, as PNG"
 BLOCK = 100  # enlarged at once: ten thousand would not fit into memory

@@ -1,22 +1,28 @@
 """A run's folder: which one is meant, and what it was started with, so that it ends as it began.
 
-From the start it holds recipe.json and data.json, from the first epoch on checkpoint.npz, history.csv and TensorBoard's
-logs. It imports no TensorFlow: a run that can't be resumed is refused at once.
+From the start it holds recipe.json, data.json and start.json, from the first epoch on checkpoint.npz, history.csv and
+TensorBoard's logs. It imports no TensorFlow: a run that can't be resumed is refused at once.
 """
 
+import csv
 import datetime
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from app.contract import TrainingRun
 from training.config import Recipe
-from training.errors import ResumeError
+from training.errors import FolderError, ResumeError
 from training.options import NEWEST, Options
 
 CHECKPOINT_FILE = "checkpoint.npz"
 HISTORY_FILE = "history.csv"
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
+START_FILE = "start.json"
+STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
+"""When a run was started, as its folder's name ends: a pattern for it."""
 
 
 def find_run(options: Options) -> Path:
@@ -30,39 +36,75 @@ def find_run(options: Options) -> Path:
         return options.runs / f"{names}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
     run = Path(options.resume)
     if options.resume == NEWEST:
-        runs = sorted(options.runs.glob(f"{names}-*"))
+        # Exactly so long a name: a model called a-fast has runs that begin with a-fast-, too.
+        runs = [run for run in options.runs.glob(f"{names}-{STARTED}") if (run / CHECKPOINT_FILE).is_file()]
         if not runs:
-            raise ResumeError(f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs}")
-        run = runs[-1]
+            raise ResumeError(
+                f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs} "
+                "has a finished epoch"
+            )
+        run = max(runs)
     require_resumable(run, options.recipe)
     return run
 
 
-def start_run(run: Path, recipe: Recipe, data: dict[str, Any]) -> None:
+def require_writable(folder: Path) -> None:
+    """Make `folder` unless it is there, and see that files can be made in it: now, not after hours of training.
+
+    Raises:
+        FolderError: with the system's reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FolderError(f"can't write into {folder}: {error.strerror}") from error
+
+
+def start_run(run: Path, recipe: Recipe, data: dict[str, Any], start: TrainingRun) -> None:
     """Make the folder and note what the run is started with; `data` tells its data set from others."""
     run.mkdir(parents=True, exist_ok=True)
-    (run / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2))
-    (run / DATA_FILE).write_text(json.dumps(data, indent=2))
+    (run / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2), encoding="utf-8")
+    (run / DATA_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
+    (run / START_FILE).write_text(start.model_dump_json(indent=2), encoding="utf-8")
 
 
-def require_resumable(run: Path, recipe: Recipe, data: dict[str, Any] | None = None) -> None:
-    """Refuse a run that has no finished epoch, or was started by another recipe or on other data.
+def read_start(run: Path) -> TrainingRun:
+    """Read how the run in the folder `run` was started."""
+    return TrainingRun.model_validate_json((run / START_FILE).read_bytes())
+
+
+def read_history(run: Path) -> list[dict[str, float]]:
+    """Read the history of the run in the folder `run`: one record a finished epoch."""
+    with (run / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def require_resumable(
+    run: Path, recipe: Recipe, data: dict[str, Any] | None = None, precision: str | None = None
+) -> None:
+    """Refuse a run that has no finished epoch, or was started by another recipe, on other data or in another precision.
+
+    Data and precision are left out where they are not known yet.
 
     Raises:
         ResumeError: with what is missing, or with each value that differs.
     """
     if not run.is_dir():
         raise ResumeError(f"nothing to resume: {run} is no folder")
-    for file in (RECIPE_FILE, DATA_FILE, CHECKPOINT_FILE):
+    for file in (RECIPE_FILE, DATA_FILE, START_FILE, CHECKPOINT_FILE):
         if not (run / file).is_file():
             raise ResumeError(f"nothing to resume: {run / file} does not exist")
     _require_same(run, RECIPE_FILE, "by another recipe", recipe.model_dump(mode="json"))
     if data is not None:
         _require_same(run, DATA_FILE, "on other data", data)
+    if precision is not None:
+        _require_same(run, START_FILE, "in another precision", {"precision": precision})
 
 
 def _require_same(run: Path, file: str, difference: str, now: dict[str, Any]) -> None:
-    before = json.loads((run / file).read_text())
+    before = json.loads((run / file).read_text(encoding="utf-8"))
     changed = [
         f"{name} was {before.get(name)}, now {value}" for name, value in now.items() if before.get(name) != value
     ]

@@ -1,5 +1,7 @@
 """Fitting: compile, schedule, callbacks, checkpoints, resume."""
 
+import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from app.contract import TrainingRun
 from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
-from training.errors import DeviceError
+from training.errors import DeviceError, DivergedError
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
@@ -27,51 +30,44 @@ def train(
     normalize: Normalization,
     devices: Devices,
     run: Path,
+    start: TrainingRun,
     *,
     resume: bool = False,
 ) -> keras.Model:
     """Fit MiniModel, keeping a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
 
-    With `resume` it goes on after the last finished epoch in `run`; the result is the one that an uninterrupted run
-    gives, up to float noise.
+    `start` is noted there. With `resume` it goes on after the last finished epoch in `run`; the result is the one that
+    an uninterrupted run gives, up to float noise.
 
     Returns:
         The fitted network, (N, 32, 32, 3) float32 → (N, classes) float32.
 
     Raises:
         DeviceError: the devices can't share the recipe's batches evenly.
-        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe or of other data.
+        DivergedError: an epoch's loss is not finite.
+        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe, other data or another
+            precision.
     """
     replicas = devices.strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise DeviceError(f"{replicas} devices can't share a batch of {recipe.batch_size} evenly; change --batch-size")
     content = describe_content(train_split, validation_split)
     if resume:
-        require_resumable(run, recipe, content)
+        require_resumable(run, recipe, content, devices.precision)
     else:
-        start_run(run, recipe, content)
+        start_run(run, recipe, content, start)
     keras.utils.set_random_seed(recipe.seed)
-    keras.mixed_precision.set_global_policy(devices.precision)
+    keras.config.set_dtype_policy(devices.precision)
     steps = steps_per_epoch(train_split, recipe)
     num_classes = int(train_split.labels.max()) + 1
     with devices.strategy.scope():
-        model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
-        model.compile(
-            make_optimizer(recipe, steps * recipe.epochs),
-            keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-            metrics=["accuracy"],
-            jit_compile=devices.jit_compile,
-        )
-        model.optimizer.build(model.trainable_variables)
-        # Variables that come into being while the training step is traced have it traced twice: seconds each time.
-        nothing = np.zeros((1, num_classes), np.float32)
-        model.compute_metrics(None, nothing, nothing)
-        if resume:
-            _restore_checkpoint(model, run / CHECKPOINT_FILE)
-    start_epoch = int(model.optimizer.iterations.numpy()) // steps
+        model = compile_network(num_classes, recipe, devices, steps * recipe.epochs)
+        start_epoch = _restore_checkpoint(model, run / CHECKPOINT_FILE) if resume else 0
     if start_epoch < recipe.epochs:
         if resume:
             trim_history(run, start_epoch)
+        checkpoint = Checkpoint(run / CHECKPOINT_FILE)
+        is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
         model.fit(
             make_train_dataset(train_split, recipe, normalize, start_epoch=start_epoch),
             validation_data=make_dataset(
@@ -84,14 +80,35 @@ def train(
             epochs=recipe.epochs,
             steps_per_epoch=steps,
             shuffle=False,  # the stream is
+            verbose=int(is_terminal),
             callbacks=[
                 keras.callbacks.ProgbarLogger(),  # before what adds to the logs: it has one format for all figures
-                Pace(steps * recipe.batch_size),
+                Pace(steps * recipe.batch_size, say_figures=not is_terminal),
                 keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=resume),
                 keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-                Checkpoint(run / CHECKPOINT_FILE),  # last: whatever epoch it holds is in the history
+                checkpoint,  # last: whatever epoch it holds is in the history
             ],
         )
+        if checkpoint.diverged:
+            raise DivergedError(
+                f"the loss is not finite any more; lower --learning-rate (history: {run / HISTORY_FILE})"
+            )
+    return model
+
+
+def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_steps: int) -> keras.Model:
+    """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps."""
+    model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
+    model.compile(
+        make_optimizer(recipe, total_steps),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=devices.jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)
+    # Variables that come into being while the training step is traced have it traced twice: seconds each time.
+    nothing = np.zeros((1, num_classes), np.float32)
+    model.compute_metrics(None, nothing, nothing)
     return model
 
 
@@ -101,10 +118,14 @@ def _trim(split: Split, replicas: int) -> Split:
     return Split(split.images[:even], split.labels[:even])
 
 
-def _restore_checkpoint(model: keras.Model, path: Path) -> None:
-    with np.load(path) as saved:
-        for variable, value in zip(_list_variables(model), saved.values(), strict=True):
-            variable.assign(value)
+def _restore_checkpoint(model: keras.Model, path: Path) -> int:
+    """Give `model` the state that `Checkpoint` saved; return how many epochs were finished."""
+    with np.load(path) as file:
+        saved = dict(file)
+    epochs = int(saved.pop("finished_epochs"))
+    for variable, value in zip(_list_variables(model), saved.values(), strict=True):
+        variable.assign(value)
+    return epochs
 
 
 def _list_variables(model: keras.Model) -> list[keras.Variable]:
@@ -113,7 +134,10 @@ def _list_variables(model: keras.Model) -> list[keras.Variable]:
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves every variable after every epoch; the file is whole at any moment.
+    """Saves every variable and the number of finished epochs after every epoch; the file is whole at any moment.
+
+    The optimizer's steps don't tell that number: in float16 it leaves out those whose gradients overflow. A run that
+    has diverged is stopped instead, and keeps the checkpoint of its last good epoch.
 
     Keras's own model file leaves out the seeds of dropout and which weights are not to decay: a run resumed from one
     goes another way than an uninterrupted one.
@@ -122,20 +146,29 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.diverged = False
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write aside, then rename."""
+        if not all(math.isfinite(value) for value in (logs or {}).values()):
+            self.diverged = self.model.stop_training = True
+            return
         written = self.path.with_name(f"writing-{self.path.name}")
-        np.savez(written, *(keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model)))
+        values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
+        np.savez(written, *values, finished_epochs=epoch + 1)
         written.replace(self.path)
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds images per second and the learning rate to what an epoch logs, and says them with the time left."""
+    """Adds images per second and the learning rate to what an epoch logs, and says them with the time left.
 
-    def __init__(self, images_per_epoch: int) -> None:
+    With `say_figures` its line has the epoch, loss and accuracy, too.
+    """
+
+    def __init__(self, images_per_epoch: int, *, say_figures: bool) -> None:
         super().__init__()
         self.images_per_epoch = images_per_epoch
+        self.say_figures = say_figures
         self.seconds = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
@@ -151,7 +184,11 @@ class Pace(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         pace = self.images_per_epoch / self.seconds
         left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.started)
+        wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
+        figures = ""
+        if self.say_figures and logs:
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in sorted(logs.items()))
+            figures = f"epoch {epoch + 1}/{self.params['epochs']}: {figures}, "
+        print(f"{figures}{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)
         if logs is not None:
             logs |= {"learning_rate": rate, "images_per_second": round(pace, 1)}
-        wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
-        print(f"{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.contract import TrainingRun
 from training.__main__ import main
 from training.data import Split
 
@@ -16,6 +17,10 @@ CLASSES = ("disc", "square", "stripes")
 SMALL_RUN = (
     "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd", "--learning-rate", "0.01"
 )  # fmt: skip
+
+START = TrainingRun(
+    recipe="fast", command="python -m training", commit="0" * 40, hardware="2 cores", precision="float32"
+)
 
 
 def draw(label: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,10 +86,12 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory, split: Split) -> Path
 def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     """Run `python -m training` once, from data to card; returns the folder that holds models/ and runs/."""
     folder = tmp_path_factory.mktemp("job")
-    notes = folder / "notes.md"
-    notes.write_text("## What else was tried\n\nNothing.\n")
-    places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes", "--notes", str(notes))
-    train_lower_network("--data", str(image_folder), *places)
+    history, table = folder / "history.md", folder / "table.md"
+    history.write_text("## How it came about\n\nBy a test.\n")
+    table.write_text("## What else was tried\n\nNothing.\n")
+    notes = ("--notes", str(history), "--notes", str(table))
+    places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes")
+    train_lower_network("--data", str(image_folder), *places, *notes)
     return folder
 
 

@@ -6,10 +6,10 @@ from scipy.special import softmax
 from training.calibration import (
     Calibration,
     bin_confidence,
-    change_temperature,
     fit_calibration,
     fit_temperature,
     measure_calibration_error,
+    measure_temperature,
 )
 
 RNG = np.random.default_rng(0)
@@ -59,6 +59,8 @@ def test_bins_hold_every_answer():
     assert (accuracy[-1], counts[-1]) == (1, 1)
 
 
-def test_temperature_can_be_taken_back():
-    """Dividing the temperature out of probabilities gives those of the raw logits."""
-    np.testing.assert_allclose(change_temperature(softmax(HONEST / 2, axis=1), 0.5), softmax(HONEST, axis=1), atol=1e-9)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_temperature_of_a_calibration_is_found_again(label_smoothing):
+    """From its logits and its probabilities."""
+    calibrated = np.asarray(Calibration(label_smoothing, 1.3)(HONEST))
+    assert measure_temperature(HONEST, calibrated, label_smoothing) == pytest.approx(1.3, rel=1e-4)

@@ -86,6 +86,17 @@ def test_missing_data_says_where_it_looked(tmp_path):
         load_data(str(tmp_path))
 
 
+def test_hidden_folders_and_files_are_no_part_of_the_data(tmp_path):
+    """Jupyter leaves a folder beside the classes, a file manager a file among the images."""
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, draw_split(1, 0), "png")
+        (tmp_path / split / ".ipynb_checkpoints").mkdir()
+        (tmp_path / split / CLASSES[0] / ".DS_Store").touch()
+    data = load_data(str(tmp_path))
+    assert data.class_names == CLASSES
+    assert len(data.train.labels) == 3
+
+
 def test_splits_must_have_the_same_classes(tmp_path):
     """A class that only one split has would shift all labels after it."""
     write_folder(tmp_path / "train", draw_split(1, 0), "png")

@@ -1,83 +1,120 @@
-import json
-import shutil
+"""What `python -m training.evaluate` ends with."""
 
-import numpy as np
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from app.contract import METADATA_FILE
-from training.calibration import measure_calibration_error
-from training.evaluate import Evaluation, compare, format_table, main
+from app.contract import INT8_FILE, METADATA_FILE
+from tests.training.conftest import draw_split, write_folder
+from training.evaluate import main
+from training.metrics import Evaluation
+
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def recorded(version) -> Evaluation:
-    return Evaluation.model_validate(json.loads((version / METADATA_FILE).read_text())["metrics"])
-
-
-def test_figures_agree_with_each_other(recorded):
-    """Accuracy is the confusion matrix's diagonal, lies in its interval, and is the mean over equally large classes."""
-    confusion = np.array(recorded.confusion)
-    assert confusion.sum() == 24
-    assert recorded.accuracy == pytest.approx(confusion.trace() / 24)
-    assert recorded.accuracy == pytest.approx(np.mean(list(recorded.per_class_accuracy.values())))
-    assert recorded.accuracy_interval[0] < recorded.accuracy < recorded.accuracy_interval[1]
-    assert recorded.accuracy <= recorded.top2_accuracy <= 1
-
-
-def test_every_runtime_that_serves_is_measured(recorded):
-    """TensorFlow and OpenVINO in float32 give every image the same label."""
-    assert recorded.runtimes["openvino f32"].agreement == 1
-    assert recorded.runtimes["openvino f32"].accuracy == recorded.runtimes["tensorflow f32"].accuracy
+def edit_metadata(folder, **changes):
+    """Change fields of a version's metadata."""
+    path = folder / METADATA_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_version_measured_again_agrees_with_its_metadata(quantized, image_folder, capsys):
-    """`python -m training.evaluate` prints the tables, those of int8 too, and ends with 0."""
+    """It prints the tables, those of int8 too, and ends with 0."""
     assert main([str(quantized), "--data", str(image_folder)]) == 0
     printed = capsys.readouterr().out
     assert "| accuracy |" in printed
     assert "| openvino int8 |" in printed
 
 
-def test_other_figures_in_the_metadata_are_refused(version, recorded, image_folder, tmp_path, monkeypatch, capsys):
-    """A better accuracy than the model's own ends with 1 and says so."""
-    monkeypatch.setattr("training.evaluate.evaluate", lambda *_: (recorded, None))
-    copy = shutil.copytree(version, tmp_path / "1")
+@pytest.fixture
+def copy(version, tmp_path, monkeypatch):
+    """A version that measures what its metadata says, without the time it takes."""
+    recorded = Evaluation.model_validate(json.loads((version / METADATA_FILE).read_text())["metrics"])
+    monkeypatch.setattr("training.comparison.evaluate", lambda *_: (recorded, None))
+    return shutil.copytree(version, tmp_path / "1")
+
+
+def test_other_figures_in_the_metadata_are_refused(copy, image_folder, capsys):
+    """A better accuracy than the model's own, or another temperature, ends with 1 and says so."""
     metadata = json.loads((copy / METADATA_FILE).read_text())
-    metadata["metrics"]["accuracy"] += 0.05
-    (copy / METADATA_FILE).write_text(json.dumps(metadata))
+    metadata["metrics"]["accuracy"] += 0.2
+    edit_metadata(copy, metrics=metadata["metrics"], temperature=1.02 * metadata["temperature"])
     assert main([str(copy), "--data", str(image_folder)]) == 1
-    assert "disagrees with metadata.json: accuracy: measured" in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": measured")[0] for line in lines[-2:]] == [
+        "disagrees with metadata.json: accuracy",
+        "disagrees with metadata.json: temperature",
+    ]
 
 
-def test_what_can_not_be_measured_is_one_line(tmp_path, image_folder, capsys):
-    """No version there: status 2."""
-    assert main([str(tmp_path), "--data", str(image_folder)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_rounding_is_no_disagreement(recorded):
-    """A few of ten thousand images may fall otherwise on another processor; a missing figure may not."""
-    assert compare(recorded.model_copy(update={"accuracy": recorded.accuracy + 0.001}), recorded) == []
-    assert compare(recorded.model_copy(update={"robustness": {}}), recorded) != []
-
-
-def test_tables_show_every_figure(recorded):
-    """Classes, runtimes and changed images, a row each."""
-    table = format_table(recorded)
-    for name in (*recorded.per_class_accuracy, *recorded.runtimes, *recorded.robustness):
-        assert f"| {name} |" in table
-
-
-def test_calibration_error_before_temperature_is_that_of_temperature_1(version, recorded, image_folder):
-    """It is what the graph would give with its temperature taken out."""
-    from app.runtime import load_runtime  # noqa: PLC0415
-    from training.calibration import change_temperature  # noqa: PLC0415
-    from training.data import load_data  # noqa: PLC0415
-
-    temperature = json.loads((version / METADATA_FILE).read_text())["temperature"]
-    test = load_data(str(image_folder)).test
-    probabilities = load_runtime(version, name="openvino", precision="f32", threads=1).predict(test.images)
-    raw = change_temperature(probabilities, 1 / temperature)
-    assert recorded.calibration_error_before_temperature == pytest.approx(
-        measure_calibration_error(raw, test.labels), abs=1e-3
+def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder, tmp_path, monkeypatch, capsys):
+    """Without VNNI 8-bit sums may overflow: that is said, and is no disagreement; a figure without a file is one."""
+    metadata = json.loads((quantized / METADATA_FILE).read_text())
+    measured = Evaluation.model_validate(metadata["metrics"])
+    metadata["metrics"]["runtimes"]["openvino int8"]["accuracy"] -= 0.2
+    copy = shutil.copytree(quantized, tmp_path / "2")
+    edit_metadata(copy, metrics=metadata["metrics"])
+    monkeypatch.setattr("training.comparison.evaluate", lambda *_: (measured, None))
+    for flags, status in ({"avx512_vnni"}, 1), ({"avx2"}, 0):
+        monkeypatch.setattr("training.comparison.read_cpu_flags", lambda flags=flags: flags)
+        assert main([str(copy), "--data", str(image_folder)]) == status
+    assert "no disagreement on this CPU" in capsys.readouterr().err
+    without = measured.model_copy(
+        update={"runtimes": {name: f for name, f in measured.runtimes.items() if name != "openvino int8"}}
     )
+    monkeypatch.setattr("training.comparison.evaluate", lambda *_: (without, None))
+    shutil.rmtree(copy / INT8_FILE.split("/")[0])
+    files = {path: digest for path, digest in metadata["files"].items() if not path.startswith("int8/")}
+    edit_metadata(copy, files=files)
+    assert main([str(copy), "--data", str(image_folder)]) == 1
+    assert "openvino int8, accuracy: measured nothing" in capsys.readouterr().err
+
+
+def refuse(folder, *arguments, capsys):
+    """Return the one line of a version that can't be measured."""
+    assert main([str(folder), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_what_can_not_be_measured_is_one_line(copy, image_folder, tmp_path, capsys):
+    """No version there, metadata that describe none, other files than were exported: status 2."""
+    data = ("--data", str(image_folder))
+    assert "is no version" in refuse(tmp_path / "none", *data, capsys=capsys)
+    (copy / "golden.npz").write_bytes(b"other")
+    assert "does not hold the files that were exported: digest differs" in refuse(copy, *data, capsys=capsys)
+    edit_metadata(copy, temperature=0)
+    error = refuse(copy, *data, capsys=capsys)
+    assert "metadata.json describes no version: temperature: Input should be greater than 0" in error
+    assert "pydantic" not in error
+
+
+def test_other_data_than_it_was_measured_on_is_refused(copy, image_folder, tmp_path, monkeypatch, capsys):
+    """The official images are not their JPEG twins: the version's own data are named, and how to pass them."""
+    monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: pytest.fail("downloaded"))
+    assert "it was measured on images0 (image folder): 48 + 24 images, stored as png; --data PATH" in refuse(
+        copy, capsys=capsys
+    )
+    jpeg = tmp_path / "jpeg"
+    write_folder(jpeg / "train", draw_split(16, seed=0), "jpeg")
+    write_folder(jpeg / "test", draw_split(8, seed=1), "jpeg")
+    error = refuse(copy, "--data", str(jpeg), capsys=capsys)
+    assert "holds other data (48 + 24 images, stored as jpeg): it was measured on images0" in error
+    edit_metadata(copy, data=json.loads((copy / METADATA_FILE).read_text())["data"] | {"test_size": 25})
+    assert "48 + 25 images" in refuse(copy, "--data", str(image_folder), capsys=capsys)
+
+
+def test_a_bad_flag_is_one_line_before_tensorflow_is_imported(tmp_path):
+    """Nobody waits seconds for what is wrong with what they typed."""
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run(
+        [sys.executable, "-m", "training.evaluate", "models/minimodel/2", "--dat", "x", "--what"],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import keras
@@ -107,18 +109,33 @@ def test_rebuilt_network_has_the_fitted_weights(monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_version_is_never_overwritten(tmp_path, metadata):
-    """If the number was taken meanwhile, the export fails and the version there stays."""
+@pytest.mark.parametrize("precious", [True, False])
+def test_a_version_is_never_overwritten(tmp_path, metadata, precious):
+    """If the number was taken meanwhile, the export fails and the version there stays, even an empty folder."""
     taken = tmp_path / "1"
     taken.mkdir()
-    (taken / "precious").write_text("kept")
+    if precious:
+        (taken / "precious").write_text("kept")
     fields = metadata.model_dump(exclude={"files"})
     with stage_version(tmp_path) as staged:
         (staged / "saved_model.pb").write_bytes(b"")
         with pytest.raises(ExportError, match="never overwritten"):
             publish_version(staged, tmp_path, 1, fields)
-    assert (taken / "precious").read_text() == "kept"
+    assert [path.read_text() for path in taken.iterdir()] == ["kept"] * precious
     assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_version_that_can_not_be_put_in_place_says_why(tmp_path, metadata, monkeypatch):
+    """The system's reason, not that the number was taken."""
+
+    def refuse(*_):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with stage_version(tmp_path) as staged:
+        (staged / "saved_model.pb").write_bytes(b"")
+        with pytest.raises(ExportError, match=f"to {tmp_path}/1: Permission denied"):
+            publish_version(staged, tmp_path, 1, metadata.model_dump(exclude={"files"}))
 
 
 def test_versions_count_up(tmp_path):

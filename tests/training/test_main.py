@@ -1,17 +1,19 @@
+import errno
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.contract import GOLDEN_FILE
-from tests.training.conftest import SMALL_RUN, shrink_network
+from tests.training.conftest import SMALL_RUN, START, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
-from training.run import CHECKPOINT_FILE, find_run
+from training.run import CHECKPOINT_FILE, find_run, start_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +50,30 @@ def test_finished_run_can_be_exported_again_as_the_next_version(version, quantiz
     assert (version.name, quantized.name) == ("1", "2")
     answers = [np.load(folder / GOLDEN_FILE)["probabilities"] for folder in (version, quantized)]
     np.testing.assert_array_equal(*answers)
+
+
+@pytest.mark.parametrize("flag", ["--runs", "--models"])
+def test_a_folder_that_can_not_be_written_is_told_before_training(flag, image_folder, tmp_path, monkeypatch, capsys):
+    """One line with the folder and the reason, not a traceback after hours."""
+    monkeypatch.setattr("training.job.train", lambda *_, **__: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    folders = {"--runs": f"{tmp_path}/runs", "--models": f"{tmp_path}/models"} | {flag: f"{tmp_path}/file/folder"}
+    assert main(["--data", str(image_folder), *chain(*folders.items())]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"python -m training: can't write into {tmp_path}/file/folder")
+    assert error.endswith(": Not a directory\n")
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line(image_folder, tmp_path, monkeypatch, capsys):
+    """And so is whatever else the system refuses while a run goes on."""
+
+    def fill(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint.npz")
+
+    monkeypatch.setattr("training.job.train", fill)
+    assert main(["--data", str(image_folder), "--runs", f"{tmp_path}/runs", "--no-export"]) == 2
+    assert capsys.readouterr().err == "python -m training: [Errno 28] No space left on device: 'checkpoint.npz'\n"
 
 
 def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
@@ -87,7 +113,17 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m training: interrupted; {advice}"
 
 
+def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
+    """Not one that was cut in its first epoch, nor one of a model whose name begins alike."""
+    options = parse_options(["--resume", "--runs", str(tmp_path), "--name", "a"])
+    for name in ("a-fast-20260101-000000", "a-fast-20260102-000000", "a-fast-fast-20260104-000000"):
+        start_run(tmp_path / name, options.recipe, {}, START)
+        (tmp_path / name / CHECKPOINT_FILE).touch()
+    start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {}, START)
+    assert find_run(options).name == "a-fast-20260102-000000"
+
+
 def test_nothing_to_resume_is_said(tmp_path):
     """--resume without a run of that model and recipe."""
-    with pytest.raises(ResumeError, match="no run of minimodel by fast in"):
+    with pytest.raises(ResumeError, match=r"no run of minimodel by fast in .* has a finished epoch"):
         find_run(parse_options(["--resume", "--runs", str(tmp_path)]))

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.conftest import draw_split
+from tests.training.conftest import START, draw_split
 from training.config import Recipe
 from training.devices import Devices
 from training.errors import DeviceError
 from training.pipeline import measure_normalization
-from training.report import read_history
-from training.run import CHECKPOINT_FILE, HISTORY_FILE
+from training.run import CHECKPOINT_FILE, read_history
 from training.train import train
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +56,7 @@ def fit(strategy: tf.distribute.Strategy, optimizer: str, run: Path) -> None:
         measure_normalization(train_split.images, "channel"),
         Devices(strategy, "float32", jit_compile=False, description=""),
         run,
+        START,
     )
 
 
@@ -76,7 +76,7 @@ def runs(tmp_path_factory) -> Path:
 def test_two_devices_fit_what_one_fits(runs, optimizer):
     """The same loss on the same global batches up to float noise, and as whole a checkpoint."""
     one, two = runs / optimizer / "one", runs / optimizer / "two"
-    steps = zip(read_history(one / HISTORY_FILE), read_history(two / HISTORY_FILE), strict=True)
+    steps = zip(read_history(one), read_history(two), strict=True)
     for (step_one, step_two), tolerance in zip(steps, TOLERANCES[optimizer], strict=True):
         assert step_two["loss"] == pytest.approx(step_one["loss"], rel=tolerance)
     with np.load(one / CHECKPOINT_FILE) as first, np.load(two / CHECKPOINT_FILE) as second:

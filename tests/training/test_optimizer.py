@@ -6,6 +6,15 @@ from training.config import Recipe
 from training.optimizer import Muon, make_optimizer
 
 
+def name_variables(shapes):
+    """Make a variable of ones for each name and shape."""
+    return [keras.Variable(np.ones(shape, np.float32), name=name) for name, shape in shapes.items()]
+
+
+def as_tensors(arrays):
+    return [keras.ops.cast(array, "float32") for array in arrays]
+
+
 def test_muon_orthogonalises_convolution_kernels():
     """The first step on a kernel has singular values near each other, whatever the gradient's were."""
     kernel = keras.Variable(np.zeros((3, 3, 8, 16), np.float32), name="kernel")
@@ -19,9 +28,22 @@ def test_muon_orthogonalises_convolution_kernels():
 
 def test_muon_leaves_biases_and_head_to_adam():
     """What is no hidden matrix steps by sign-like Adam, at the learning rate."""
-    bias = keras.Variable(np.zeros(3, np.float32), name="bias")
-    Muon(0.1, weight_decay=None, adam_weight_decay=None).apply([keras.ops.array([5.0, -0.2, 1.0])], [bias])
-    np.testing.assert_allclose(np.abs(bias), 0.1, rtol=1e-3)
+    variables = name_variables({"bias": (3,), "head": (4, 3)})
+    gradients = [np.random.default_rng(0).normal(size=variable.shape) for variable in variables]
+    Muon(0.1, weight_decay=None, adam_weight_decay=None).apply(as_tensors(gradients), variables)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        np.testing.assert_allclose(variable, 1 - 0.1 * np.sign(gradient), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
+def test_weights_decay_and_biases_do_not(name):
+    """Without a gradient kernels and the classifier's weights shrink by decay × learning rate; what shifts does not."""
+    optimizer = make_optimizer(Recipe(optimizer=name, learning_rate=0.5, weight_decay=0.1), total_steps=10)
+    shapes = {"kernel": (3, 3, 2, 4), "head": (4, 3), "bias": (3,), "gamma": (4,), "beta": (4,)}
+    variables = name_variables(shapes)
+    optimizer.apply(as_tensors([np.zeros(shape) for shape in shapes.values()]), variables)
+    left = {variable.name: float(np.mean(variable)) for variable in variables}
+    assert left == pytest.approx({"kernel": 0.95, "head": 0.95, "bias": 1, "gamma": 1, "beta": 1})
 
 
 def test_cosine_schedule_climbs_then_falls_to_zero():

@@ -58,6 +58,19 @@ def test_normalized_training_images_have_mean_0_and_deviation_1(kind):
     np.testing.assert_allclose(normal.std(axes), 1, atol=0.01)
 
 
+@pytest.mark.parametrize("kind", ["position", "channel"])
+def test_statistics_of_many_blocks_are_those_of_all_images(kind, monkeypatch):
+    """To the last digit that is kept, the last block not being full."""
+    monkeypatch.setattr("training.pipeline.BLOCK", 7)
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
+    normalization = measure_normalization(images, kind)
+    axes = 0 if kind == "position" else (0, 1, 2)
+    deviation = images.std(axes, dtype=np.float64) / 255 + 1e-3
+    np.testing.assert_array_equal(normalization.deviation, deviation.astype(np.float32))
+    mean = images.mean(axes if kind == "channel" else None) / 255
+    np.testing.assert_array_equal(normalization.mean, mean.astype(np.float32))
+
+
 def test_article_normalization_has_one_mean_and_a_deviation_per_position():
     """As published; a pixel that never changes does not divide by zero."""
     normalization = measure_normalization(np.full((4, 32, 32, 3), 51, np.uint8), "position")

@@ -1,4 +1,20 @@
+import pytest
 from PIL import Image
+
+from app.contract import METADATA_FILE, ModelMetadata
+from training.config import Recipe
+from training.metrics import Evaluation
+from training.report import Card, format_card, format_table
+
+
+@pytest.fixture(scope="module")
+def metadata(version) -> ModelMetadata:
+    return ModelMetadata.model_validate_json((version / METADATA_FILE).read_bytes())
+
+
+@pytest.fixture(scope="module")
+def recorded(metadata) -> Evaluation:
+    return Evaluation.model_validate(metadata.metrics.model_dump())
 
 
 def test_card_has_its_text_and_legible_plots(version):
@@ -22,8 +38,38 @@ def test_card_tells_how_to_train_it_again_and_what_it_is_worth(version):
     assert "python -m training --data" in text
     assert "- `epochs` = 2" in text
     assert "| accuracy |" in text
-    assert text.endswith("## What else was tried\n\nNothing.\n")
+    assert text.endswith("## How it came about\n\nBy a test.\n\n## What else was tried\n\nNothing.\n")
     assert "{" not in text
+
+
+def test_tables_show_every_figure(recorded):
+    """Classes, runtimes and changed images, a row each; calibration in three steps."""
+    table = format_table(recorded)
+    for name in (*recorded.per_class_accuracy, *recorded.runtimes, *recorded.robustness):
+        assert f"| {name} |" in table
+    for error in (
+        recorded.calibration_error_uncalibrated,
+        recorded.calibration_error_before_temperature,
+        recorded.calibration_error,
+    ):
+        assert f"| {100 * error:.2f} % |" in table
+    assert "%" not in table.replace(" %", "")
+
+
+def test_card_tells_how_the_run_was_started(metadata, recorded):
+    """Its recipe, command, commit, hardware and precision; and which commit exported it, if another."""
+    start = metadata.training.model_copy(update={"commit": "a" * 40})
+    data = metadata.data.model_copy(update={"pixel_encoding": "jpeg, jpg"})
+    epochs = [{"images_per_second": 0.1} | dict.fromkeys(("loss", "val_loss"), 1.0)] * 3
+    recipe = Recipe(**metadata.recipe)
+    text = format_card(Card("shapes 1", recipe, start, "b" * 40, data, epochs, recorded, notes=""))
+    assert f"    {start.command}\n" in text
+    assert f"3 epochs, 18 minutes of training steps on {start.hardware}, in {start.precision}." in text
+    assert f"at commit {'a' * 40}; measured and exported by commit {'b' * 40}." in " ".join(text.split())
+    assert f"The recipe is `{start.recipe}`" in text
+    assert "pixels stored as JPEG: " in text
+    same = format_card(Card("shapes 1", recipe, start, "a" * 40, data, epochs, recorded, notes=""))
+    assert "exported by" not in same
 
 
 def test_mistakes_go_to_the_run_not_into_the_artifact(job, version):

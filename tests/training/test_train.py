@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.conftest import draw_split, shrink_network
+from tests.training.conftest import START, draw_split, shrink_network
 from training.config import Recipe
 from training.data import Split
 from training.devices import Devices
-from training.errors import ResumeError
-from training.pipeline import measure_normalization
-from training.report import read_history
-from training.run import CHECKPOINT_FILE, HISTORY_FILE, start_run
-from training.train import Checkpoint, train
+from training.errors import DivergedError, ResumeError
+from training.optimizer import make_optimizer
+from training.pipeline import measure_normalization, steps_per_epoch
+from training.run import CHECKPOINT_FILE, HISTORY_FILE, read_history, start_run
+from training.train import Checkpoint, compile_network, train
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
+SGD = RECIPE.model_copy(update={"optimizer": "sgd"})  # traced sooner than Muon
 TRAIN, VALIDATION = draw_split(8, seed=0), draw_split(4, seed=1)
 NORMALIZE = measure_normalization(TRAIN.images, "channel")
+NAN_DATASET = tf.data.Dataset.from_tensors((np.zeros((1, 32, 32, 3), np.float32), np.full((1, 3), np.nan)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,8 +36,20 @@ def _small_network():
         yield
 
 
-def fit(run, *, resume=False):
-    return train(TRAIN, VALIDATION, RECIPE, NORMALIZE, CPU, run, resume=resume)
+def fit(run, *, recipe=RECIPE, devices=CPU, resume=False):
+    start = START.model_copy(update={"precision": devices.precision})
+    return train(TRAIN, VALIDATION, recipe, NORMALIZE, devices, run, start, resume=resume)
+
+
+def in_precision(precision):
+    return Devices(tf.distribute.get_strategy(), precision, jit_compile=False, description="CPU")
+
+
+class Terminal(io.StringIO):
+    """What is printed on a terminal."""
+
+    def isatty(self):
+        return True
 
 
 def list_epochs(run):
@@ -79,12 +93,21 @@ def whole(tmp_path_factory):
     return Whole(run, model, printed.getvalue(), len(traced))
 
 
-def test_resumed_run_equals_an_uninterrupted_one(whole):
-    """Cut in its second epoch and resumed, a run ends with the same weights up to float noise, dropout included."""
-    run, model, *_ = whole
-    cut = run.with_name("cut")
+@pytest.fixture(scope="module")
+def resumed(whole):
+    """The model of the run that was cut in its second epoch, resumed on a terminal, and what was printed there."""
+    cut = whole.run.with_name("cut")
     assert list_epochs(cut) == ["0", "1"]
-    resumed = fit(cut, resume=True)
+    with contextlib.redirect_stdout(Terminal()) as terminal:
+        model = fit(cut, resume=True)
+    return model, terminal.getvalue()
+
+
+def test_resumed_run_equals_an_uninterrupted_one(whole, resumed):
+    """It ends with the same weights up to float noise, dropout included."""
+    run, model, *_ = whole
+    resumed, _ = resumed
+    cut = run.with_name("cut")
     for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert int(resumed.optimizer.iterations) == int(model.optimizer.iterations) == 4
@@ -102,23 +125,27 @@ def test_history_tells_pace_and_learning_rate(whole):
     """history.csv has a row an epoch, with what a person follows a run by; TensorBoard has its logs."""
     run = whole.run
     assert list_epochs(run) == ["0", "1"]
-    row = read_history(run / HISTORY_FILE)[0]
+    row = read_history(run)[0]
     assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second"} <= row.keys()
     assert row["images_per_second"] > 0
     assert list(run.glob("tensorboard/*/*"))
 
 
-def test_a_person_can_read_how_it_goes(whole):
-    """Keras's bar with its own figures; pace, learning rate and time left in words, not in its one format."""
-    printed = whole.printed
-    assert re.findall(r"Epoch \d/2", printed) == ["Epoch 1/2", "Epoch 2/2"]
-    assert (
-        len(re.findall(r"^[\d,]+ images/s, learning rate [\d.e-]+, about \d+ seconds left$", printed, re.MULTILINE))
-        == 2
-    )
-    assert printed.endswith("learning rate 0, about 0 seconds left\n")
+def test_a_log_has_one_line_an_epoch(whole):
+    """No bar, whose carriage returns and colours a file would keep: figures, pace and time left."""
+    first, second = whole.printed.splitlines()
+    figures = r"accuracy [\d.]+, loss [\d.]+, val_accuracy [\d.]+, val_loss [\d.]+, [\d,]+ images/s"
+    assert re.fullmatch(rf"epoch 1/2: {figures}, learning rate [\d.e-]+, about \d+ seconds left", first)
+    assert re.fullmatch(rf"epoch 2/2: {figures}, learning rate 0, about 0 seconds left", second)
+
+
+def test_a_person_can_read_how_it_goes(resumed):
+    """On a terminal Keras's bar with its own figures; pace, learning rate and time left in words, not in its format."""
+    _, printed = resumed
+    assert re.findall(r"Epoch \d/2", printed) == ["Epoch 2/2"]
     assert "val_accuracy: " in printed
     assert "learning_rate:" not in printed
+    assert re.search(r"^[\d,]+ images/s, learning rate 0, about 0 seconds left\n\Z", printed, re.MULTILINE)
 
 
 def test_the_training_step_is_traced_once(whole):
@@ -139,7 +166,7 @@ def test_resuming_with_another_recipe_is_refused(whole):
     run = whole.run
     other = RECIPE.model_copy(update={"epochs": 9})
     with pytest.raises(ResumeError, match="by another recipe: epochs was 2, now 9"):
-        train(TRAIN, VALIDATION, other, NORMALIZE, CPU, run, resume=True)
+        fit(run, recipe=other, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -155,21 +182,70 @@ def test_resuming_on_other_data_is_refused(whole, train_split, words):
     """Weights of one data set are not gone on with on another."""
     run = whole.run
     with pytest.raises(ResumeError, match=f"on other data: {words}"):
-        train(train_split, VALIDATION, RECIPE, NORMALIZE, CPU, run, resume=True)
+        train(train_split, VALIDATION, RECIPE, NORMALIZE, CPU, run, START, resume=True)
 
 
 def test_resuming_nothing_says_where_it_looked(tmp_path):
     """A run that was cut in its first epoch can't be resumed."""
-    start_run(tmp_path, RECIPE, {})
+    start_run(tmp_path, RECIPE, {}, START)
     with pytest.raises(ResumeError, match=f"{tmp_path}/{CHECKPOINT_FILE} does not exist"):
         fit(tmp_path, resume=True)
 
 
+def test_resuming_in_another_precision_is_refused(whole):
+    """Its checkpoint has other variables, and its noise is another."""
+    with pytest.raises(ResumeError, match="in another precision: precision was float32, now mixed_float16"):
+        fit(whole.run, devices=in_precision("mixed_float16"), resume=True)
+
+
+def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
+    """Steps whose gradients overflow are skipped and not counted: they do not tell how many epochs were finished."""
+
+    def overflow_at_first(recipe, steps):
+        return keras.optimizers.LossScaleOptimizer(make_optimizer(recipe, steps), initial_scale=2.0**18)
+
+    monkeypatch.setattr("training.train.make_optimizer", overflow_at_first)
+    finish_epoch = Checkpoint.on_epoch_end
+
+    def keep_first(self, epoch, logs=None):
+        finish_epoch(self, epoch, logs)
+        if epoch == 0:
+            shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", keep_first)
+    devices = in_precision("mixed_float16")
+    whole = fit(tmp_path / "whole", recipe=SGD, devices=devices)
+    resumed = fit(tmp_path / "cut", recipe=SGD, devices=devices, resume=True)
+    for model in (whole, resumed):
+        assert 0 < int(model.optimizer.iterations) < SGD.epochs * steps_per_epoch(TRAIN, SGD)
+    assert list_epochs(tmp_path / "cut") == ["0", "1"]
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(tmp_path, monkeypatch):
+    """What is not finite replaces no checkpoint, and no further epoch is begun."""
+    monkeypatch.setattr("training.train.make_dataset", lambda *_, **__: NAN_DATASET)
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"the last good epoch")
+    with pytest.raises(DivergedError, match="loss is not finite any more; lower --learning-rate"):
+        fit(tmp_path, recipe=SGD)
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == b"the last good epoch"
+    assert list_epochs(tmp_path) == ["0"]
+
+
+def test_labels_are_smoothed_as_the_recipe_says():
+    """The loss of the compiled network is the cross-entropy with a share of the probability spread over all classes."""
+    recipe = RECIPE.model_copy(update={"label_smoothing": 0.2})
+    network = compile_network(4, recipe, CPU, total_steps=1)
+    answer = np.array([[0.7, 0.1, 0.1, 0.1]])
+    loss = network.compute_loss(y=np.array([[1.0, 0, 0, 0]]), y_pred=answer)
+    assert float(loss) == pytest.approx(-float(np.log(answer[0]) @ [0.85, 0.05, 0.05, 0.05]), rel=1e-5)
+
+
 def test_mixed_precision_trains_to_float32_probabilities(tmp_path):
     """In bfloat16 the weights stay float32 and so do the probabilities."""
-    devices = Devices(tf.distribute.get_strategy(), "mixed_bfloat16", jit_compile=False, description="CPU")
-    recipe = RECIPE.model_copy(update={"epochs": 1, "optimizer": "sgd"})
-    model = train(TRAIN, VALIDATION, recipe, NORMALIZE, devices, tmp_path)
+    recipe = SGD.model_copy(update={"epochs": 1})
+    model = fit(tmp_path, recipe=recipe, devices=in_precision("mixed_bfloat16"))
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert model.output.dtype == "float32"
     assert model.get_layer("stem").compute_dtype == "bfloat16"

@@ -1,0 +1,27 @@
+"""The article's own code, as a peer."""
+
+import numpy as np
+import pytest
+
+from benchmarks import article
+from tests.training.conftest import draw_split
+
+# Keras's legacy generator takes SciPy's by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
+
+
+def test_the_network_is_the_articles():
+    """To the last weight; compiled as published."""
+    model = article.make_model(10)
+    assert model.count_params() == 4_374_538
+    assert model.optimizer.learning_rate == np.float32(0.001)
+    assert (model.loss, model.jit_compile) == ("categorical_crossentropy", False)
+
+
+def test_batches_never_end():
+    """Of 128, the last of each pass smaller, with one-hot labels."""
+    split = draw_split(50, seed=0)
+    batches = article.make_batches(article.normalize(split)[0], split.labels, 3)
+    shapes = [next(batches)[0].shape for _ in range(4)]
+    assert shapes == [(128, 32, 32, 3), (22, 32, 32, 3)] * 2
+    assert next(batches)[1].sum(axis=1).tolist() == [1] * 128

@@ -1,0 +1,100 @@
+"""Which figures of a version's metadata are held against those measured again."""
+
+import copy
+import json
+
+import pytest
+
+from app.contract import METADATA_FILE
+from training.comparison import compare
+from training.metrics import Evaluation
+
+NAMES = [
+    ("accuracy",),
+    ("accuracy_interval", 0),
+    ("top2_accuracy",),
+    ("negative_log_likelihood",),
+    ("calibration_error",),
+    ("calibration_error_before_temperature",),
+    ("calibration_error_uncalibrated",),
+    ("per_class_accuracy", "disc"),
+    ("confusion", 1, 2),
+    ("runtimes", "openvino f32", "accuracy"),
+    ("runtimes", "openvino f32", "negative_log_likelihood"),
+    ("runtimes", "openvino f32", "calibration_error"),
+    ("runtimes", "tensorflow f32", "agreement"),
+    ("robustness", "grey"),
+    ("same_label_enlarged",),
+]
+
+
+@pytest.fixture
+def recorded(version) -> dict:
+    return json.loads((version / METADATA_FILE).read_text())["metrics"]
+
+
+@pytest.fixture
+def measured(recorded) -> Evaluation:
+    return Evaluation.model_validate(recorded)
+
+
+def change(figures, path, by):
+    """Return nested figures, one of them changed: `by` a number, or to nothing."""
+    changed = copy.deepcopy(figures)
+    inner = changed
+    for name in path[:-1]:
+        inner = inner[name]
+    if by is None:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] += by
+    return changed
+
+
+@pytest.mark.parametrize("path", NAMES, ids=lambda path: "-".join(map(str, path)))
+def test_every_figure_is_compared(measured, recorded, path):
+    """A figure that is changed or removed is named with both values, and no other."""
+    by = 3 if path[0] == "confusion" else 0.3 if path[0] == "per_class_accuracy" else 0.1
+    (difference,) = compare(measured, change(recorded, path, by))
+    assert difference.name == ", ".join(map(str, path))
+    if path != ("calibration_error_uncalibrated",):  # older versions have none
+        assert compare(measured, change(recorded, path, None))
+
+
+def test_every_figure_is_in_the_list_above(recorded):
+    """So that a new one is tried, too."""
+    assert {path[0] for path in NAMES} == recorded.keys()
+
+
+def test_a_figure_that_was_not_measured_is_a_difference(measured, recorded):
+    """A runtime that the version has no file for, or that does not exist."""
+    recorded["runtimes"]["openvino int8"] = recorded["runtimes"]["openvino f32"]
+    assert {d.measured for d in compare(measured, recorded)} == {None}
+    assert len(compare(measured, recorded)) == 4
+
+
+@pytest.mark.parametrize("side", ["measured", "recorded"])
+def test_bfloat16_may_be_missing(recorded, side):
+    """A processor may not have it, here or where the version was made; what both have is compared."""
+    with_bf16 = copy.deepcopy(recorded)
+    with_bf16["runtimes"]["openvino bf16"] = dict(recorded["runtimes"]["openvino f32"])
+    without = copy.deepcopy(recorded)
+    without["runtimes"].pop("openvino bf16", None)
+    pair = (without, with_bf16) if side == "measured" else (with_bf16, without)
+    assert compare(Evaluation.model_validate(pair[0]), pair[1]) == []
+    other = change(with_bf16, ("runtimes", "openvino bf16", "agreement"), -0.2)
+    assert len(compare(Evaluation.model_validate(with_bf16), other)) == 1
+
+
+@pytest.mark.parametrize(("images", "agree"), [(2, True), (3, False)])
+def test_two_of_few_images_are_rounding(measured, recorded, images, agree):
+    """On another processor; of 24 images, that is more than the 0.2 points that are rounding among ten thousand."""
+    assert (compare(measured, change(recorded, ("accuracy",), images / 24 - 1e-9)) == []) is agree
+
+
+@pytest.mark.parametrize(("points", "agree"), [(0.001, True), (0.003, False)])
+def test_few_of_ten_thousand_images_are_rounding(recorded, points, agree):
+    """A part of a percent, not more."""
+    many = {**recorded, "confusion": [[4000, 0, 0], [0, 3000, 0], [0, 0, 3000]]}
+    many_measured = Evaluation.model_validate(many)
+    assert (compare(many_measured, change(many, ("accuracy",), points)) == []) is agree

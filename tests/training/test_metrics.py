@@ -1,0 +1,79 @@
+"""What a version is measured to be worth."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from app.contract import METADATA_FILE
+from training.calibration import measure_calibration_error, undo_label_smoothing
+from training.config import Recipe
+from training.data import load_data, split_validation
+from training.export import predict_logits
+from training.metrics import Evaluation, load_network
+from training.model import mini_model
+from training.pipeline import measure_normalization
+from training.run import CHECKPOINT_FILE
+
+
+@pytest.fixture(scope="module")
+def metadata(version) -> dict:
+    return json.loads((version / METADATA_FILE).read_text())
+
+
+@pytest.fixture(scope="module")
+def recorded(metadata) -> Evaluation:
+    return Evaluation.model_validate(metadata["metrics"])
+
+
+def test_figures_agree_with_each_other(recorded):
+    """Accuracy is the confusion matrix's diagonal, lies in its interval, and is the mean over equally large classes."""
+    confusion = np.array(recorded.confusion)
+    assert confusion.sum() == 24
+    assert recorded.accuracy == pytest.approx(confusion.trace() / 24)
+    assert recorded.accuracy == pytest.approx(np.mean(list(recorded.per_class_accuracy.values())))
+    assert recorded.accuracy_interval[0] < recorded.accuracy < recorded.accuracy_interval[1]
+    assert recorded.accuracy <= recorded.top2_accuracy <= 1
+
+
+def test_every_runtime_that_serves_is_measured(recorded):
+    """TensorFlow and OpenVINO in float32 give every image the same label."""
+    assert recorded.runtimes["openvino f32"].agreement == 1
+    assert recorded.runtimes["openvino f32"].accuracy == recorded.runtimes["tensorflow f32"].accuracy
+
+
+@pytest.fixture(scope="module")
+def logits(job, metadata, image_folder):
+    """What Keras gives for the test images by the weights in the run's checkpoint, without the exported files."""
+    recipe = Recipe(**metadata["recipe"])
+    data = load_data(str(image_folder))
+    train_split, _ = split_validation(data.train, recipe.validation, recipe.seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+        network = mini_model(num_classes=3, dropout=recipe.dropout)
+    (checkpoint,) = job.glob(f"runs/*/{CHECKPOINT_FILE}")
+    with np.load(checkpoint) as saved:
+        for index, variable in enumerate(network.weights):
+            variable.assign(saved[f"arr_{index}"])
+    normalize = measure_normalization(train_split.images, recipe.normalization)
+    return predict_logits(network, normalize, data.test.images)
+
+
+def test_calibration_errors_are_those_of_the_networks_own_logits(logits, metadata, recorded, image_folder):
+    """Of the network as it was fitted, with label smoothing undone, and with the temperature too."""
+    labels = load_data(str(image_folder)).test.labels
+    plain = keras.ops.convert_to_numpy(undo_label_smoothing(logits, metadata["recipe"]["label_smoothing"]))
+    for probabilities, error in (
+        (softmax(logits, axis=1), recorded.calibration_error_uncalibrated),
+        (softmax(plain, axis=1), recorded.calibration_error_before_temperature),
+        (softmax(plain / metadata["temperature"], axis=1), recorded.calibration_error),
+    ):
+        assert error == pytest.approx(measure_calibration_error(probabilities, labels), abs=1e-4)
+
+
+def test_network_in_the_exported_files_is_the_fitted_one(version, logits, image_folder):
+    """Its logits, before label smoothing is undone."""
+    exported = load_network(version)(load_data(str(image_folder)).test.images, "")
+    np.testing.assert_allclose(exported, logits, atol=1e-3)

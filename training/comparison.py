@@ -1,0 +1,149 @@
+"""An exported version measured again: on the data that it was measured on, and beside what its metadata says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from app.contract import GOLDEN_FILE, METADATA_FILE, DataSet, DigestError, ModelMetadata, verify_files
+from app.errors import RefusedVersionError
+from app.precision import INT8_CPU_FLAGS
+from app.runtime import read_cpu_flags
+from training.calibration import measure_temperature
+from training.config import OFFICIAL
+from training.data import CIFAR10_SOURCE, Data, load_data
+from training.errors import DataError, VersionError
+from training.metrics import Evaluation, evaluate, load_network
+
+TOLERANCE = 0.002  # of a share: 20 of 10,000 images; other processors round otherwise, and a few lie on a border
+TOLERATED_IMAGES = 2  # where there are so few images that this is more
+BF16 = "runtimes, openvino bf16, "  # not measured on a processor without bfloat16
+INT8 = "runtimes, openvino int8, "
+LATER = "calibration_error_uncalibrated"  # not recorded by older versions
+
+
+class Difference(NamedTuple):
+    """One figure that is not what the metadata says; None: there is none on that side."""
+
+    name: str
+    measured: Any
+    recorded: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: measured {_show(self.measured)}, recorded {_show(self.recorded)}"
+
+
+class Again(NamedTuple):
+    """A version's figures, measured again, and where they differ from its metadata."""
+
+    measured: Evaluation
+    differences: list[Difference]
+    expected: list[Difference]
+    """Of int8, on a processor whose 8-bit arithmetic is not that of the one which measured it."""
+
+
+def measure_again(folder: Path, source: str) -> Again:
+    """Measure the version in `folder` on the test set of the data that `source` names, and compare.
+
+    Raises:
+        VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.
+        DataError: the data can't be had, or the version was measured on other data.
+    """
+    metadata = _read_metadata(folder)
+    data = _load_same_data(source, metadata)
+    label_smoothing = float(metadata.recipe.get("label_smoothing", 0))
+    try:
+        measured, _ = evaluate(folder, data.test, metadata.class_names, label_smoothing)
+        with np.load(folder / GOLDEN_FILE) as golden:
+            logits = load_network(folder)(golden["images"], "golden images")
+            temperature = measure_temperature(logits, golden["probabilities"], label_smoothing)
+    except RefusedVersionError as error:
+        raise VersionError(f"{folder} can't be measured: {error}") from error
+    differences = compare(measured, metadata.metrics.model_dump(mode="json"))
+    if not abs(temperature / metadata.temperature - 1) <= TOLERANCE:
+        differences.append(Difference("temperature", temperature, metadata.temperature))
+    expected = [] if INT8_CPU_FLAGS & read_cpu_flags() else [d for d in differences if _is_int8_figure(d)]
+    return Again(measured, [d for d in differences if d not in expected], expected)
+
+
+def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:
+    """Return which figures of an evaluation are not those in a version's `metrics`, by more than rounding.
+
+    A figure that only one side has is a difference, but for bfloat16's and for those that older versions don't record.
+    """
+    new, old = dict(_list_figures(measured.model_dump(mode="json"))), dict(_list_figures(recorded))
+    sizes = dict(zip(measured.per_class_accuracy, map(sum, measured.confusion), strict=True))
+    differences = []
+    for name in new | old:
+        if (name.startswith(BF16) and not (name in new and name in old)) or (name == LATER and name not in old):
+            continue
+        kind, _, detail = name.partition(", ")
+        images = sizes.get(detail, 0) if kind == "per_class_accuracy" else sum(sizes.values())
+        tolerance = TOLERATED_IMAGES if kind == "confusion" else max(TOLERANCE, TOLERATED_IMAGES / max(images, 1))
+        if not _agree(new.get(name), old.get(name), tolerance):
+            differences.append(Difference(name, new.get(name), old.get(name)))
+    return differences
+
+
+def _read_metadata(folder: Path) -> ModelMetadata:
+    """Read a version's metadata, and see that its files are the ones that it names."""
+    try:
+        metadata = ModelMetadata.model_validate_json((folder / METADATA_FILE).read_bytes())
+        verify_files(folder, metadata)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise VersionError(f"{folder / METADATA_FILE} describes no version: {'; '.join(faults)}") from error
+    except DigestError as error:
+        raise VersionError(f"{folder} does not hold the files that were exported: {error}") from error
+    except OSError as error:
+        raise VersionError(f"{folder} is no version: {error}") from error
+    return metadata
+
+
+def _load_same_data(source: str, metadata: ModelMetadata) -> Data:
+    recorded = metadata.data
+    was = (
+        f"it was measured on {recorded.name} ({recorded.source}): {_describe(recorded)}; "
+        "--data PATH names that data's folder"
+    )
+    if source == OFFICIAL and recorded.source != CIFAR10_SOURCE:  # no need to download it first
+        raise DataError(f"{metadata.name} {metadata.version} can't be measured on {source}: {was}")
+    data = load_data(source, name=recorded.name, origin=recorded.source)
+    if data.class_names != metadata.class_names:
+        raise DataError(f"the data's classes {data.class_names} are not the model's {metadata.class_names}")
+    # How many of the training images were held out can't be told from here.
+    train_size = len(data.train.labels) - recorded.validation_size
+    found = recorded.model_copy(
+        update={"pixel_encoding": data.pixel_encoding, "train_size": train_size, "test_size": len(data.test.labels)}
+    )
+    if found != recorded:
+        raise DataError(f"{source} holds other data ({_describe(found)}): {was}")
+    return data
+
+
+def _describe(data: DataSet) -> str:
+    return f"{data.train_size + data.validation_size:,} + {data.test_size:,} images, stored as {data.pixel_encoding}"
+
+
+def _list_figures(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """List the numbers of a nested record, each by the names that lead to it."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _list_figures(item, f"{name}, {key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _agree(new: Any, old: Any, tolerance: float) -> bool:
+    return isinstance(new, int | float) and isinstance(old, int | float) and abs(new - old) <= tolerance
+
+
+def _is_int8_figure(difference: Difference) -> bool:
+    return difference.name.startswith(INT8) and None not in (difference.measured, difference.recorded)
+
+
+def _show(figure: Any) -> str:
+    return "nothing" if figure is None else f"{figure:.4f}" if isinstance(figure, float) else repr(figure)

@@ -1,0 +1,168 @@
+"""What an exported version is worth on the test set, measured through its files by the runtimes that serve it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from tqdm import tqdm
+
+from app.contract import INT8_FILE
+from app.errors import RefusedVersionError
+from app.runtime import Images, Probabilities, load_runtime
+from app.settings import Precision, RuntimeName
+from training.calibration import Calibration, Labels, measure_calibration_error
+from training.data import Split
+from training.robustness import ENLARGED_8, VARIANTS
+
+REFERENCE = "tensorflow f32"
+RUNTIMES: dict[str, tuple[RuntimeName, Precision]] = {
+    "tensorflow f32": ("tensorflow", "auto"),
+    "openvino f32": ("openvino", "f32"),
+    "openvino bf16": ("openvino", "bf16"),
+    "openvino int8": ("openvino", "int8"),
+}
+ROBUSTNESS_RUNTIME = "openvino f32"  # as good as the reference, sooner
+BATCH_SIZE = 100
+
+Predict = Callable[[Images, str], npt.NDArray[np.float32]]
+"""Any number of images, and the title of a progress bar, to (N, classes)."""
+
+
+class RuntimeFigures(BaseModel, frozen=True):
+    """One runtime's figures on the whole test set; shares are fractions."""
+
+    accuracy: float
+    negative_log_likelihood: float
+    calibration_error: float
+    agreement: float
+    """Share of the images that get the reference runtime's label."""
+
+
+class Evaluation(BaseModel, frozen=True):
+    """All that is measured on the test set; it goes into the metadata as `metrics`. Shares are fractions."""
+
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    """95 %, Wilson's."""
+    top2_accuracy: float
+    negative_log_likelihood: float
+    calibration_error: float
+    calibration_error_before_temperature: float
+    """With label smoothing undone, which is where the temperature was fitted."""
+    calibration_error_uncalibrated: float
+    """Of the network itself, with neither."""
+    per_class_accuracy: dict[str, float]
+    confusion: list[list[int]]
+    """Counts; rows are the true classes, columns the predicted ones."""
+    runtimes: dict[str, RuntimeFigures]
+    robustness: dict[str, float]
+    """Accuracy on changed test images, by the change."""
+    same_label_enlarged: float
+    """Share of the images whose label stays when the file is enlarged eightfold."""
+
+
+def evaluate(
+    folder: Path, test: Split, class_names: Sequence[str], label_smoothing: float
+) -> tuple[Evaluation, Probabilities]:
+    """Measure the version in `folder`, whose network was fitted with `label_smoothing`, on the whole test set.
+
+    Returns:
+        The figures, and the reference runtime's probabilities (N, classes).
+
+    Raises:
+        RefusedVersionError: no runtime can load it.
+    """
+    labels = test.labels
+    answers = _answer_by_runtime(folder, test)
+    reference = answers[REFERENCE]
+    logits = load_network(folder)(test.images, "logits")
+    undone = keras.ops.convert_to_numpy(Calibration(label_smoothing, temperature=1)(logits))
+    predict = _load_classifier(folder, ROBUSTNESS_RUNTIME)
+    changed = {name: predict(change(test.images), name).argmax(axis=1) for name, change in VARIANTS.items()}
+    confusion = confusion_matrix(labels, reference.argmax(axis=1), labels=range(len(class_names)))
+    correct = int(confusion.trace())
+    interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
+    evaluation = Evaluation(
+        accuracy=correct / len(labels),
+        accuracy_interval=(float(interval.low), float(interval.high)),
+        top2_accuracy=_top2(reference, labels),
+        negative_log_likelihood=_log_loss(reference, labels),
+        calibration_error=measure_calibration_error(reference, labels),
+        calibration_error_before_temperature=measure_calibration_error(undone, labels),
+        calibration_error_uncalibrated=measure_calibration_error(softmax(logits, axis=1), labels),
+        per_class_accuracy=dict(zip(class_names, (confusion.diagonal() / confusion.sum(axis=1)).tolist(), strict=True)),
+        confusion=confusion.tolist(),
+        runtimes={name: _measure_runtime(answer, reference, labels) for name, answer in answers.items()},
+        robustness={name: float((answer == labels).mean()) for name, answer in changed.items()},
+        same_label_enlarged=float((changed[ENLARGED_8] == answers[ROBUSTNESS_RUNTIME].argmax(axis=1)).mean()),
+    )
+    return evaluation, reference
+
+
+def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Probabilities]:
+    answers = {}
+    for name, (_, precision) in RUNTIMES.items():
+        if precision == "int8" and not (folder / INT8_FILE).exists():
+            continue
+        try:
+            answers[name] = _load_classifier(folder, name)(test.images, name)
+        except RefusedVersionError:
+            if precision != "bf16":  # a processor without bfloat16 can still measure the rest
+                raise
+    return answers
+
+
+def load_network(folder: Path) -> Predict:
+    """Load the SavedModel in `folder` as far as its logits: the network as it was fitted, without the calibration."""
+    import openvino  # noqa: PLC0415 - after app.runtime, which keeps it from reporting to its makers
+
+    core = openvino.Core()
+    graph = core.read_model(folder)
+    (head,) = (node for node in graph.get_ops() if node.get_type_name() == "MatMul")  # all others are convolutions
+    (bias,) = head.output(0).get_target_inputs()
+    network = openvino.Model(bias.get_node().outputs(), graph.get_parameters())
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return _in_batches(lambda images: compiled(images)[0])
+
+
+def _load_classifier(folder: Path, name: str) -> Predict:
+    runtime, precision = RUNTIMES[name]
+    return _in_batches(load_runtime(folder, name=runtime, precision=precision, threads=0).predict)
+
+
+def _in_batches(predict: Callable[[Images], npt.NDArray[np.float32]]) -> Predict:
+    def predict_all(images: Images, title: str) -> npt.NDArray[np.float32]:
+        answers = []
+        with tqdm(desc=title, total=len(images), unit=" images", leave=False, disable=None) as bar:
+            for start in range(0, len(images), BATCH_SIZE):
+                answers.append(predict(images[start : start + BATCH_SIZE]).copy())
+                bar.update(len(answers[-1]))
+        return np.concatenate(answers)
+
+    return predict_all
+
+
+def _measure_runtime(answer: Probabilities, reference: Probabilities, labels: Labels) -> RuntimeFigures:
+    return RuntimeFigures(
+        accuracy=float((answer.argmax(axis=1) == labels).mean()),
+        negative_log_likelihood=_log_loss(answer, labels),
+        calibration_error=measure_calibration_error(answer, labels),
+        agreement=float((answer.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+    )
+
+
+def _log_loss(probabilities: Probabilities, labels: Labels) -> float:
+    exact = probabilities.astype(np.float64)  # float32 rows sum to 1 only nearly, which scikit-learn remarks on
+    return float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(exact.shape[1])))
+
+
+def _top2(probabilities: Probabilities, labels: Labels) -> float:
+    if probabilities.shape[1] == 2:  # noqa: PLR2004 - of two classes the right one is always among two
+        return 1.0
+    return float(top_k_accuracy_score(labels, probabilities, k=2, labels=range(probabilities.shape[1])))

@@ -1,0 +1,88 @@
+"""Pictures of a run and of its model: those of the card, and the run's most confident mistakes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from app.runtime import Probabilities
+from training.calibration import Labels, bin_confidence
+from training.data import Split
+
+SHOWN_COUNTS = 20  # a matrix of more classes has no room for a number in each cell
+MISTAKES = (4, 6)
+"""Rows and columns of the picture of mistakes."""
+
+
+def plot_curves(epochs: Sequence[dict[str, float]]) -> Figure:
+    """Plot loss, accuracy and learning rate by epoch."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    numbers = [epoch["epoch"] + 1 for epoch in epochs]
+    panels = {
+        "loss": ("loss", "val_loss"),
+        "accuracy": ("accuracy", "val_accuracy"),
+        "learning rate": ("learning_rate",),
+    }
+    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name in names:
+            label = "validation" if name.startswith("val_") else "training"
+            axes.plot(numbers, [epoch[name] for epoch in epochs], marker=".", label=label)
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend()
+    return figure
+
+
+def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Plot a confusion matrix; colour shows the share of a true class, numbers are counts."""
+    size = max(5.0, 0.6 * len(class_names) + 2)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="predicted", ylabel="true", title="Test images by true and predicted class")
+    if len(class_names) <= SHOWN_COUNTS:
+        for (row, column), count in np.ndenumerate(counts):
+            shade = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004
+            axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=9)
+    return figure
+
+
+def plot_reliability(probabilities: Probabilities, labels: Labels) -> Figure:
+    """Plot accuracy against confidence, and how many images have which confidence."""
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    confidence, accuracy, counts = bin_confidence(probabilities, labels)
+    filled = counts > 0
+    upper.plot([0, 1], [0, 1], color="grey", linestyle="--", label="perfect")
+    upper.plot(confidence[filled], accuracy[filled], marker="o", label="test set")
+    upper.set(ylabel="accuracy", title="Are the probabilities honest?", xlim=(0, 1), ylim=(0, 1))
+    upper.legend()
+    lower.bar(confidence[filled], counts[filled], width=1 / len(counts) * 0.8)
+    lower.set(xlabel="probability of the predicted class", ylabel="images", yscale="log")
+    return figure
+
+
+def plot_mistakes(test: Split, probabilities: Probabilities, class_names: Sequence[str]) -> Figure:
+    """Draw the wrong answers the model was surest of. It shows the data's pixels: not for the artifact."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != test.labels)
+    surest = wrong[np.argsort(-confidence[wrong])]
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    figure.suptitle("Most confident mistakes")
+    panels: list[Axes] = figure.subplots(*MISTAKES).ravel().tolist()
+    for axes in panels:
+        axes.axis("off")
+    for axes, index in zip(panels, surest, strict=False):
+        axes.imshow(test.images[index])
+        said, true = class_names[predicted[index]], class_names[test.labels[index]]
+        axes.set_title(f"{said} {confidence[index]:.0%}\nis {true}", fontsize=9)
+    return figure
