@@ -72,7 +72,7 @@ def count_lanes(name: RuntimeName, threads: int) -> int:
 
 def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many CPUs this process may use: its affinity, or the cgroup's quota (v2 or v1) if that is less."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = _count_affine_cpus()
     try:
         if (cgroup / "cpu.max").exists():
             quota, period = (cgroup / "cpu.max").read_text().split()
@@ -83,6 +83,10 @@ def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     except (OSError, ValueError):  # no cgroup, or "max": no quota
         pass
     return cpus
+
+
+def _count_affine_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
@@ -101,8 +105,7 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     core = openvino.Core()
     # A mapped file that is overwritten in place ends the process that serves from it.
     core.set_property({"ENABLE_MMAP": False})
-    # Other processes' threads, of this service's replicas too, would be pinned to the same few cores of a machine.
-    config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
     quantized = precision == "int8"
     if precision != "auto":
         # What is not quantized runs in float32, as it did when the accuracy was measured.
@@ -111,8 +114,11 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
         if quantized and (folder / INT8_FILE).stat().st_size > MAX_GRAPH_BYTES:
             raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
         model = core.read_model(folder / INT8_FILE if quantized else folder)
-        lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads})
-        whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1}) if threads > 1 else lanes
+        lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
+        # Unpinned, threads that share an image often share a core too. Where there are more cores than threads, those
+        # of every replica would be pinned to the same few.
+        pin = {"ENABLE_CPU_PINNING": threads == _count_affine_cpus()}
+        whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else lanes
     except (OSError, RuntimeError) as error:
         raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
     used = "int8" if quantized else lanes.get_property("INFERENCE_PRECISION_HINT").to_string()

@@ -51,13 +51,16 @@ class Settings(BaseSettings):
         "the version was quantized and lost at most 0.2 points of accuracy.",
     )
     inference_threads: int = Field(
-        0, ge=0, le=1024, description="Threads that run the model; 0 follows the container's CPU quota."
+        0,
+        ge=0,
+        le=1024,
+        description="Threads that run the model, each a batch of its own; 0 follows the container's CPU quota.",
     )
     decode_threads: int = Field(
         2, ge=1, le=64, description="Threads that decode images; each can hold one decoded image in memory."
     )
     max_batch_size: int = Field(
-        32, ge=1, le=256, description="Most images run at once; more raises throughput under load, and latency with it."
+        32, ge=1, le=256, description="Most images in a batch; more raises throughput under load, and latency with it."
     )
     max_queue_size: int = Field(
         256,
