@@ -125,6 +125,19 @@ def test_a_pod_has_time_to_drain(monkeypatch):
     assert settings.drain_seconds > 2 * probe["periodSeconds"] * probe["failureThreshold"]
 
 
+def test_every_container_of_the_service_gets_the_same_memory_and_fills_it_alike():
+    """What tests/reliability/test_memory.py holds of compose's 1 GiB holds here too."""
+    (own,) = read(ROOT / "deploy" / "kserve" / "own-container.yaml")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["serve"]
+    uploads = compose["environment"]["APP_MAX_UPLOADS_TOTAL_BYTES"]
+    assert compose["deploy"]["resources"]["limits"]["memory"] == "1g"
+    for pod in (find("Deployment")["spec"]["template"]["spec"], own["spec"]["predictor"]):
+        (container,) = pod["containers"]
+        assert container["resources"]["limits"]["memory"] == "1Gi"
+        assert {"name": "APP_MAX_UPLOADS_TOTAL_BYTES", "value": uploads} in container["env"]
+        assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Mi"}
+
+
 def test_probes_ask_what_the_service_answers():
     """Readiness asks whether requests should come, the others only whether it lives."""
     (container,) = find("Deployment")["spec"]["template"]["spec"]["containers"]
