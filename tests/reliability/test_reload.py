@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -26,35 +27,50 @@ def copy_version(folder: Path, number: int, into: Path | None = None) -> Path:
 
 
 def spoil(folder: Path, how: str) -> None:
-    if how == "half written":
+    if "golden" in how:
+        spoil_golden(folder, how)
+    elif how == "half written":
         (folder / "saved_model.pb").unlink()
     elif how == "corrupt":
         (folder / "saved_model.pb").write_bytes(b"corrupt")
         seal(folder)
     elif how == "wrong digest":
         (folder / "fingerprint.pb").write_bytes(b"x")
-    elif how == "wrong golden answers":
-        arrays = dict(np.load(folder / "golden.npz"))
-        np.savez(folder / "golden.npz", **{**arrays, "probabilities": arrays["probabilities"][::-1]})
-        seal(folder)
-    elif how == "another input shape":
-        metadata = json.loads((folder / METADATA_FILE).read_text())
-        metadata["input"]["shape"] = [16, 6, 3]
-        (folder / METADATA_FILE).write_text(json.dumps(metadata))
-    elif how == "no metadata":
-        (folder / METADATA_FILE).unlink()
     elif how == "link out of the folder":
         target = folder.parent.parent / "elsewhere.pb"
         (folder / "saved_model.pb").rename(target)
         (folder / "saved_model.pb").symlink_to(target)
-    elif how == "path out of the folder":
-        metadata = json.loads((folder / METADATA_FILE).read_text())
-        metadata["files"]["../elsewhere.pb"] = "0" * 64
-        (folder / METADATA_FILE).write_text(json.dumps(metadata))
+    else:
+        spoil_metadata(folder / METADATA_FILE, how)
+
+
+def spoil_golden(folder: Path, how: str) -> None:
+    arrays = dict(np.load(folder / "golden.npz"))
+    if how == "wrong golden answers":
+        arrays["probabilities"] = arrays["probabilities"][::-1]
+    elif how == "golden answers that are no numbers":
+        arrays["probabilities"] = arrays["probabilities"] * np.float32(np.nan)
     elif how == "absurd golden batch":
-        images = np.zeros((100_000, 8, 6, 3), np.uint8)
-        np.savez_compressed(folder / "golden.npz", images=images, probabilities=np.zeros((100_000, 3), np.float32))
-        seal(folder)
+        arrays = {"images": np.zeros((100_000, 8, 6, 3), np.uint8), "probabilities": np.zeros((100_000, 3), np.float32)}
+    np.savez_compressed(folder / "golden.npz", **arrays)
+    seal(folder)
+
+
+def spoil_metadata(path: Path, how: str) -> None:
+    metadata = json.loads(path.read_text())
+    path.unlink()
+    if how == "metadata without an end":
+        path.symlink_to("/dev/zero")
+    elif how == "metadata that never come":
+        os.mkfifo(path)
+    elif how == "another input shape":
+        metadata["input"]["shape"] = [16, 6, 3]
+        path.write_text(json.dumps(metadata))
+    elif how == "path out of the folder":
+        metadata["files"]["../elsewhere.pb"] = "0" * 64
+        path.write_text(json.dumps(metadata))
+    else:
+        assert how == "no metadata"
 
 
 REASONS = {
@@ -64,6 +80,9 @@ REASONS = {
     "wrong golden answers": "golden images give other probabilities",
     "another input shape": "the metadata",
     "no metadata": "metadata.json can't be read",
+    "metadata without an end": "metadata.json is not a regular file",
+    "metadata that never come": "metadata.json is not a regular file",
+    "golden answers that are no numbers": "golden images give other probabilities",
     "link out of the folder": "not a regular file",
     "path out of the folder": "not a plain path inside the version folder",
     "absurd golden batch": "golden.npz",
