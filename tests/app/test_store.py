@@ -60,8 +60,8 @@ async def test_the_newest_version_serves(tmp_path):
     assert load.loaded == [10]
 
 
-async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path):
-    """Each refusal keeps its reason; a fault in loading is one more reason, not the end."""
+async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path, caplog):
+    """Each refusal keeps its reason; a fault in loading is one more reason, not the end, and has its traceback."""
     add(tmp_path, 1)
     add(tmp_path, 2, "bad", "wrong digest")
     add(tmp_path, 3, "bug")
@@ -72,6 +72,7 @@ async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path):
         (3, "ZeroDivisionError: "),
         (2, "wrong digest"),
     ]
+    assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True, False, False]
 
 
 async def test_a_new_version_is_taken_and_the_old_one_not_loaded_again(tmp_path):
