@@ -3,19 +3,25 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
-
-from pydantic import ValidationError
-
-from app.logs import configure_logs
-from app.settings import Settings, describe_faults
+from types import FrameType
 
 logger = logging.getLogger("app")
 
 
 def main() -> None:
     """Serve until told to stop. A bad setting, an address among them, is one clear line and exit status 2."""
+    # Before all that takes time to import: without a handler the signal would be an error's exit status, and to the
+    # first process of a container no signal at all. The server puts its own in their places, and these back at its end.
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, stop_at_once)
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from app.logs import configure_logs  # noqa: PLC0415
+    from app.settings import Settings, describe_faults  # noqa: PLC0415
+
     try:
         settings = Settings()
     except ValidationError as error:
@@ -32,8 +38,16 @@ def main() -> None:
     from app.main import create_app  # noqa: PLC0415 -- takes a second, which a bad setting need not wait for
     from app.server import make_server  # noqa: PLC0415 -- likewise
 
-    app = create_app(settings)
-    make_server(app, settings).run()
+    server = make_server(create_app(settings), settings)
+    server.run()
+    logging.shutdown()
+    # Python would wait for every thread, one that decodes for ever among them. All that had to end has ended.
+    os._exit(0 if server.started else 1)
+
+
+def stop_at_once(sig: int, frame: FrameType | None) -> None:  # noqa: ARG001 -- a signal handler's signature
+    """End the process while there is nothing to lose: no request has been accepted, or all have been answered."""
+    os._exit(0)
 
 
 async def find_obstacle(host: str, port: int) -> str | None:

@@ -109,11 +109,11 @@ class Batcher(Generic[Item, Result]):
             self._admitted -= 1
 
     def close(self) -> None:
-        """Let the running batches finish and start no other."""
+        """Start no other batch; those that run are not waited for."""
         with self._lock:
             dropped = list(self._waiting)
             self._waiting.clear()
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False)
         for future in dropped:
             future.cancel()
 

@@ -39,6 +39,7 @@ class Classifier:
         self._max_image_pixels = max_image_pixels
         self._observe_batch = observe_batch
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._free_decoders = asyncio.Semaphore(decode_threads)
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
             self._predict, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes
         )
@@ -67,8 +68,7 @@ class Classifier:
             with timing("decode"):
                 image = decode_quickly(data, size, max_pixels=self._max_image_pixels)
                 if image is None:
-                    loop = asyncio.get_running_loop()
-                    image = await loop.run_in_executor(self._decoders, self._decode, data, size)
+                    image = await self._run_decoder(lambda: self._decode(data, size))
             scores = await submit(image)
         note_model(scores.model.metadata.name, scores.model.metadata.version)
         return scores
@@ -81,7 +81,7 @@ class Classifier:
     async def run_decoding(self, work: Callable[[], Result]) -> Result:
         """Run what prepares images in one of the decoding threads, so that the event loop goes on."""
         with timing("decode"):
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+            return await self._run_decoder(work)
 
     async def classify_pixels(self, images: NDArray[np.uint8]) -> list[Scores]:
         """Classify images of the model's own size, (N, H, W, 3) with N at least 1: all, by one version, or none.
@@ -103,9 +103,20 @@ class Classifier:
                 return scores
 
     def close(self) -> None:
-        """Stop the threads once what they do now is done."""
-        self._decoders.shutdown(cancel_futures=True)
+        """Stop: a running batch ends; nobody waits for what is being decoded, which may take for ever."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
+
+    async def _run_decoder(self, work: Callable[[], Result]) -> Result:
+        """Run `work` once a thread is free for it.
+
+        What waits for one waits here: in the executor's own queue, work that nobody wants any more would go on holding
+        its upload, uncounted. A thread is free when it has come to its end, not when its work was cancelled.
+        """
+        await self._free_decoders.acquire()
+        working = asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        working.add_done_callback(lambda _: self._free_decoders.release())
+        return await asyncio.shield(working)
 
     async def _submit(self, image: NDArray[np.uint8]) -> Scores:
         with self._batcher.admit() as submit:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.problems import HEADER_TIMEOUT, HEADERS_TOO_LARGE, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
@@ -47,6 +48,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._limits = limits
         self.idle_since: float | None = time.monotonic()  # None while a request is under way
+        self.receiving_since: float | None = None  # None unless it is its body that is under way
         self._deadline: asyncio.TimerHandle | None = None
         self._fault = MALFORMED_REQUEST
         self._fed_bytes = 0  # since the parser last told of anything: what it holds back
@@ -72,7 +74,8 @@ class Connection(HttpToolsProtocol):
         if self.idle_since is not None and self._deadline is None:
             self._await_head()
         self._fed_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._fed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HEADERS_TOO_LARGE)
 
@@ -94,8 +97,13 @@ class Connection(HttpToolsProtocol):
         self._weigh(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless too many wait behind it."""
+        """Start the request, unless too many wait behind it, or nobody can tell what it asks."""
+        if self.parser.get_method() == b"CONNECT" or [name for name, _ in self.headers].count(b"host") > 1:
+            raise ValueError("neither a proxy nor two hosts")
+        if self.parser.should_upgrade():
+            return  # it comes again, see `_feed`
         self._fed_bytes, self._head_begun, self.idle_since = 0, False, None
+        self.receiving_since = time.monotonic()
         self._await_nothing()
         super().on_headers_complete()
         if self._is_last:
@@ -110,7 +118,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take the end of the body."""
-        self._fed_bytes = 0
+        if self.parser.should_upgrade():
+            return
+        self._fed_bytes, self.receiving_since = 0, None
         if self.idle_since is not None:
             self._await_nothing()  # its answer went first, and its body has come to an end now
         super().on_message_complete()
@@ -123,10 +133,23 @@ class Connection(HttpToolsProtocol):
             if self.cycle.more_body and not self.transport.is_closing():
                 self._await(_LINGER_SECONDS, self._hang_up, "body_after_answer")
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what can't be parsed, as the problem that it is."""
-        del msg  # uvicorn knows one for all
-        self._refuse(self._fault)
+    def _feed(self, data: bytes) -> None:
+        """Parse; a wish to go on in another protocol, such as `h2c`, is passed over, as a server may (RFC 9110, 7.8).
+
+        The parser takes such a wish for the end of the request, its body included. So it gets the request once more,
+        without it, and then what came behind the head.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            version = self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+            self._feed(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
+        except httptools.HttpParserError:
+            self._refuse(self._fault)
 
     # How it ends.
 
@@ -143,11 +166,16 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        """If there are too many connections, end the one that has been idle for longest; if none is, this one."""
+        """If there are too many connections, end one: that which has been idle, or sending a body, for longest.
+
+        If neither is any, this one.
+        """
         if len(self.connections) <= self._limits.max_connections:
             return
-        idle = [other for other in self.connections if isinstance(other, Connection) and other.idle_since is not None]
-        victim = min(idle, key=lambda other: other.idle_since or 0, default=self)
+        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        idle = [other for other in others if other.idle_since is not None]
+        receiving = [other for other in others if other.receiving_since is not None]
+        victim = min(idle or receiving, key=lambda other: other.idle_since or other.receiving_since or 0, default=self)
         self._limits.hang_up("too_many_connections")
         victim.transport.abort()
 

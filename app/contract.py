@@ -33,6 +33,13 @@ def _require_plain_relative(path: str) -> str:
     return path
 
 
+def _require_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a name that stands for two classes: nobody could tell them apart in an answer."""
+    if len(set(names)) < len(names):
+        raise ValueError("a class name is there twice")
+    return names
+
+
 RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_require_plain_relative)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -96,7 +103,7 @@ class ModelMetadata(_Record):
     schema_version: Literal[1] = 1
     name: Name
     version: PositiveInt
-    class_names: tuple[str, ...] = Field(min_length=2)
+    class_names: Annotated[tuple[str, ...], AfterValidator(_require_distinct)] = Field(min_length=2)
     input: TensorSpec
     output: TensorSpec
     parameters: PositiveInt

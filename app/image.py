@@ -9,9 +9,11 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, UnsupportedImageError
+from app.scans import list_scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 
@@ -30,7 +32,50 @@ QUICK_BYTES = 4096
 QUICK_PIXELS = 128 * 128
 QUICK_FORMATS = {"JPEG", "PNG"}
 
+# A decoded image takes 4 bytes a pixel, and what takes more while it is decoded may have fewer pixels. libjpeg keeps up
+# to 8 bytes a pixel of a JPEG that it has to go over several times; libwebp and libavif keep copies, and Pillow adds
+# one: 16 and 13 bytes were measured.
+_SEVERAL_SCANS_WEIGHT = 2
+_WEIGHTS = {"WEBP": 4, "AVIF": 4}
+# As wide and high as a JPEG or GIF can be. Decoders of PNG keep two rows of up to 8 bytes a pixel.
+MAX_SIDE = 65_535
+# What BMP calls its two compressions, which Pillow undoes in Python: seconds in which nothing else runs.
+_RUN_LENGTHS = {1, 2}
+# Pillow puts a JPEG's EXIF together segment by segment, and copies all that it has each time. One is what there is.
+_MAX_EXIF_SEGMENTS = 64
+# Pixels that are converted at once, of an image that is then reduced.
+_STRIP_PIXELS = 2**20
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # from EXIF's orientation
+_SIDEWAYS = {5, 6, 7, 8}
+
 logger = logging.getLogger(__name__)
+
+
+class _File(io.BytesIO):
+    """A file that is read in large pieces.
+
+    Pillow looks for the picture in Python, a read for each small piece: 16 MB of nothing else would keep a thread, and
+    Python's lock, for 5 s. An encoder's pieces have thousands of bytes each.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._reads_left = 10_000 + len(data) // 256
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise BrokenImageError("the image's file has too many small parts; save it anew as PNG or JPEG")
+        return super().read(size)
 
 
 def decode_image(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
@@ -42,7 +87,8 @@ def decode_image(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDAr
     Args:
         data: the file.
         size: height and width of the result, in pixels.
-        max_pixels: the most that are decoded, by what the file's header says.
+        max_pixels: the most that are decoded, by what the file's header says: half of it of a JPEG with several scans,
+            a quarter of WebP and AVIF.
 
     Returns:
         (height, width, 3) uint8, RGB.
@@ -56,10 +102,7 @@ def decode_image(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDAr
     if not data:
         raise EmptyUploadError("the file is empty; send the image's bytes")
     with _open(data) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageTooLargeError(
-                f"the image has {image.width} x {image.height} pixels; at most {max_pixels:,} are decoded"
-            )
+        _require_moderate(image, data, max_pixels)
         return _decode(image, size)
 
 
@@ -68,8 +111,10 @@ def decode_quickly(data: bytes, size: tuple[int, int], *, max_pixels: int) -> ND
     if not 0 < len(data) <= QUICK_BYTES:
         return None
     with _open(data) as image:
-        quick = image.format in QUICK_FORMATS and image.width * image.height <= min(QUICK_PIXELS, max_pixels)
-        return _decode(image, size) if quick else None
+        if image.format not in QUICK_FORMATS or image.width * image.height > QUICK_PIXELS:
+            return None
+        _require_moderate(image, data, max_pixels)
+        return _decode(image, size)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -80,14 +125,37 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _open(data: bytes) -> Image.Image:
+    if data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS:
+        raise BrokenImageError("the image has more EXIF than any camera writes; save it anew as PNG or JPEG")
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(_File(data), formats=FORMATS)
+    except BrokenImageError:
+        raise
     except UnidentifiedImageError as error:
         if any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS)):
             raise BrokenImageError("the image's header is damaged or cut short; send the whole file") from error
         raise UnsupportedImageError(f"the file is no image of a kind that is read: {', '.join(FORMATS)}") from error
     except Exception as error:
         raise _broken(error) from error
+
+
+def _require_moderate(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse what takes more time or memory to decode than its size would tell, before anything is decoded.
+
+    Raises:
+        ImageTooLargeError, BrokenImageError, UnsupportedImageError: it does.
+    """
+    weight = _WEIGHTS.get(image.format or "", 1)
+    if isinstance(image, JpegImageFile):
+        if list_scans(data) != [image.layers] or "progressive" in image.info:
+            weight = _SEVERAL_SCANS_WEIGHT
+    elif image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
+        raise UnsupportedImageError("a compressed BMP is not read; save it as PNG")
+    if max(image.size) > MAX_SIDE or image.width * image.height > max_pixels // weight:
+        raise ImageTooLargeError(
+            f"the image has {image.width} x {image.height} pixels; of its kind at most {max_pixels // weight:,} are "
+            f"decoded, and {MAX_SIDE:,} in a row or column"
+        )
 
 
 def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -97,9 +165,11 @@ def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
         # the resize enough to average; images below that are decoded whole. No other format listens.
         image.draft(None, (2 * max(size), 2 * max(size)))
         image.load()
+    except BrokenImageError:
+        raise
     except Exception as error:  # on hostile bytes Pillow raises a dozen kinds
         raise _broken(error) from error
-    return np.array(_convert_to_rgb(image, (width, height)), dtype=np.uint8)
+    return np.array(_fit(image, (width, height)), dtype=np.uint8)
 
 
 def _broken(error: Exception) -> BrokenImageError:
@@ -109,22 +179,49 @@ def _broken(error: Exception) -> BrokenImageError:
     )
 
 
-def _convert_to_rgb(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Bring a decoded image of any mode to RGB, upright, at `size` (width, height)."""
-    _turn_upright(image)
+    orientation = _read_orientation(image)
+    width, height = size[::-1] if orientation in _SIDEWAYS else size
+    # Averages large images by whole factors first, down to three times the size or more: much cheaper than to resize
+    # the whole, and hardly different.
+    across, down = max(1, image.width // width // 3), max(1, image.height // height // 3)
+    reduced = _reduce(image, across, down)
+    # Leaves an image of this size as it is. Premultiplies alpha, so that what lies under clear pixels never shows.
+    box = (0, 0, image.width / across, image.height / down)
+    fitted = reduced.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    if fitted.mode == "RGBA":
+        fitted = Image.alpha_composite(Image.new("RGBA", fitted.size, "white"), fitted).convert("RGB")
+    return fitted.transpose(_TURNS[orientation]) if orientation in _TURNS else fitted
+
+
+def _reduce(image: Image.Image, across: int, down: int) -> Image.Image:
+    """Bring an image of any mode to RGB, or RGBA if anything in it is transparent, and average by whole factors.
+
+    Strip by strip: the whole of it in another mode would take as much memory again.
+    """
+    if across == down == 1:
+        return _convert(image)
+    rows = down * max(1, _STRIP_PIXELS // (image.width * down))
+    strips = [
+        _convert(image.crop((0, top, image.width, min(top + rows, image.height)))).reduce((across, down))
+        for top in range(0, image.height, rows)
+    ]
+    reduced = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
+    for index, strip in enumerate(strips):
+        reduced.paste(strip, (0, index * rows // down))
+    return reduced
+
+
+def _convert(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips where it should scale
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    # Leaves an image of this size as it is. Premultiplies alpha, so that what lies under clear pixels never shows.
-    # The gap averages large images by whole factors first: much cheaper, and hardly different.
-    image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
-    return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _read_orientation(image: Image.Image) -> int:
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block is no reason to refuse a picture that every viewer shows
         logger.debug("EXIF ignored", exc_info=True)
+        return 1

@@ -121,7 +121,12 @@ async def describe_server(request: Request) -> ServerMetadata:
     return ServerMetadata(name=request.app.title, version=request.app.version, extensions=["binary_tensor_data"])
 
 
+# Some load balancers probe by HEAD, see `app.routes`.
+_also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
+
+
 @router.get("/health/live", summary="Whether this process answers at all")
+@_also_head("/health/live")
 async def server_live() -> ServerLive:
     """Liveness: 200 as long as the process answers.
 
@@ -137,6 +142,7 @@ async def server_live() -> ServerLive:
     summary="Whether this process can serve",
     responses={503: {"model": ServerReady, "description": "Not (any more): `/health` has the reason."}},
 )
+@_also_head("/health/ready")
 async def server_ready(request: Request, response: Response, classifier: ClassifierDep) -> ServerReady:
     """Readiness: 200 while requests should come here, 503 while they should not.
 

@@ -36,6 +36,7 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
         )
     handler.addFilter(_name_request)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form, its sender is told
 
 
 def _name_request(record: logging.LogRecord) -> bool:

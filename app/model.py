@@ -5,6 +5,7 @@ the metadata names → a runtime loads it, with the signature that the metadata 
 golden probabilities. Then every batch size is run once, so that no client waits for the first.
 """
 
+import stat
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,11 +96,12 @@ def load_model(
 
     Raises:
         RefusedVersionError: the version may not serve; the text says why.
+        OSError, MemoryError: it can't be read now, which says nothing of the version.
     """
     metadata = _read_metadata(folder)
     try:
         verify_files(folder, metadata)
-    except (DigestError, OSError) as error:
+    except DigestError as error:
         raise RefusedVersionError(f"its files are not the ones that were exported: {error}") from error
     model = Model(metadata, load_runtime(folder, metadata), folder)
     _verify_signature(model)
@@ -111,10 +113,14 @@ def load_model(
 def _read_metadata(folder: Path) -> ModelMetadata:
     path = folder / METADATA_FILE
     try:
-        if path.stat().st_size > MAX_METADATA_BYTES:
+        if not stat.S_ISREG(path.lstat().st_mode):  # reading it could take for ever
+            raise RefusedVersionError(f"{METADATA_FILE} is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_METADATA_BYTES + 1)
+        if len(data) > MAX_METADATA_BYTES:
             raise RefusedVersionError(f"{METADATA_FILE} is larger than {MAX_METADATA_BYTES:,} bytes")
-        metadata = ModelMetadata.model_validate_json(path.read_bytes())
-    except OSError as error:
+        metadata = ModelMetadata.model_validate_json(data)
+    except FileNotFoundError as error:
         raise RefusedVersionError(f"{METADATA_FILE} can't be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
@@ -145,7 +151,7 @@ def _verify_golden(model: Model, folder: Path, max_batch_size: int) -> None:
     except Exception as error:
         raise RefusedVersionError(f"it fails on its golden images: {error}") from error
     worst = float(np.abs(probabilities - golden).max())
-    if worst > tolerance:
+    if not worst <= tolerance:  # not a number is no tolerance either
         raise RefusedVersionError(
             f"its golden images give other probabilities than at export: off by {worst:.4f}, "
             f"where {model.runtime.precision} may be off by {tolerance}"
@@ -165,7 +171,9 @@ def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
                 raise RefusedVersionError(f"{GOLDEN_FILE} unpacks to more than {MAX_GOLDEN_BYTES:,} bytes")
         with np.load(path, allow_pickle=False) as arrays:
             images, probabilities = arrays["images"], arrays["probabilities"]
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile) as error:
+    except (
+        FileNotFoundError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise RefusedVersionError(f"{GOLDEN_FILE} can't be read: {error}") from error
     count = len(images) if images.ndim else 0
     if (

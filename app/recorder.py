@@ -11,7 +11,7 @@ from app.problems import CLIENT_CLOSED_REQUEST, INTERNAL
 from app.trace import Trace, current
 
 # What a probe or a scraper asks every few seconds is no news while it succeeds.
-_ROUTINE = {"/health", "/health/live", "/metrics"}
+_ROUTINE = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"}
 _NO_ROUTE = "none"
 
 logger = logging.getLogger("app.request")

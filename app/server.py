@@ -22,7 +22,7 @@ from app.connection import Connection, Limits
 from app.settings import Settings
 
 _DROP_SECONDS = 2
-_SPARE_FILES = 256  # besides connections: the model, spooled uploads, libraries
+_SPARE_FILES = 256  # besides connections: the model, libraries
 
 logger = logging.getLogger("app")
 

@@ -81,7 +81,11 @@ class Settings(BaseSettings):
         description="Most bytes of request bodies in memory at once, of all clients; above it 429.",
     )
     max_image_pixels: int = Field(
-        50_000_000, ge=1, le=2**30, description="Largest image by its header, before decoding; above it 413."
+        50_000_000,
+        ge=1,
+        le=2**30,
+        description="Largest image by its header, before decoding; above it 413. Half as much for a progressive JPEG, "
+        "a quarter for WebP and AVIF, so that none takes more than 4 bytes for each of these pixels.",
     )
     max_connections: int = Field(
         1000,

@@ -62,6 +62,7 @@ class ModelStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
         self._loaded: Version | None = None
         self._refused: dict[Version, str] = {}
+        self._unread: set[Version] = set()  # those of the refused that are worth another try as they are
         self._model: Model | None = None
         self._reason = f"looking for a model under {folder}"
         self._looked = False
@@ -119,10 +120,12 @@ class ModelStore:
             self._reason, self._looked = str(error), True
             return []
         self._refused = {version: reason for version, reason in self._refused.items() if version in versions}
+        self._unread.intersection_update(versions)
         for version in versions:
             if version == self._loaded:
                 break
-            passed_over = version in self._refused or (settled is not None and version not in settled)
+            known_bad = version in self._refused and version not in self._unread
+            passed_over = known_bad or (settled is not None and version not in settled)
             if not passed_over and await self._take(version):
                 break
             if self._loaded and version.number == self._loaded.number:
@@ -159,21 +162,26 @@ class ModelStore:
     async def _take(self, version: Version) -> bool:
         """Load `version` and let it serve, or refuse it; say which."""
         self._reason = f"loading version {version.number}"
+        self._unread.discard(version)
         try:
-            model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load, version.folder)
+            model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load_own, version.folder)
             if self._model is not None and model.metadata.input != self._model.metadata.input:
                 # Images already decoded for the one would reach the other.
                 raise RefusedVersionError(
                     f"it takes {model.metadata.input}, the serving one {self._model.metadata.input}; restart to change"
                 )
-        except Exception as error:  # whatever is wrong with one version, an older one must still serve
-            expected = isinstance(error, RefusedVersionError)
-            reason = str(error) if expected else f"{type(error).__name__}: {error}"
-            logger.error("version %d refused: %s", version.number, reason, exc_info=not expected)  # noqa: TRY400
-            self._refused[version] = reason
-            self._reason = f"version {version.number} was refused: {reason}"
-            self._observe("refused")
+        except RefusedVersionError as error:
+            self._refuse(version, str(error))
             return False
+        except (OSError, MemoryError) as error:  # of a volume or a machine, and over by the next look, perhaps
+            self._unread.add(version)
+            self._refuse(version, f"it can't be read now: {error or type(error).__name__}")
+            return False
+        except Exception as error:  # whatever is wrong with one version, an older one must still serve
+            logger.exception("version %d can't be loaded", version.number)
+            self._refuse(version, f"{type(error).__name__}: {error}")
+            return False
+        self._refused.pop(version, None)
         self._model, self._loaded = model, version
         self._observe("loaded")
         logger.info(
@@ -181,6 +189,21 @@ class ModelStore:
             model.metadata.name, version.number, model.runtime.name, model.runtime.precision,
         )  # fmt: skip
         return True
+
+    def _load_own(self, folder: Path) -> Model:
+        # A link from one place in the folder to another is how Kubernetes and others put a whole version there at once.
+        if not folder.resolve().is_relative_to(self._folder.resolve()):
+            raise RefusedVersionError(f"it is a link out of {self._folder}")
+        return self._load(folder)
+
+    def _refuse(self, version: Version, reason: str) -> None:
+        """Note why `version` may not serve; tell of it unless that is known."""
+        self._reason = f"version {version.number} was refused: {reason}"
+        if self._refused.get(version) == reason:
+            return
+        self._refused[version] = reason
+        logger.error("version %d refused: %s", version.number, reason)
+        self._observe("refused")
 
 
 def find_versions(folder: Path) -> list[Version]:

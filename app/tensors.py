@@ -121,15 +121,18 @@ def _read_bytes(tensor: RequestInput, data: bytes, expected: int) -> NDArray[np.
 def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
     if tensor.data is None:
         raise TensorError(f"{tensor.name!r} has neither 'data' nor bytes behind the JSON")
+    # As objects: by itself, NumPy would give every number the room that the longest text among them takes.
+    numbers = np.asarray(tensor.data, dtype=object)
+    kinds = {type(number) for number in numbers.flat}
+    if numbers.size != expected or kinds != {int}:
+        found = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise TensorError(
+            f"{tensor.name!r} needs {expected} integers; its data are {numbers.size} of {found or 'nothing'}"
+        )
     try:
-        numbers = np.asarray(tensor.data)
-    except (ValueError, OverflowError) as error:  # rows of different lengths; numbers beyond 64 bits
-        raise TensorError(f"the data of {tensor.name!r} are no regular array: {error}") from error
-    if numbers.dtype.kind not in "iu" or numbers.size != expected:
-        raise TensorError(f"{tensor.name!r} needs {expected} integers; its data are {numbers.size} {numbers.dtype}")
-    if numbers.min() < 0 or numbers.max() > np.iinfo(np.uint8).max:
-        raise TensorError(f"the data of {tensor.name!r} must lie between 0 and 255")
-    return numbers.astype(np.uint8)
+        return numbers.astype(np.uint8)
+    except OverflowError as error:
+        raise TensorError(f"the data of {tensor.name!r} must lie between 0 and 255") from error
 
 
 def _wants_bytes(request: InferenceRequest, output_name: str) -> bool:

@@ -17,10 +17,10 @@ ROOT = Path(__file__).parents[2]
 class Process:
     """A server process on a free port."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, *, program: tuple[str, ...] = ("-m", "app"), **settings: object) -> None:
         environment = {**os.environ, "APP_PORT": "0", **{f"APP_{k.upper()}": str(v) for k, v in settings.items()}}
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "app"], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, *program], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
         self.log: list[str] = []
         self._listening = threading.Event()

@@ -250,7 +250,7 @@ async def test_those_sent_away_are_told_to_come_back_one_after_the_other():
     """Told the same time, they would all meet again before a queue that has room for few of them."""
 
     def run(items: Sequence[int]) -> Sequence[int]:
-        time.sleep(0.5)
+        time.sleep(0.4)  # twice that is promised to each: with 0.5 a second would be full, or not, by a hair
         return items
 
     batcher = make_batcher(run, batch_sizes=[1], max_queue_size=2)

@@ -1,5 +1,6 @@
 """Behaviour of app.classifier."""
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -91,3 +92,43 @@ async def test_readiness_is_a_model_and_room(models):
     with classifier._batcher.admit(), pytest.raises(QueueFullError):
         classifier.require_ready()
     classifier.close()
+
+
+async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
+    """It is in no queue behind a slow image; and a thread that still works on what was given up takes nothing else."""
+    started, opened = threading.Event(), threading.Event()
+
+    def decode(*args: object, **options: object) -> np.ndarray:
+        started.set()
+        assert opened.wait(10)
+        return decode_image(*args, **options)
+
+    monkeypatch.setattr("app.classifier.decode_image", decode)
+    classifier = make_classifier(ModelStore(models, lambda _: make_model()))
+    await classifier.store.refresh()
+    image = encode("blue", (800, 600))
+    first, *others = [asyncio.create_task(classifier.classify(image)) for _ in range(5)]
+    while not started.is_set():
+        await asyncio.sleep(0.001)
+    first.cancel()
+    for abandoned in others[:-1]:
+        abandoned.cancel()
+    await asyncio.wait([first, *others[:-1]])
+    assert classifier._decoders._work_queue.qsize() == 0
+    opened.set()
+    assert (await others[-1]).probabilities.argmax() == 2
+    classifier.close()
+
+
+async def test_an_image_that_is_decoded_for_ever_holds_up_no_end(models, monkeypatch):
+    """Its client has been told 504 by then."""
+    opened = threading.Event()
+    monkeypatch.setattr("app.classifier.decode_image", lambda *_, **__: opened.wait(10))
+    classifier = make_classifier(ModelStore(models, lambda _: make_model()))
+    await classifier.store.refresh()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(classifier.classify(encode("blue", (800, 600))), 0.05)
+    classifier.close()
+    assert not opened.is_set()
+    assert [thread for thread in classifier._decoders._threads if thread.is_alive()]
+    opened.set()

@@ -138,6 +138,39 @@ def test_what_is_no_http_is_a_problem(process):
         check_problem(read_all(client), 400, "malformed_request")
 
 
+@pytest.mark.parametrize(
+    "head", [b"GET /health/live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n"]
+)
+def test_a_request_for_two_hosts_or_for_a_proxy_is_a_problem(process, head):
+    """Whoever stands in front may understand it in another way."""
+    with dial(process) as client:
+        client.sendall(head)
+        check_problem(read_all(client), 400, "malformed_request")
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 1000\r\n\r\n" + bytes(1000), b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize("pieces", [1, 5])
+def test_a_wish_for_another_protocol_is_passed_over(process, body, pieces):
+    """`curl --http2` sends it with every upload: the body belongs to the request, and the next request follows it."""
+    request = b"POST /nowhere?x HTTP/1.1\r\nHost: x\r\n" + UPGRADE + body
+    websocket = GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    data = request * 2 + websocket + GET
+    with dial(process) as client:
+        for number in range(pieces):
+            client.sendall(data[len(data) * number // pieces : len(data) * (number + 1) // pieces])
+            time.sleep(0.02)
+        received = b""
+        while received.count(b"HTTP/1.1 ") < 4 or not received.endswith(b"}"):
+            received += client.recv(65_536)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"404", b"404", b"200", b"200"]
+    assert not [line for line in process.log if "pgrade" in line]
+
+
 def test_pipelined_requests_are_answered_in_order_up_to_a_number(process):
     """A few are served; a flood, which would queue up in memory, ends the connection."""
     with dial(process) as client:
@@ -183,18 +216,30 @@ def test_a_connection_goes_on_after_a_refused_upload(process):
 
 
 @pytest.fixture
-def serving(models):
-    """A server in a thread, whose event loop the test can hold."""
-    settings = Settings(model_dir=models, port=0, drain_seconds=0, header_timeout_seconds=5)
-    server = make_server(create_app(settings, load=lambda _: make_model()), settings)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield server
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+def serve(models):
+    """Start servers in threads, whose event loops the test can hold; takes settings."""
+    running = []
+
+    def start(**options: object) -> Server:
+        settings = Settings(model_dir=models, port=0, drain_seconds=0, header_timeout_seconds=5, **options)
+        server = make_server(create_app(settings, load=lambda _: make_model()), settings)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            time.sleep(0.01)
+        return server
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def serving(serve):
+    return serve()
 
 
 @contextlib.contextmanager
@@ -214,6 +259,36 @@ def ending(server: Server):
 
 def dial_port(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_uploads_that_never_end_keep_nobody_out(serve):
+    """Where half-sent bodies take all connections, the one that has been sending for longest makes room."""
+    port = serve(max_connections=4).servers[0].sockets[0].getsockname()[1]
+    with contextlib.ExitStack() as stack:
+        uploads = []
+        for _ in range(4):
+            uploads.append(stack.enter_context(dial_port(port)))
+            uploads[-1].sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nx"
+            )
+            time.sleep(0.05)
+        client = stack.enter_context(dial_port(port))
+        client.sendall(GET)
+        assert "200 " in read_answer(client)
+        assert read_all(uploads[0]) == b""
+        for upload in uploads[1:]:
+            upload.sendall(bytes(8))
+            assert "415 " in read_answer(upload)
+
+
+def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
+    """The kernel gives up on it: the event loop has nothing more to wait for."""
+    with dial_port(serving.servers[0].sockets[0].getsockname()[1]) as client:
+        client.sendall(GET)
+        assert "200 " in read_answer(client)
+        (connection,) = serving.server_state.connections
+        peer = connection.transport.get_extra_info("socket")
+        assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 def test_a_body_after_its_answer_ends(serving, monkeypatch):

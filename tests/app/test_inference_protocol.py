@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -195,14 +196,18 @@ TENSOR = ONE["inputs"][0]
         ({"inputs": [TENSOR | {"shape": [10**9, 8, 6, 3]}]}, "['1 to 32', 8, 6, 3]"),
         ({"inputs": [TENSOR | {"shape": []}]}, "sent: UINT8 []"),
         ({"inputs": [TENSOR | {"data": None}]}, "neither 'data' nor bytes"),
-        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data are 2 int64"),
-        ({"inputs": [TENSOR | {"data": [[1], [2, 3]]}]}, "no regular array"),
-        ({"inputs": [TENSOR | {"data": [0.5] * 144}]}, "144 float64"),
-        ({"inputs": [TENSOR | {"data": [True] * 144}]}, "144 bool"),
-        ({"inputs": [TENSOR | {"data": ["a"] * 144}]}, "integers"),
+        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data are 2 of int"),
+        ({"inputs": [TENSOR | {"data": [[1], [2, 3]]}]}, "2 of list"),
+        ({"inputs": [TENSOR | {"data": [0.5] * 144}]}, "144 of float"),
+        ({"inputs": [TENSOR | {"data": [True] * 144}]}, "144 of bool"),
+        ({"inputs": [TENSOR | {"data": ["a"] * 144}]}, "144 of str"),
+        ({"inputs": [TENSOR | {"data": [1.0] + [1] * 143}]}, "144 of float and int"),
+        ({"inputs": [TENSOR | {"data": [[1, "a"]] * 72}]}, "144 of int and str"),
+        ({"inputs": [TENSOR | {"data": []}]}, "0 of nothing"),
+        ({"inputs": [TENSOR | {"data": [None] * 144}]}, "144 of NoneType"),
         ({"inputs": [TENSOR | {"data": [-1] * 144}]}, "between 0 and 255"),
         ({"inputs": [TENSOR | {"data": [256] * 144}]}, "between 0 and 255"),
-        ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "integers"),
+        ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "between 0 and 255"),
         (ONE | {"outputs": [{"name": "logits"}]}, "asked for: 'logits'"),
         (ONE | {"outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}, "classification"),
         ({"inputs": [TENSOR | {"parameters": {"shared_memory_region": "x"}, "data": None}]}, "neither"),
@@ -244,6 +249,17 @@ def test_wrong_bytes_answer_400(client, request_, said):
     response = infer(client, body, **headers)
     assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
     assert said in response.json()["detail"]
+
+
+def test_a_text_among_the_numbers_takes_no_memory(client):
+    """NumPy would make room for such a text in the place of each number: 24 kB of JSON asked for 4 GiB."""
+    data = ["A" * 20_000] + [1] * 143
+    tracemalloc.start()
+    response = infer(client, {"inputs": [TENSOR | {"data": data}]})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
+    assert peak < 4 * 2**20
 
 
 def test_more_json_than_the_images_need_is_refused(client):

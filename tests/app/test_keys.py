@@ -55,8 +55,17 @@ def test_the_documentation_says_what_takes_a_key(client, make_client):
 
 def test_health_is_open(client):
     """An orchestrator's probes carry no keys."""
-    assert client.get("/health").status_code == 200
-    assert client.get("/health/live").status_code == 200
+    for path in ("/health", "/health/live", "/v2/health/live", "/v2/health/ready"):
+        assert client.get(path).status_code == 200
+        assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthy", "/health/", "/health/live/", "/health/x", "/v2", "/v2/health", "/x/health"]
+)
+def test_only_health_itself_is_open(client, path):
+    """Nothing that merely begins or ends like it."""
+    assert client.get(path).status_code == 401
 
 
 @pytest.mark.parametrize("value", [f"Bearer {KEYS[0]}", f"bearer {KEYS[1]}", basic(KEYS[0]), basic(KEYS[1])])
@@ -69,7 +78,7 @@ def test_each_key_opens(client, value):
 @pytest.mark.parametrize(
     "value",
     ["", "Bearer", f"Bearer {KEYS[0]}x", f"Bearer {KEYS[0][:-1]}", KEYS[0], f"Token {KEYS[0]}", "Bearer ümlaut",
-     "Basic !", "Basic " + base64.b64encode(b"\xff:\xff").decode(), basic("wrong"), f"Basic {KEYS[0]}"],
+     "Basic !", "Basic é", "Basic " + base64.b64encode(b"\xff:\xff").decode(), basic("wrong"), f"Basic {KEYS[0]}"],
 )  # fmt: skip
 def test_nothing_else_opens(client, value):
     """Neither a part of a key nor a key in another place."""

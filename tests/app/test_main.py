@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -99,6 +101,69 @@ def test_a_third_signal_drops_what_is_in_flight(start, exported):
     process.end()
     assert [line for line in process.log if '"problems": ["client_gone"]' in line]
     assert not [line for line in process.log if "Traceback" in line or "Error" in line]
+
+
+# The service, decoding for ever whatever is larger than what it decodes at once.
+STUCK = """
+import threading
+import app.image
+app.image.decode_image = lambda *_, **__: threading.Event().wait()
+from app.__main__ import main
+main()
+"""
+
+
+SLOW_LOAD = """
+import threading
+import app.store
+app.store.find_versions = lambda _: threading.Event().wait()
+from app.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("signals", [1, 3])
+def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
+    """Its client is told 504, and the process ends in the time promised, with 0."""
+    process = start(
+        program=("-c", STUCK), model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0.2,
+        request_timeout_seconds=0.3,
+    )  # fmt: skip
+    process.wait_until("ok")
+    connection = process.connect()
+    assert ask(connection, "POST", "/predict", encode(size=(400, 300)))[0] == 504
+    connection.close()
+    for _ in range(signals):
+        process.signal()
+        time.sleep(0.05)
+    assert process.popen.wait(5) == 0
+
+
+def test_a_signal_before_the_server_runs_is_a_clean_end(tmp_path):
+    """A handler is there before anything that takes time, and it ends the process without a word."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app"],
+        env={**os.environ, "APP_PORT": "0", "APP_MODEL_DIR": str(tmp_path)},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    caught = 0
+    while not caught & 1 << signal.SIGTERM - 1:
+        caught = int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)
+    process.terminate()
+    _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (0, "")
+
+
+def test_signals_while_a_version_loads_are_a_clean_end(start, tmp_path):
+    """However many, and though the loader's thread goes on."""
+    process = start(program=("-c", SLOW_LOAD), model_dir=tmp_path, drain_seconds=60)
+    for _ in range(6):
+        process.signal()
+        time.sleep(0.1)
+    assert process.popen.wait(5) == 0
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):

@@ -134,7 +134,7 @@ def test_a_request_is_one_line(client, log):
 
 def test_probes_fill_no_log(client, log):
     """While they succeed; a failure is a line."""
-    for path in ("/health", "/health/live", "/metrics"):
+    for path in ("/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"):
         client.get(path)
     assert read_lines(log) == []
     client.app.state.draining = True

@@ -1,6 +1,8 @@
 """Behaviour of app.model and app.runtime, on a real SavedModel."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import threading
@@ -140,6 +142,44 @@ def test_metadata_must_be_of_a_sane_size(version, refuse):
     refuse("larger than")
 
 
+@pytest.mark.parametrize("what", ["fifo", "device", "link", "folder"])
+def test_metadata_must_be_a_regular_file(version, refuse, what):
+    """Reading anything else might never end: it would keep every later version out."""
+    path = version / METADATA_FILE
+    path.rename(version / "aside")
+    if what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if what == "device" else "aside")
+    refuse("metadata.json is not a regular file")
+
+
+@pytest.mark.parametrize("file", [METADATA_FILE, "saved_model.pb", "golden.npz"])
+def test_a_file_that_can_not_be_read_now_says_nothing_of_the_version(version, monkeypatch, file):
+    """The volume's trouble is raised as what it is, so that the version is tried again."""
+    open_file = Path.open
+
+    def open_or_fail(path, *args, **options):
+        if path.name == file:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_file(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", open_or_fail)
+    if file == "golden.npz":
+        monkeypatch.setattr("app.model.verify_files", lambda *_: None)
+        monkeypatch.setattr("zipfile.ZipFile", open_or_fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        load(version)
+
+
+def test_a_class_name_that_is_there_twice_is_refused(version, refuse):
+    """Nobody could tell the two apart in an answer."""
+    seal(version, class_names=("red", "green", "red"))
+    refuse("a class name is there twice")
+
+
 def test_metadata_must_name_its_folders_version(version, refuse):
     """A version copied under another number would claim to be what it is not."""
     seal(version, version=2)
@@ -222,6 +262,12 @@ def rewrite_golden(version: Path, **arrays: np.ndarray) -> None:
 def test_other_golden_answers_are_refused(version, refuse):
     """The model that loads is not the model that was exported."""
     rewrite_golden(version, probabilities=np.full((16, 3), 1 / 3, dtype=np.float32))
+    refuse("other probabilities than at export")
+
+
+def test_golden_answers_that_are_no_numbers_are_refused(version, refuse):
+    """Nothing is further from them than the tolerance, and nothing nearer."""
+    rewrite_golden(version, probabilities=np.full((16, 3), np.nan, dtype=np.float32))
     refuse("other probabilities than at export")
 
 

@@ -58,6 +58,17 @@ def test_an_expression_is_valid_and_its_series_exist(series, title, expression):
     assert grouped <= {"instance"} | set().union(*(series[name] for name, _ in selectors))
 
 
+def test_errors_are_counted_without_probes(client):
+    """503 is what a probe is answered while a version loads: no fault, and no reason to wake anybody."""
+    (rule,) = (rule["expr"] for rule in RULES if rule["alert"] == "ClassifierErrors")
+    patterns = re.findall(r'route!~"([^"]+)"', rule)
+    assert len(patterns) == 2
+    routes = client.get("/openapi.json").json()["paths"]
+    for pattern in patterns:
+        left_out = {route for route in routes if re.fullmatch(pattern, route)}
+        assert left_out == {"/health", "/health/live", "/v2/health/live", "/v2/health/ready"}
+
+
 def test_each_rule_says_what_to_do():
     """Error rate, latency and queue wait; each with a severity, a duration, a summary and a description."""
     assert {rule["alert"] for rule in RULES} == {"ClassifierErrors", "ClassifierSlow", "ClassifierQueueWait"}

@@ -25,6 +25,7 @@ class Loader:
 
     def __init__(self) -> None:
         self.loaded: list[int] = []
+        self.trouble: Exception | None = None
 
     def __call__(self, folder: Path) -> Model:
         self.loaded.append(int(folder.name))
@@ -32,6 +33,8 @@ class Loader:
             raise RefusedVersionError((folder / "bad").read_text())
         if (folder / "bug").exists():
             raise ZeroDivisionError
+        if self.trouble:
+            raise self.trouble
         return make_model(version=int(folder.name))
 
 
@@ -57,8 +60,8 @@ async def test_the_newest_version_serves(tmp_path):
     assert load.loaded == [10]
 
 
-async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path):
-    """Each refusal keeps its reason; a fault in loading is one more reason, not the end."""
+async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path, caplog):
+    """Each refusal keeps its reason; a fault in loading is one more reason, not the end, and has its traceback."""
     add(tmp_path, 1)
     add(tmp_path, 2, "bad", "wrong digest")
     add(tmp_path, 3, "bug")
@@ -69,6 +72,7 @@ async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path):
         (3, "ZeroDivisionError: "),
         (2, "wrong digest"),
     ]
+    assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True, False, False]
 
 
 async def test_a_new_version_is_taken_and_the_old_one_not_loaded_again(tmp_path):
@@ -101,6 +105,58 @@ async def test_a_bad_new_version_leaves_the_old_one_serving(tmp_path):
     await store.refresh()
     assert get_version(store) == 2
     assert store.refusals == []
+
+
+@pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), PermissionError(13, "no"), MemoryError()])
+async def test_what_can_not_be_read_now_is_tried_again(tmp_path, caplog, trouble):
+    """A volume's hiccup says nothing of a version: it is told once, and serves as soon as it can be read."""
+    add(tmp_path, 1)
+    load, outcomes = Loader(), []
+    store = ModelStore(tmp_path, load, observe=outcomes.append)
+    await store.refresh()
+    add(tmp_path, 2)
+    load.trouble = trouble
+    for _ in range(5):
+        await store.refresh()
+    assert get_version(store) == 1
+    assert store.refusals[0].reason.startswith("it can't be read now: ")
+    assert (len(caplog.records), outcomes) == (1, ["loaded", "refused"])
+    assert "Traceback" not in caplog.text
+    load.trouble = None
+    await store.refresh()
+    assert (get_version(store), store.refusals) == (2, [])
+    assert load.loaded == [1, *[2] * 6]
+
+
+async def test_what_could_be_read_at_last_is_judged_for_good(tmp_path):
+    """A version that turns out to be wrong is not tried again until its files change."""
+    add(tmp_path, 1)
+    load = Loader()
+    store = ModelStore(tmp_path, load)
+    for trouble in (OSError(5, "Input/output error"), RefusedVersionError("wrong digest"), None):
+        load.trouble = trouble
+        await store.refresh()
+    assert load.loaded == [1, 1]
+    assert store.refusals[0].reason == "wrong digest"
+
+
+async def test_a_version_may_be_a_link_only_within_the_folder(tmp_path):
+    """As Kubernetes puts one there; a link out of it is refused, with a reason, and nothing behind it is read."""
+    models = tmp_path / "models"
+    add(models, 1)
+    real = add(models, 2).rename(models / "tiny" / "..data")
+    (models / "tiny" / "2").symlink_to(real.name)
+    load = Loader()
+    store = ModelStore(models, load)
+    await store.refresh()
+    assert get_version(store) == 2
+    outside = add(tmp_path / "elsewhere", 3)
+    (models / "tiny" / "3").symlink_to(outside)
+    await store.refresh()
+    assert get_version(store) == 2
+    assert [refusal.version for refusal in store.refusals] == [3]
+    assert "a link out of" in store.refusals[0].reason
+    assert load.loaded == [2]
 
 
 async def test_removing_the_newest_version_rolls_back(tmp_path):

@@ -210,7 +210,8 @@ def test_the_service_has_time_to_drain(services, monkeypatch):
     for name in [name for name in os.environ if name.startswith("APP_")]:
         monkeypatch.delenv(name)
     settings = Settings()
-    slowest = settings.drain_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds
+    slowest = settings.header_timeout_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds + 1
+    slowest += settings.drain_seconds
     assert int(services["serve"]["stop_grace_period"].removesuffix("s")) > slowest
 
 

@@ -3,7 +3,6 @@
 Each manifest is validated as it stands; where kubectl or kustomize is installed, so is what they render from it.
 """
 
-import importlib.util
 import os
 import re
 import shutil
@@ -16,7 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from app.metrics import PREFIX
 from app.settings import Settings
+from app.trace import STAGES
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -36,7 +37,7 @@ def find(kind: str, folder: str = "base") -> dict[str, Any]:
     return found
 
 
-def render(folder: str) -> list[dict[str, Any]]:
+def render(folder: str | Path) -> list[dict[str, Any]]:
     command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
     if not shutil.which(command[0]):
         pytest.skip("neither kubectl nor kustomize is installed")
@@ -119,10 +120,24 @@ def test_a_pod_has_time_to_drain(monkeypatch):
         if "value" in variable:
             monkeypatch.setenv(variable["name"], variable["value"])
     settings = Settings()
-    slowest = settings.drain_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds + 1
+    slowest = settings.header_timeout_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds + 1
+    slowest += settings.drain_seconds
     assert pod["terminationGracePeriodSeconds"] > slowest
     probe = pod["containers"][0]["readinessProbe"]
     assert settings.drain_seconds > 2 * probe["periodSeconds"] * probe["failureThreshold"]
+
+
+def test_every_container_of_the_service_gets_the_same_memory_and_fills_it_alike():
+    """What tests/reliability/test_memory.py holds of compose's 1 GiB holds here too."""
+    (own,) = read(ROOT / "deploy" / "kserve" / "own-container.yaml")
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["serve"]
+    uploads = compose["environment"]["APP_MAX_UPLOADS_TOTAL_BYTES"]
+    assert compose["deploy"]["resources"]["limits"]["memory"] == "1g"
+    for pod in (find("Deployment")["spec"]["template"]["spec"], own["spec"]["predictor"]):
+        (container,) = pod["containers"]
+        assert container["resources"]["limits"]["memory"] == "1Gi"
+        assert {"name": "APP_MAX_UPLOADS_TOTAL_BYTES", "value": uploads} in container["env"]
+        assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Mi"}
 
 
 def test_probes_ask_what_the_service_answers():
@@ -155,21 +170,38 @@ def test_selectors_find_the_service_and_nothing_else():
     assert find("NetworkPolicy", "gpu-training")["spec"]["podSelector"]["matchLabels"].items() <= training.items()
 
 
-def test_the_autoscaler_reads_what_the_service_measures():
-    """Its metric is the adapter's, the adapter's series are the service's; CPU is the fallback."""
+def test_the_autoscaler_goes_by_what_every_cluster_knows():
+    """A metric that is missing keeps it from ever taking a pod away (kubernetes#99514): the base names none but CPU."""
     scaler = find("HorizontalPodAutoscaler")["spec"]
     assert scaler["scaleTargetRef"]["name"] == find("Deployment")["metadata"]["name"]
     assert "replicas" not in find("Deployment")["spec"]
-    wait, cpu = scaler["metrics"]
-    assert cpu["resource"]["name"] == "cpu"
-    (values,) = read(KUBERNETES / "prometheus-adapter-values.yaml")
-    (rule,) = values["rules"]["custom"]
-    assert rule["name"]["as"] == wait["pods"]["metric"]["name"]
-    if importlib.util.find_spec("app.metrics") is None:
-        pytest.skip("the service has no metrics yet")
-    from app.metrics import PREFIX  # noqa: PLC0415
-    from app.trace import STAGES  # noqa: PLC0415
+    assert [metric["resource"]["name"] for metric in scaler["metrics"]] == ["cpu"]
 
+
+@pytest.mark.parametrize("folder", ["base", "gpu-training"])
+def test_the_queue_wait_component_adds_its_metric(tmp_path, folder):
+    """On the base and on the overlay: queue wait first, CPU beside it, and all of it valid."""
+    kustomization = {
+        "resources": [os.path.relpath(KUBERNETES / folder, tmp_path)],
+        "components": [os.path.relpath(KUBERNETES / "queue-wait", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    (scaler,) = (doc for doc in render(tmp_path) if doc["kind"] == "HorizontalPodAutoscaler")
+    kubernetes_validate.validate(scaler, VERSIONS[-1], strict=True)
+    wait, cpu = scaler["spec"]["metrics"]
+    assert wait["pods"]["metric"]["name"] == read_adapter_rule()["name"]["as"]
+    assert cpu == find("HorizontalPodAutoscaler")["spec"]["metrics"][0]
+
+
+def read_adapter_rule() -> dict[str, Any]:
+    (values,) = read(KUBERNETES / "queue-wait" / "prometheus-adapter-values.yaml")
+    (rule,) = values["rules"]["custom"]
+    return rule
+
+
+def test_the_adapter_reads_what_the_service_measures():
+    """Its series are the service's, of the stage that is the queue."""
+    rule = read_adapter_rule()
     series = set(re.findall(r"classifier_\w+(?=\{)", rule["seriesQuery"] + rule["metricsQuery"]))
     assert series == {f"{PREFIX}_stage_seconds_sum", f"{PREFIX}_stage_seconds_count"}
     assert set(re.findall(r'stage="(\w+)"', rule["seriesQuery"] + rule["metricsQuery"])) == {"queue"} <= set(STAGES)
@@ -196,6 +228,18 @@ def test_seeding_puts_the_shipped_version_into_an_empty_claim(tmp_path):
     seed(shipped, versions, "pod-b")
     assert (versions / "tiny" / "1" / "card" / "README.md").read_text() == "trained"
     assert sorted(path.name for path in (versions / "tiny").iterdir()) == ["1"]
+
+
+def test_seeding_goes_on_after_a_copy_that_was_cut(tmp_path):
+    """A pod that comes back has its name again, and finds what it left: neither is it published, nor copied into."""
+    shipped, versions = tmp_path / "shipped", tmp_path / "versions"
+    (shipped / "tiny" / "1").mkdir(parents=True)
+    (shipped / "tiny" / "1" / "metadata.json").write_text("whole")
+    (versions / "tiny" / ".seed-pod-a").mkdir(parents=True)
+    (versions / "tiny" / ".seed-pod-a" / "half").write_text("ha")
+    seed(shipped, versions, "pod-a")
+    assert [path.name for path in (versions / "tiny").iterdir()] == ["1"]
+    assert [path.name for path in (versions / "tiny" / "1").iterdir()] == ["metadata.json"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the step is a shell script")
@@ -227,6 +271,8 @@ def test_the_kserve_examples_fit_what_there_is(path):
     (document,) = read(path)
     assert (document["apiVersion"], document["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     predictor = document["spec"]["predictor"]
+    if "terminationGracePeriodSeconds" in predictor:  # which Knative does not allow
+        assert document["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "RawDeployment"
     predictor.pop("minReplicas")
     if model := predictor.pop("model", None):
         claims = {doc["metadata"]["name"] for doc in read(KUBERNETES / "gpu-training" / "claims.yaml")}

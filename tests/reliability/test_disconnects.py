@@ -52,24 +52,45 @@ def test_clients_that_leave_poison_nobody(start, models, tell):
     )
 
 
+# The service with a model that takes a third of a second for each image.
+SLOW = """
+import time
+import app.model
+predict = app.model.Model.predict
+app.model.Model.predict = lambda model, images: (time.sleep(0.3), predict(model, images))[1]
+from app.__main__ import main
+main()
+"""
+
+
 def test_who_left_costs_no_inference(start, models):
     """Of a crowd that leaves at once, only those reach the model whose batch was already running."""
-    process = start(model_dir=models, precision="f32", max_batch_size=4, decode_threads=1)
+    process = start(
+        program=("-c", SLOW), model_dir=models, precision="f32", inference_threads=1, max_batch_size=1,
+        request_timeout_seconds=60,
+    )  # fmt: skip
     process.wait_until("ok")
-    rng = np.random.default_rng(0)
-    body = b"".join((make_image(rng)[0],))
+    body, _ = make_image(np.random.default_rng(0))
 
-    async def run() -> None:
-        clients = [Client(process.port) for _ in range(200)]
+    async def run() -> dict[str, float]:
+        clients = [Client(process.port) for _ in range(40)]
         for client in clients:
-            await client.send("POST", "/predict", body, cut=-1)  # all but the last byte
-        await asyncio.sleep(0.5)
+            await client.send("POST", "/predict", body)
+        probe = Client(process.port)
+        while (await read_metrics(probe))["classifier_queue_images"] < len(clients):
+            await asyncio.sleep(0.01)
         for client in clients:
             client.abort()
+        await asyncio.sleep(1.5)  # five images' time
+        metrics = await read_metrics(probe)
+        probe.close()
+        return metrics
 
-    asyncio.run(run())
-    connection = process.connect()
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    assert "classifier_batch_images_sum 0.0" in lines
+    metrics = asyncio.run(run())
+    assert metrics["classifier_queue_images"] == 0
+    assert 1 <= metrics["classifier_batch_images_sum"] <= 3
+
+
+async def read_metrics(client: Client) -> dict[str, float]:
+    lines = (await client.ask("GET", "/metrics")).body.decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}

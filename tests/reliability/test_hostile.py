@@ -147,6 +147,24 @@ def make_gif(frames: int) -> bytes:
     return buffer.getvalue()
 
 
+def repeat(kind: str, at: int, piece: bytes) -> bytes:
+    """Put 15 MB of one piece into a file."""
+    data = encode(kind)
+    return data[:at] + piece * (15_000_000 // len(piece)) + data[at:]
+
+
+def make_scans() -> bytes:
+    """Make a progressive JPEG of 1.4 megapixels whose last scan comes again and again: each goes over all of them."""
+    data = encode("JPEG", (1400, 1000), "L", progressive=True)
+    return data[:-2] + b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0\0" * 200_000 + data[-2:]
+
+
+def make_runs() -> bytes:
+    """Make a BMP of 1.4 megapixels, each a run of its own."""
+    head = struct.pack("<IiiHHIIiiII", 40, 1400, 1000, 1, 8, 1, 0, 0, 0, 2, 2)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 62) + head + bytes(8) + b"\x01\x01" * 1_400_000 + b"\0\x01"
+
+
 def name_size(kind: str) -> bytes:
     """Make a file whose header names 30,000 × 30,000 pixels."""
     data = bytearray(encode(kind))
@@ -183,9 +201,13 @@ BOMBS = {
         write_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100_000_000))),
         write_chunk(b"IDAT", zlib.compress(bytes(200))),
     ),
-    "PNG with 100,000 chunks": lambda: write_png(
-        8, 8, *[write_chunk(b"teXt", b"")] * 100_000, write_chunk(b"IDAT", zlib.compress(bytes(200)))
-    ),
+    "PNG with 1,250,000 chunks": lambda: repeat("PNG", 33, write_chunk(b"teXt", b"")),
+    "JPEG of 200,000 scans": make_scans,
+    "JPEG with 3,750,000 segments": lambda: repeat("JPEG", 2, b"\xff\xe5\0\2"),
+    "JPEG with 3,750,000 segments behind its scan": lambda: repeat("JPEG", -2, b"\xff\xe5\0\2"),
+    "JPEG with 3,700 pieces of EXIF": lambda: repeat("JPEG", 2, b"\xff\xe1\x0f\xffExif\0\0" + bytes(4087)),
+    "GIF with 3,000,000 comments": lambda: repeat("GIF", 13 + 3 * 256, b"\x21\xfe\1x\0"),
+    "BMP of 1,400,000 runs": make_runs,
     "PNG with more data than pixels": lambda: write_png(8, 8, write_chunk(b"IDAT", zlib.compress(bytes(100_000_000)))),
     "GIF of 1,000 frames": lambda: make_gif(1000),
     "30,000 × 1 pixels": lambda: encode("PNG", (30_000, 1)),

@@ -12,6 +12,17 @@ from tests.reliability.load import Client, find_percentile, make_image
 
 PLACES = 16
 SECONDS = 4.0
+# So many that ten times the load is under way though each waits for its answer: a refusal is told after up to 0.25 s.
+CROWD = 400
+# The service, running each batch four times: the shipped model alone is so quick that nothing on the same two cores
+# could offer ten times what it sustains.
+HEAVY = """
+import app.model
+predict = app.model.Model.predict
+app.model.Model.predict = lambda model, images: [predict(model, images) for _ in range(4)][0]
+from app.__main__ import main
+main()
+"""
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -20,6 +31,7 @@ pytestmark = pytest.mark.timeout(180)
 def process(start, shipped) -> Process:
     """The shipped model on one thread, which leaves the machine's other core to HTTP and to these clients."""
     process = start(
+        program=("-c", HEAVY),
         model_dir=shipped,
         precision="f32",
         inference_threads=1,
@@ -90,14 +102,14 @@ class Overload:
 
 
 async def measure_overload(process: Process) -> Overload:
-    """Load with as many clients as there are places, then with ten times as many at ten times that rate."""
+    """Load with as many clients as there are places, then at ten times the rate that they were served at, and a bit."""
     await load(process.port, PLACES, 0, 1)
     peak = (await load(process.port, PLACES, 0, SECONDS))[200] / SECONDS
-    await load(process.port, 10 * PLACES, 10 * peak, 1)
+    await load(process.port, CROWD, 11 * peak, 1)
     memory = read_memory(process)
     ended, probes = asyncio.Event(), []
     probing = asyncio.create_task(probe(process.port, ended, probes))
-    counts = await load(process.port, 10 * PLACES, 10 * peak, SECONDS)
+    counts = await load(process.port, CROWD, 11 * peak, SECONDS)
     ended.set()
     await probing
     return Overload(peak, counts, probes, read_memory(process) - memory)
@@ -134,7 +146,7 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
         overload = asyncio.run(measure_overload(process))
         print(f"\n{overload}")
         assert set(overload.counts) == {200, 429}
-        assert overload.offered > 3 * overload.peak, "the clients could not overload the service"
+        assert overload.offered >= 10 * overload.peak, "the clients could not offer as much"
         assert overload.grown_bytes < 16 * 2**20
         tries.append(overload)
         if overload.holds():
