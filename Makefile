@@ -16,8 +16,8 @@ serve: $(VENV)/.serve ## serve the newest model under models/ on port 8000
 train: $(VENV)/.train ## train and export the next version (flags: make train ARGS="--epochs 1")
 	$(BIN)/python -m training $(ARGS)
 
-test: $(VENV)/.dev ## run the tests, but for those of reliability
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## run the tests, but for those of reliability, in two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real server
 	$(BIN)/python -m pytest tests/reliability $(ARGS)
