@@ -143,7 +143,7 @@ class _Lanes:
 
     def __init__(self, whole: openvino.CompiledModel, lanes: openvino.CompiledModel, count: int) -> None:
         """Take the model compiled for all threads together and for `count` lanes."""
-        self._alone = whole.create_infer_request()
+        self._whole = whole.create_infer_request()
         self._lanes = deque(lanes.create_infer_request() for _ in range(count))
         self._room = threading.BoundedSemaphore(count)
         self._lock = threading.Lock()  # over the next
@@ -155,17 +155,26 @@ class _Lanes:
             with self._lock:
                 alone = not self._running and len(images) == 1
                 self._running += 1
-                request = self._alone if alone else self._lanes.popleft()
             try:
-                # Started so, it runs on a thread of OpenVINO's own, which has this lane's kernels ready.
-                request.start_async([images], share_inputs=True)
-                request.wait()
-                probabilities: Probabilities = request.get_output_tensor().data.copy()
+                return self._run_alone(images) if alone else self._run_in_lane(images)
             finally:
                 with self._lock:
                     self._running -= 1
-                    if not alone:
-                        self._lanes.append(request)
+
+    def _run_alone(self, images: Images) -> Probabilities:
+        probabilities: Probabilities = self._whole.infer([images], share_inputs=True)[0]
+        return probabilities
+
+    def _run_in_lane(self, images: Images) -> Probabilities:
+        request = self._lanes.popleft()
+        try:
+            # Started so, it runs on a thread of OpenVINO's own, which has this lane's kernels ready. Another thread
+            # might find itself in a lane that is taken.
+            request.start_async([images], share_inputs=True)
+            request.wait()
+            probabilities: Probabilities = request.get_output_tensor().data.copy()
+        finally:
+            self._lanes.append(request)
         return probabilities
 
 
