@@ -53,7 +53,9 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.UploadTimeoutError: Kind(408, "upload_timeout", "the body did not arrive within 30 s"),
     errors.UploadTooLargeError: Kind(413, "upload_too_large", "the body has more than 16,777,216 bytes"),
     errors.ImageTooLargeError: Kind(
-        413, "image_too_large", "the image has 30000 x 30000 pixels; at most 50,000,000 are decoded"
+        413,
+        "image_too_large",
+        "the image has 30000 x 30000 pixels; of its kind at most 50,000,000 are decoded, and 65,535 in a row or column",
     ),
     errors.UnsupportedUploadError: Kind(
         415, "unsupported_upload", "send multipart/form-data with a file, or an image with its image/… content type"
