@@ -182,12 +182,14 @@ def _broken(error: Exception) -> BrokenImageError:
 def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Bring a decoded image of any mode to RGB, upright, at `size` (width, height)."""
     orientation = _read_orientation(image)
+    if (image.mode, image.size, orientation) == ("RGB", size, 1) and not image.has_transparency_data:
+        return image
     width, height = size[::-1] if orientation in _SIDEWAYS else size
     # Averages large images by whole factors first, down to three times the size or more: much cheaper than to resize
     # the whole, and hardly different.
     across, down = max(1, image.width // width // 3), max(1, image.height // height // 3)
     reduced = _reduce(image, across, down)
-    # Leaves an image of this size as it is. Premultiplies alpha, so that what lies under clear pixels never shows.
+    # Premultiplies alpha, so that what lies under clear pixels never shows.
     box = (0, 0, image.width / across, image.height / down)
     fitted = reduced.resize((width, height), Image.Resampling.LANCZOS, box=box)
     if fitted.mode == "RGBA":

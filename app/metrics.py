@@ -51,7 +51,8 @@ class Metrics:
         self._upload_bytes = measure("upload_bytes", "Sizes of request bodies.", buckets=_BYTES)
         self._batch_images = measure("batch_images", "Sizes of batches that ran.", buckets=_IMAGES)
         self.connections = Gauge("connections", "Connections that are open.", namespace=PREFIX, registry=self._registry)
-        # Finding a label's series costs as much as counting in it; of stages there are few.
+        # Finding a label's series costs as much as counting in it; of all of these there are few.
+        self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages = {stage: stage_seconds.labels(stage) for stage in STAGES}
         for outcome in ("loaded", "refused"):
             self._loads.labels(outcome)
@@ -66,14 +67,22 @@ class Metrics:
 
     def observe_request(self, trace: Trace, *, route: str, status: int, seconds: float, received_bytes: int) -> None:
         """Count one request that is over. `route` is a template of the application's own, never a path."""
-        self._requests.labels(route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        requests, request_seconds = self._find_series(route, status)
+        requests.inc()
+        request_seconds.observe(seconds)
         if received_bytes:
             self._upload_bytes.observe(received_bytes)
         for stage, spent in trace.stages:
             self._stages[stage].observe(spent)
         for code in trace.problems:
             self._problems.labels(code).inc()
+
+    def _find_series(self, route: str, status: int) -> tuple[Counter, Histogram]:
+        series = self._series.get((route, status))
+        if series is None:
+            series = self._requests.labels(route, str(status)), self._request_seconds.labels(route)
+            self._series[route, status] = series
+        return series
 
     def observe_batch(self, images: int) -> None:
         """Count a batch that runs; may be called from any thread."""

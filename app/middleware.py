@@ -63,7 +63,11 @@ def _choose_id(scope: Scope) -> str:
 
 def find_header(scope: Scope, name: bytes) -> str:
     """Return a request's header, by its name in lower case; "" if there is none."""
-    return next((value.decode("latin-1") for header, value in scope["headers"] if header == name), "")
+    for header, value in scope["headers"]:
+        if header == name:
+            decoded: str = value.decode("latin-1")
+            return decoded
+    return ""
 
 
 class BodyLimit:

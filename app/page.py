@@ -14,7 +14,6 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from markupsafe import Markup
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match, Mount, Route
@@ -24,6 +23,7 @@ from starlette.types import Scope
 from app.card import CARD_FILE, read_card_file, render_markdown
 from app.classifier import Classifier
 from app.image import FORMATS, encode_png
+from app.middleware import find_header
 from app.patience import work_while_wanted
 from app.problems import Problem
 from app.samples import find_sample, list_samples
@@ -140,7 +140,7 @@ async def show_documentation(request: Request) -> HTMLResponse:
 
 def wants_html(scope: Scope) -> bool:
     """Whether a client asks for HTML by name: browsers do where they show the answer; programs ask for anything."""
-    accept = Headers(scope=scope).get("accept", "").lower() if scope["type"] == "http" else ""
+    accept = find_header(scope, b"accept").lower() if scope["type"] == "http" else ""
     return "text/html" in accept and "json" not in accept
 
 

@@ -1,6 +1,6 @@
-"""What the service adds to the model's own time, for one client at a time."""
+"""What the service adds to the model's own time, for one client at a time, and what its log costs under load."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import cast
 
@@ -15,6 +15,8 @@ from benchmarks.process import running
 from benchmarks.runtime import time_runs
 from benchmarks.services import Service
 
+MANY_CLIENTS = 32
+
 
 @dataclass(frozen=True)
 class Overhead:
@@ -24,13 +26,16 @@ class Overhead:
     runtime_ms: float  # one image, the runtime alone
     form_p50_ms: float
     raw_p50_ms: float
+    per_second: float  # under load
+    logging_per_second: float  # the same, with a line of log for each request
 
     def render(self) -> str:
         """Draw it in Markdown."""
         return (
             f"One client, small images, {self.precision}: the median latency is {self.form_p50_ms:.2f} ms by multipart"
             f" and {self.raw_p50_ms:.2f} ms by raw body, where the runtime alone takes {self.runtime_ms:.2f} ms for an"
-            " image.\n"
+            f" image. {MANY_CLIENTS} clients by multipart: {self.per_second:.0f} requests/s, and"
+            f" {self.logging_per_second:.0f} with a line of log for each.\n"
         )
 
 
@@ -44,11 +49,18 @@ def measure_overhead(service: Service, known: Known, *, seconds: float, rounds: 
     image = np.random.default_rng(0).integers(0, 256, (1, *runtime.input.shape), dtype=np.uint8)
     small = make_pictures(SMALL)
     alone, form, raw = [], [], []
-    with running(service) as process:
-        process.wait_until_right(known)
-        load(process.url, small, "form", clients=1, seconds=WARM_UP_SECONDS)
+    quiet: list[float] = []
+    talking: list[float] = []
+    logging_service = replace(service, environment=service.environment | {"APP_LOG_LEVEL": "info"})
+    with running(service) as process, running(logging_service) as logging_process:
+        for started in (process, logging_process):
+            started.wait_until_right(known)
+            load(started.url, small, "form", clients=MANY_CLIENTS, seconds=WARM_UP_SECONDS)
         for _ in range(rounds):
             alone.append(1000 * median(time_runs(lambda: runtime.predict(image), seconds)))
             form.append(load(process.url, small, "form", clients=1, seconds=seconds).p50_ms)
             raw.append(load(process.url, small, "raw", clients=1, seconds=seconds).p50_ms)
-    return Overhead(service.precision, median(alone), median(form), median(raw))
+            for started, rates in ((process, quiet), (logging_process, talking)):
+                seen = load(started.url, small, "form", clients=MANY_CLIENTS, seconds=seconds)
+                rates.append(seen.per_second)
+    return Overhead(service.precision, *map(median, (alone, form, raw, quiet, talking)))

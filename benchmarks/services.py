@@ -64,6 +64,7 @@ def _ours(name: str, precision: str) -> Service:
         "APP_MODEL_DIR": "models",
         "APP_MODEL_POLL_SECONDS": "0",
         "APP_DRAIN_SECONDS": "0",
+        "APP_LOG_LEVEL": "warning",  # no line for a request: the others write none either
     }
     return Service(name, "**this service**", precision, ("app",), environment, bodies=("form", "raw"), ours=True)
 

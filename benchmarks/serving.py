@@ -39,8 +39,8 @@ INTRODUCTION = """# Serving
 which one service after the other is started, warmed, and loaded for {seconds:g} s a column by wrk on the same cores
 (closed loop). Figures are medians over the rounds. Memory is the proportional set size of all of a service's processes
 after a round's requests; processor time is theirs too. Start is from `exec` to the first right answer. *ours ÷ it* is
-how many times the other's requests this service answers, int8 compared with int8. This service writes a line of log for
-every request, the others none.
+how many times the other's requests this service answers, int8 compared with int8. None writes a line of log for each
+request; what that costs this service, which does it unless told otherwise, is measured below.
 
 - Machine: {machine}; {busy:.0f} % busy with other things just before.
 - Libraries: {libraries}.
