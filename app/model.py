@@ -57,13 +57,16 @@ class Model:
         """How many classes the model tells apart."""
         return len(self.metadata.class_names)
 
-    def predict(self, images: Images) -> Probabilities:
+    def predict(self, images: Images, *, alone: bool = False) -> Probabilities:
         """Run the model on `images` (N, H, W, 3) uint8; gives (N, classes) float32.
+
+        With `alone` there is nothing else to do, and nobody else who does it: the answer comes soonest.
 
         Raises:
             InferenceError: the runtime gave something other than N rows of probabilities.
         """
-        probabilities = self.runtime.predict(images)
+        run = (alone and self.runtime.predict_alone) or self.runtime.predict
+        probabilities = run(images)
         if probabilities.shape != (len(images), self.num_classes):
             raise InferenceError(f"{len(images)} images gave probabilities of shape {probabilities.shape}")
         # Not a number fails both comparisons; the margin is for sums rounded in low precision.
@@ -200,6 +203,6 @@ def _warm(model: Model, batch_sizes: Sequence[int], lanes: int) -> None:
         with ThreadPoolExecutor(lanes) as threads:
             for lane in [threads.submit(warm_lane) for _ in range(lanes)]:
                 lane.result()
-        model.predict(images[:1])
+        model.predict(images[:1], alone=True)
     except Exception as error:
         raise RefusedVersionError(f"it fails on a batch of up to {max(batch_sizes)}: {error}") from error

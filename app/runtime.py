@@ -42,6 +42,9 @@ class Runtime:
     input: TensorSpec
     output: TensorSpec
     predict: Callable[[Images], Probabilities]
+    """Runs a batch; may be called from as many threads at once as there are lanes."""
+    predict_alone: Callable[[Images], Probabilities] | None = None
+    """Runs a batch on all threads: soonest where nothing else is to be done. None if `predict` does."""
 
 
 def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threads: int) -> Runtime:
@@ -64,8 +67,8 @@ def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threa
 def count_lanes(name: RuntimeName, threads: int) -> int:
     """Return how many batches this runtime should run beside each other, with as many `threads` as `load_runtime` gets.
 
-    OpenVINO runs one on each thread: threads that share a batch wait for each other at every layer, which takes a
-    fifth of the processor at best, and far more where the threads do not get their cores to themselves.
+    OpenVINO runs one on each thread: threads that share a batch wait for each other at every layer, which takes a few
+    percent of the processor at best, and far more where the threads do not get their cores to themselves.
     """
     return (threads or count_cpus()) if name == "openvino" else 1
 
@@ -118,7 +121,7 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
         # Unpinned, threads that share an image often share a core too. Where there are more cores than threads, those
         # of every replica would be pinned to the same few.
         pin = {"ENABLE_CPU_PINNING": threads == _count_affine_cpus()}
-        whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else lanes
+        whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
     except (OSError, RuntimeError) as error:
         raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
     used = "int8" if quantized else lanes.get_property("INFERENCE_PRECISION_HINT").to_string()
@@ -126,55 +129,57 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
         raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise RefusedVersionError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one each")
+    predict = _Lanes(lanes, threads)
     return Runtime(
         "openvino",
         used,
         _describe_port("input", model.inputs[0]),
         _describe_port("output", model.outputs[0]),
-        _Lanes(whole, lanes, threads),
+        predict,
+        _Whole(whole, predict) if whole else None,
     )
 
 
 class _Lanes:
-    """Runs batches beside each other, each on one thread; an image that is alone has all threads.
+    """Runs batches beside each other, each on one thread."""
 
-    So an idle service answers soonest, and a busy one answers most.
-    """
-
-    def __init__(self, whole: openvino.CompiledModel, lanes: openvino.CompiledModel, count: int) -> None:
-        """Take the model compiled for all threads together and for `count` lanes."""
-        self._whole = whole.create_infer_request()
-        self._lanes = deque(lanes.create_infer_request() for _ in range(count))
+    def __init__(self, model: openvino.CompiledModel, count: int) -> None:
+        """Take the model compiled for `count` lanes."""
+        self._idle = deque(model.create_infer_request() for _ in range(count))
         self._room = threading.BoundedSemaphore(count)
-        self._lock = threading.Lock()  # over the next
-        self._running = 0
 
     def __call__(self, images: Images) -> Probabilities:
         """Run a batch; waits if there are as many as lanes already."""
         with self._room:
-            with self._lock:
-                alone = not self._running and len(images) == 1
-                self._running += 1
+            request = self._idle.popleft()
             try:
-                return self._run_alone(images) if alone else self._run_in_lane(images)
+                # Started so, it runs on a thread of OpenVINO's own, which has this lane's kernels ready. Another
+                # thread might find itself in a lane that is taken.
+                request.start_async([images], share_inputs=True)
+                request.wait()
+                probabilities: Probabilities = request.get_output_tensor().data.copy()
             finally:
-                with self._lock:
-                    self._running -= 1
-
-    def _run_alone(self, images: Images) -> Probabilities:
-        probabilities: Probabilities = self._whole.infer([images], share_inputs=True)[0]
+                self._idle.append(request)
         return probabilities
 
-    def _run_in_lane(self, images: Images) -> Probabilities:
-        request = self._lanes.popleft()
+
+class _Whole:
+    """Runs a batch on all threads; one that comes while another runs goes to the lanes."""
+
+    def __init__(self, model: openvino.CompiledModel, lanes: _Lanes) -> None:
+        """Take the model compiled for all threads together."""
+        self._request = model.create_infer_request()
+        self._free = threading.Lock()
+        self._lanes = lanes
+
+    def __call__(self, images: Images) -> Probabilities:
+        """Run a batch."""
+        if not self._free.acquire(blocking=False):
+            return self._lanes(images)
         try:
-            # Started so, it runs on a thread of OpenVINO's own, which has this lane's kernels ready. Another thread
-            # might find itself in a lane that is taken.
-            request.start_async([images], share_inputs=True)
-            request.wait()
-            probabilities: Probabilities = request.get_output_tensor().data.copy()
+            probabilities: Probabilities = self._request.infer([images], share_inputs=True)[0]
         finally:
-            self._lanes.append(request)
+            self._free.release()
         return probabilities
 
 

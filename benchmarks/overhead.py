@@ -46,6 +46,7 @@ def measure_overhead(service: Service, known: Known, *, seconds: float, rounds: 
         LeftOutError: the service can't be started here.
     """
     runtime = load_runtime(find_version(), name="openvino", precision=cast(Precision, service.precision), threads=0)
+    predict = runtime.predict_alone or runtime.predict
     image = np.random.default_rng(0).integers(0, 256, (1, *runtime.input.shape), dtype=np.uint8)
     small = make_pictures(SMALL)
     alone, form, raw = [], [], []
@@ -57,7 +58,7 @@ def measure_overhead(service: Service, known: Known, *, seconds: float, rounds: 
             started.wait_until_right(known)
             load(started.url, small, "form", clients=MANY_CLIENTS, seconds=WARM_UP_SECONDS)
         for _ in range(rounds):
-            alone.append(1000 * median(time_runs(lambda: runtime.predict(image), seconds)))
+            alone.append(1000 * median(time_runs(lambda: predict(image), seconds)))
             form.append(load(process.url, small, "form", clients=1, seconds=seconds).p50_ms)
             raw.append(load(process.url, small, "raw", clients=1, seconds=seconds).p50_ms)
             for started, rates in ((process, quiet), (logging_process, talking)):

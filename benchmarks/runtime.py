@@ -69,7 +69,8 @@ def measure(contenders: dict[str, Contender], *, seconds: float, rounds: int) ->
     for _ in range(rounds):
         for title, (runtime, callers) in contenders.items():
             for size, batch in batches.items():
-                run = partial(runtime.predict, batch)
+                predict = runtime.predict if callers > 1 else runtime.predict_alone or runtime.predict
+                run = partial(predict, batch)
                 run()  # warms caches that another runtime has filled
                 times[title][size] += time_runs(run, seconds, callers)
     return {
