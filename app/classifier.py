@@ -40,7 +40,7 @@ class Classifier:
         self._observe_batch = observe_batch
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         # As many again wait in the pool, so that a thread need not wait for the event loop to get its next image:
-        # 430 to 490 requests a second of 640 x 480 JPEGs (int8, AMD EPYC, two cores).
+        # 417 to 474 requests a second of 640 x 480 JPEGs (medians of four tries; int8, AMD EPYC, two cores).
         self._free_decoders = asyncio.Semaphore(2 * decode_threads)
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
             self._predict, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes

@@ -149,9 +149,8 @@ def main() -> None:
     contenders, left_out = load_candidates(version)
     text = (
         f"# The runtime alone\n\n`python -m benchmarks.runtime`: {metadata.name} {metadata.version}, {count_cpus()}"
-        f" threads, {options.rounds} rounds in turn; medians.\nOne caller, whose single image gets all threads and"
-        ' whose batch gets one; or, "a batch a thread", as many\ncallers at once as threads, as the service runs it'
-        " under load."
+        f" threads, {options.rounds} rounds in turn; medians.\nOne caller, whose batch gets all threads; or,"
+        ' "a batch a thread", as many callers at once as threads,\nas the service runs it under load.'
         f"\n\n- Machine: {describe_machine()}.\n"
         f"- Libraries: {describe_libraries('openvino', 'tensorflow', 'numpy')}.\n\n"
     )
