@@ -57,7 +57,7 @@ SLOW = """
 import time
 import app.model
 predict = app.model.Model.predict
-app.model.Model.predict = lambda model, images: (time.sleep(0.3), predict(model, images))[1]
+app.model.Model.predict = lambda *images, **how: (time.sleep(0.3), predict(*images, **how))[1]
 from app.__main__ import main
 main()
 """
