@@ -105,7 +105,7 @@ class Classifier:
                 return scores
 
     def close(self) -> None:
-        """Stop: a running batch ends; nobody waits for what is being decoded, which may take for ever."""
+        """Start nothing more; nobody waits for what runs or is being decoded, which may take for ever."""
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,24 @@ async def test_readiness_is_a_model_and_room(models):
     assert classifier.require_ready() is store.model
     with classifier._batcher.admit(), pytest.raises(QueueFullError):
         classifier.require_ready()
+    classifier.close()
+
+
+async def test_all_threads_are_for_an_image_that_is_alone(models):
+    """With another one admitted each has a thread: to share them would only make both wait."""
+    ways = []
+
+    def run(way: str) -> Callable[[Images], Probabilities]:
+        return lambda images: ways.append(way) or tell_colours(images)
+
+    model = make_model()
+    runtime = replace(model.runtime, predict=run("beside others"), predict_alone=run("alone"))
+    classifier = make_classifier(ModelStore(models, lambda _: replace(model, runtime=runtime)))
+    await classifier.store.refresh()
+    await classifier.classify(encode("red"))
+    with classifier._batcher.admit():
+        await classifier.classify(encode("red"))
+    assert ways == ["alone", "beside others"]
     classifier.close()
 
 
