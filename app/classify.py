@@ -6,6 +6,7 @@ printed. The environment's `APP_` variables say which model and how it runs, as 
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -33,6 +34,7 @@ from app.store import ModelStore
 
 STANDARD_INPUT = "-"
 _PROGRAM = "python -m app.classify"
+_ENDINGS = tuple(SUFFIXES)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,7 +69,7 @@ def classify_files(
 
     def decode(name: str) -> Decoded:
         try:
-            data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
+            data = sys.stdin.buffer.read() if name == STANDARD_INPUT else _read_file(name)
             return Decoded(name, decode_image(data, model.image_size, max_pixels=max_pixels))
         except ServiceError as error:
             return Decoded(name, None, str(error))
@@ -98,13 +100,28 @@ def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     empty: list[str] = []
     for argument in arguments:
         if Path(argument).is_dir():
-            found = [path for path in Path(argument).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-            names += map(str, sorted(found))
+            found = sorted(_find_images(argument))
+            names += found
             if not found:
                 empty.append(argument)
         else:
             names.append(argument)
     return names, empty
+
+
+def _find_images(folder: str) -> Iterator[str]:
+    """Give the images below a folder, in no order; what may not be looked into is passed over."""
+    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _find_images(entry.path)
+            elif entry.name.lower().endswith(_ENDINGS) and entry.is_file():
+                yield entry.path
+
+
+def _read_file(name: str) -> bytes:
+    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 -- a `Path` takes half as long as opening and reading
+        return file.read()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,13 +199,13 @@ def _load_newest(settings: Settings, batch_size: int) -> Model:
 
 def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     """Write the line for one file; none for people where the reason of a failure is all there is to say."""
-    said = Classification.of(outcome.scores, top_k) if outcome.scores else None
+    name, scores, error = outcome
     if as_json:
-        fields = said.model_dump() if said else {"error": outcome.error}
-        return json.dumps({"image": outcome.name, **fields}, ensure_ascii=False)
-    if said is None:
+        fields = Classification.of(scores, top_k).model_dump() if scores else {"error": error}
+        return json.dumps({"image": name, **fields}, ensure_ascii=False)
+    if scores is None:
         return None
-    return "	".join([outcome.name, *(f"{row.label}	{row.probability:.2f}" for row in said.predictions)])
+    return "\t".join([name, *(f"{label}\t{probability:.2f}" for label, probability in scores.rank(top_k))])
 
 
 def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

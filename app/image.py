@@ -37,6 +37,8 @@ QUICK_FORMATS = {"JPEG", "PNG"}
 # one: 16 and 13 bytes were measured.
 _SEVERAL_SCANS_WEIGHT = 2
 _WEIGHTS = {"WEBP": 4, "AVIF": 4}
+# Of any file; one of no more bytes can't take more, and needs nobody to count them.
+FEW_READS = 10_000
 # As wide and high as a JPEG or GIF can be. Decoders of PNG keep two rows of up to 8 bytes a pixel.
 MAX_SIDE = 65_535
 # What BMP calls its two compressions, which Pillow undoes in Python: seconds in which nothing else runs.
@@ -69,7 +71,7 @@ class _File(io.BytesIO):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._reads_left = 10_000 + len(data) // 256
+        self._reads_left = FEW_READS + len(data) // 256
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads_left -= 1
@@ -128,7 +130,7 @@ def _open(data: bytes) -> Image.Image:
     if data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS:
         raise BrokenImageError("the image has more EXIF than any camera writes; save it anew as PNG or JPEG")
     try:
-        return Image.open(_File(data), formats=FORMATS)
+        return Image.open(_File(data) if len(data) > FEW_READS else io.BytesIO(data), formats=FORMATS)
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:

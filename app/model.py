@@ -37,6 +37,12 @@ class Scores(NamedTuple):
     model: "Model"
     image: NDArray[np.uint8]  # (H, W, 3): what it saw
 
+    def rank(self, top_k: int) -> list[tuple[str, float]]:
+        """Return the `top_k` most probable classes and their probabilities; of equals, the class that comes first."""
+        names = self.model.metadata.class_names
+        order = np.argsort(-self.probabilities, kind="stable")[:top_k]
+        return [(names[index], float(self.probabilities[index])) for index in order]
+
 
 @dataclass(frozen=True, eq=False)
 class Model:

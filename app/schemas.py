@@ -2,7 +2,6 @@
 
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
@@ -80,12 +79,10 @@ class Classification(BaseModel):
 
     @classmethod
     def of(cls, scores: Scores, top_k: int) -> Self:
-        """Name the `top_k` most probable classes in `scores`; of equals, the class that comes first."""
-        order = np.argsort(-scores.probabilities, kind="stable")[:top_k]
-        names, probabilities = scores.model.metadata.class_names, scores.probabilities[order].tolist()
+        """Name the `top_k` most probable classes in `scores`."""
         predictions = [
-            Prediction(label=names[index], probability=min(1.0, round(probability, 6)))
-            for index, probability in zip(order.tolist(), probabilities, strict=True)
+            Prediction(label=label, probability=min(1.0, round(probability, 6)))
+            for label, probability in scores.rank(top_k)
         ]
         best = predictions[0]
         return cls(

@@ -13,6 +13,7 @@ import pytest
 
 from app import classify
 from app.errors import InferenceError
+from app.image import decode_image
 from tests.app.fakes import encode, make_model, tell_colours
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_few_images_go_beside_each_other(model, folder, monkeypatch):
 def test_decoding_goes_on_while_the_model_runs(tmp_path):
     """But not without bound."""
     names = [str(tmp_path / f"{i:02}.png") for i in range(40)]
-    read, held = [], threading.Event()
+    decoded, held = [], threading.Event()
     for name in names:
         Path(name).write_bytes(encode())
 
@@ -134,22 +135,25 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
         held.wait(10)
         return tell_colours(images)
 
-    original = Path.read_bytes
+    def count(data, size, **limits):
+        decoded.append(data)
+        return decode_image(data, size, **limits)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_bytes", lambda path: (read.append(path), original(path))[1])
+        patch.setattr(classify, "decode_image", count)
         outcomes = classify.classify_files(make_model(hold), names, batch_size=4, lanes=1, threads=2, max_pixels=10**6)
         first = threading.Thread(target=lambda: next(outcomes))
         first.start()
         for _ in range(500):
-            if len(read) >= 20:
+            if len(decoded) >= 20:
                 break
             time.sleep(0.01)
         time.sleep(0.1)
-        assert len(read) == 20  # of five batches: one held, one to run next, three decoded by then
+        assert len(decoded) == 20  # of five batches: one held, one to run next, three decoded by then
         held.set()
         first.join()
         assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
-    assert len(read) == 40
+    assert len(decoded) == 40
 
 
 @pytest.mark.parametrize(
