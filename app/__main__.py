@@ -18,7 +18,7 @@ def main() -> None:
     # first process of a container no signal at all. The server puts its own in their places, and these back at its end.
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, stop_at_once)
-    from pydantic import ValidationError  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415 -- after the handlers, as is what follows
 
     from app.logs import configure_logs  # noqa: PLC0415
     from app.settings import Settings, describe_faults  # noqa: PLC0415

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import defaultdict
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,7 +63,7 @@ class Recorder:
 
 
 def _log(scope: Scope, trace: Trace, route: str, status: int, seconds: float, received: int, sent: int) -> None:
-    level = logging.DEBUG if route in _ROUTINE and status == 200 else logging.INFO  # noqa: PLR2004
+    level = logging.DEBUG if route in _ROUTINE and status == HTTPStatus.OK else logging.INFO
     if not logger.isEnabledFor(level):
         return
     stages: defaultdict[str, float] = defaultdict(float)

@@ -24,7 +24,7 @@ from app.settings import Precision, RuntimeName
 
 # OpenVINO reports every import to its makers if this module is there. The service calls nobody.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python notes that there is none
-import openvino  # noqa: E402
+import openvino  # noqa: E402 -- only now
 
 SIGNATURE = "serving_default"
 MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory

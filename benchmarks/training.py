@@ -95,7 +95,7 @@ def compare_speed(trainers: Sequence[Trainer]) -> str:
     rows = []
     for trainer in trainers:
         speed = speeds[trainer.title]
-        inputs = time_steps(lambda: next(trainer.alone), INPUT_STEPS)  # noqa: B023
+        inputs = time_steps(lambda: next(trainer.alone), INPUT_STEPS)  # noqa: B023 - called in this turn
         share = median(inputs) / median(seconds[trainer.title])
         rows.append([trainer.title, f"{speed:.0f}", f"{speed / speeds[trainers[0].title]:.2f}", f"{100 * share:.1f} %"])
     return draw_table(["code", "images/s", "times the article's", "input pipeline, share of a step"], rows)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = find_run(options)
         # Only now: TensorFlow takes seconds to import and prints, which nobody with a mistyped flag should wait for.
-        from training.job import run_job  # noqa: PLC0415
+        from training.job import run_job  # noqa: PLC0415 - as said
 
         run_job(options, run, command)
     except (TrainingError, OSError) as error:  # a full disk, say

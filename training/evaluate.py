@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training (default: %(default)s)")
     options = parser.parse_args(arguments)
     # Only now: TensorFlow takes seconds to import and prints.
-    from training.comparison import measure_again  # noqa: PLC0415
-    from training.report import format_table  # noqa: PLC0415
+    from training.comparison import measure_again  # noqa: PLC0415 - as said
+    from training.report import format_table  # noqa: PLC0415 - as said
 
     try:
         again = measure_again(options.version, options.data)

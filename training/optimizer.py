@@ -15,7 +15,7 @@ class Muon(keras.optimizers.Muon):
     """
 
     def _should_use_adamw(self, variable: keras.Variable) -> bool:
-        return len(variable.shape) < 2 or "head" in variable.path  # noqa: PLR2004
+        return len(variable.shape) < 2 or "head" in variable.path  # noqa: PLR2004 - no matrix
 
     def _muon_update_step(
         self, gradient: tf.Tensor, variable: keras.Variable, lr: tf.Tensor, m: keras.Variable

@@ -51,7 +51,7 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
     axes.set(xlabel="predicted", ylabel="true", title="Test images by true and predicted class")
     if len(class_names) <= SHOWN_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
-            shade = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004
+            shade = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - on the dark half
             axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=9)
     return figure
 

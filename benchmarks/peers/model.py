@@ -70,7 +70,7 @@ def _load_openvino() -> Callable[[Images], Probabilities]:
 
 
 def _load_tensorflow() -> Callable[[Images], Probabilities]:
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf  # noqa: PLC0415 -- as above
 
     loaded = tf.saved_model.load(FOLDER)
     signature = loaded.signatures["serving_default"]

@@ -5,17 +5,9 @@ import json
 import pytest
 
 from benchmarks import recipes
-from tests.training.conftest import draw_split, shrink_network, write_folder
+from tests.training.conftest import draw_split, shrink_network
 from training.config import RECIPES
 from training.run import RECIPE_FILE, START_FILE
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    write_folder(folder / "train", draw_split(20, seed=0), "png")
-    write_folder(folder / "test", draw_split(1, seed=1), "png")
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)

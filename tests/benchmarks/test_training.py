@@ -5,19 +5,11 @@ import numpy as np
 import pytest
 
 from benchmarks import article, training
-from tests.training.conftest import draw_split, shrink_network, write_folder
+from tests.training.conftest import draw_split, shrink_network
 from training.config import RECIPES
 
 # Keras's legacy generator takes SciPy's by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    write_folder(folder / "train", draw_split(20, seed=0), "png")
-    write_folder(folder / "test", draw_split(1, seed=1), "png")
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
