@@ -3,6 +3,7 @@
 There is no timer: a batch is whatever came in while the last ones ran. So an idle service answers one item at once, and
 a busy one fills its batches by itself. Batches run beside each other in lanes, a thread each. A lane takes its next
 batch without asking the event loop, which may be busy with requests just then; the waiting items are all they share.
+Items are prepared meanwhile, on the same processors, and lanes give way to that: else each batch is of one or two.
 """
 
 import asyncio
@@ -66,6 +67,7 @@ class Batcher(Generic[Item, Result]):
         self._max_queue_size = max_queue_size
         self._lanes = lanes
         self._admitted = 0
+        self._preparing = 0  # of these, not submitted yet
         self._lock = threading.Lock()  # over the next three
         self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
         self._open = 0  # lanes whose thread works or is about to
@@ -103,10 +105,20 @@ class Batcher(Generic[Item, Result]):
         if not self._admitted:
             self._measured_from = time.monotonic()
         self._admitted += 1
+        self._preparing += 1
+        submitted = False
+
+        def submit(item: Item) -> Awaitable[Result]:
+            nonlocal submitted
+            submitted = True
+            self._preparing -= 1
+            return self._submit(item)
+
         try:
-            yield self._submit
+            yield submit
         finally:
             self._admitted -= 1
+            self._preparing -= not submitted
 
     def close(self) -> None:
         """Start no other batch; those that run are not waited for."""
@@ -136,12 +148,21 @@ class Batcher(Generic[Item, Result]):
         return result
 
     def _open_lanes(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have as many lanes work as there are items for."""
         with self._lock:
-            count = min(self._lanes - self._open, len(self._waiting))
+            count = max(0, self._count_takers() - (self._open - self._running))
             self._open += count
         for _ in range(count):
             self._threads.submit(self._work, loop)
+
+    def _count_takers(self) -> int:
+        """Return among how many lanes, of those that run nothing, to divide what waits now.
+
+        Every item on its way takes a lane's place on the processor. But where as many wait as are on their way, they
+        are a batch that is worth a lane; and where no lane runs, one always is.
+        """
+        free, waiting = self._lanes - self._running, len(self._waiting)
+        worth = max(free - self._preparing, waiting // max(1, self._preparing), 0 if self._running else 1)
+        return min(free, waiting, worth)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run batches until nothing waits. In a lane's thread."""
@@ -153,11 +174,12 @@ class Batcher(Generic[Item, Result]):
             loop.call_soon_threadsafe(self._deliver, list(batch), results, started, time.monotonic())
 
     def _take(self) -> dict[asyncio.Future[_Timed[Result]], Item]:
-        """Form a batch of a lane's share of those still waited for; if there are none, the lane closes."""
+        """Form a batch of a lane's share of those still waited for; if there is none, the lane closes."""
         with self._lock:
             for future in [future for future in self._waiting if future.done()]:
                 del self._waiting[future]
-            share = math.ceil(len(self._waiting) / (self._lanes - self._running))
+            takers = self._count_takers()
+            share = math.ceil(len(self._waiting) / takers) if takers else 0
             size = max((size for size in self._batch_sizes if size <= share), default=0)
             batch = dict(self._waiting.popitem(last=False) for _ in range(size))
             if batch:

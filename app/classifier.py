@@ -39,9 +39,6 @@ class Classifier:
         self._max_image_pixels = max_image_pixels
         self._observe_batch = observe_batch
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        # As many again wait in the pool, so that a thread need not wait for the event loop to get its next image:
-        # 417 to 474 requests a second of 640 x 480 JPEGs (medians of four tries; int8, AMD EPYC, two cores).
-        self._free_decoders = asyncio.Semaphore(2 * decode_threads)
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
             self._predict, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes
         )
@@ -110,15 +107,16 @@ class Classifier:
         self._batcher.close()
 
     async def _run_decoder(self, work: Callable[[], Result]) -> Result:
-        """Run `work` once a thread is free for it, or next to be.
+        """Run `work` in its turn. Given up before, it stays in the executor's queue, but lets go of its upload."""
+        held = [work]
 
-        What waits for longer waits here: in the executor's own queue, work that nobody wants any more would go on
-        holding its upload, uncounted. A thread is free when it has come to its end, not when its work was cancelled.
-        """
-        await self._free_decoders.acquire()
-        working = asyncio.get_running_loop().run_in_executor(self._decoders, work)
-        working.add_done_callback(lambda _: self._free_decoders.release())
-        return await asyncio.shield(working)
+        def run() -> Result:
+            return held.pop()()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, run)
+        finally:
+            held.clear()
 
     async def _submit(self, image: NDArray[np.uint8]) -> Scores:
         with self._batcher.admit() as submit:

@@ -116,6 +116,36 @@ async def test_a_lane_that_is_free_takes_what_comes():
     batcher.close()
 
 
+async def test_lanes_give_way_to_what_is_on_its_way():
+    """Beside a batch that runs, no other starts until as many wait as are being prepared."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    tasks = await start(batcher, [1])
+    await gate.wait_until_running()
+    with batcher.admit(), batcher.admit():
+        tasks += await start(batcher, [2])
+        assert gate.batches == [[1]]
+        tasks += await start(batcher, [3])
+        await gate.wait_until_running()
+        assert gate.batches == [[1], [2, 3]]
+        gate.opened.release(2)
+        assert await asyncio.gather(*tasks) == [2, 4, 6]
+    batcher.close()
+
+
+async def test_what_waits_while_others_are_on_their_way_runs_after_the_batch_before():
+    """However long the others take."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    with batcher.admit(), batcher.admit(), batcher.admit():
+        tasks = await start(batcher, [1])
+        await gate.wait_until_running()
+        tasks += await start(batcher, [2])
+        gate.opened.release(2)
+        assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
 async def test_batches_have_no_other_sizes_than_those_named():
     """What is over goes into the next one."""
     gate = Gate()

@@ -1,6 +1,7 @@
 """Behaviour of app.classifier."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,7 +116,7 @@ async def test_all_threads_are_for_an_image_that_is_alone(models):
 
 
 async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
-    """At most one a thread is in a queue behind a slow image, however many were given up."""
+    """Behind a slow image it would take memory for as long as that takes, and no limit counts it any more."""
     started, opened = threading.Event(), threading.Event()
 
     def decode(*args: object, **options: object) -> np.ndarray:
@@ -126,17 +127,22 @@ async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
     monkeypatch.setattr("app.classifier.decode_image", decode)
     classifier = make_classifier(ModelStore(models, lambda _: make_model()))
     await classifier.store.refresh()
-    image = encode("blue", (800, 600))
-    first, *others = [asyncio.create_task(classifier.classify(image)) for _ in range(5)]
+    slow, given_up, wanted = (encode("blue", (800, 600)) for _ in range(3))
+    unheld = sys.getrefcount(given_up)
+    first = asyncio.create_task(classifier.classify(slow))
     while not started.is_set():
         await asyncio.sleep(0.001)
-    first.cancel()
-    for abandoned in others[:-1]:
+    others = [asyncio.create_task(classifier.classify(given_up)) for _ in range(4)]
+    last = asyncio.create_task(classifier.classify(wanted))
+    await asyncio.sleep(0.01)
+    assert sys.getrefcount(given_up) > unheld
+    for abandoned in (first, *others):
         abandoned.cancel()
-    await asyncio.wait([first, *others[:-1]])
-    assert classifier._decoders._work_queue.qsize() == 1
+    await asyncio.wait([first, *others])
+    del others, abandoned
+    assert sys.getrefcount(given_up) == unheld
     opened.set()
-    assert (await others[-1]).probabilities.argmax() == 2
+    assert (await last).probabilities.argmax() == 2
     classifier.close()
 
 
