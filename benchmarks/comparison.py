@@ -1,5 +1,7 @@
 """The services in turn under the same loads, in rounds, so that whatever else the machine does meets them all."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from benchmarks.load import load
@@ -32,44 +34,89 @@ COLUMNS = (
 )
 
 
-def compare(services: list[Service], known: Known, *, seconds: float, rounds: int) -> list[Record]:
-    """Measure every column of every service, `rounds` times for `seconds` each.
+class Runner(NamedTuple):
+    """A service that runs, and what was measured of it."""
 
-    A service that can't be started here, or that answers wrongly, is left out; its record says why.
+    record: Record
+    process: Process
+
+
+def compare(services: list[Service], known: Known, *, seconds: float, rounds: int) -> list[Record]:
+    """Measure start and memory of every service, then its columns, each `rounds` times for `seconds`.
+
+    In the rounds all services run, but only the one that is measured may: they take turns of seconds, column by column,
+    so that what a round says of a column is of the same minute. A service that can't be started here, that answers
+    wrongly or no more, is left out; its record says why.
     """
     pictures = {kind: make_pictures(kind) for kind in (SMALL, MEDIUM)}
     records = [Record(service) for service in services]
-    for number in range(1, rounds + 1):
-        for record in records:
-            if record.left_out:
-                continue
-            try:
-                with running(record.service) as process:
-                    record.start_seconds.append(process.wait_until_right(known))
-                    for column in COLUMNS:
-                        if column.body in record.service.bodies:
-                            sample = _measure(process, column, pictures[column.kind], known, seconds)
-                            record.samples.setdefault(column.title, []).append(sample)
-                    record.pss_mib.append(process.read_pss_mib())
-            except LeftOutError as error:
-                record.left_out = str(error)
-            _tell(number, rounds, record)
+    for record in records:
+        with _leaving_out(record), running(record.service) as process:
+            record.start_seconds = process.wait_until_right(known)
+            record.is_slow = _warm(process, record.service, pictures)
+            record.pss_mib = process.read_pss_mib()
+        _tell(record)
+    with ExitStack() as stack:
+        runners = [Runner(record, stack.enter_context(_start(record, known, pictures))) for record in records]
+        for number in range(1, rounds + 1):
+            print(f"round {number} of {rounds}", flush=True)
+            for column in COLUMNS:
+                for runner in runners:
+                    if column.body in runner.record.service.bodies and not runner.record.left_out:
+                        _take_turn(runner, column, pictures[column.kind], known, seconds)
+            for record in records:
+                _tell(record)
     return records
 
 
-def _measure(process: Process, column: Column, pictures: list[bytes], known: Known, seconds: float) -> Sample:
-    """Load the service for a moment, wait until what that has left behind is answered too, then load and measure."""
-    warm = load(process.url, pictures, column.body, clients=column.clients, seconds=WARM_UP_SECONDS)
-    if not process.check(known, column.body):
-        raise LeftOutError("it answers no more")
-    if warm.requests < column.clients:
-        seconds *= SLOW_FACTOR
-    before = process.read_cpu_seconds()
-    seen = load(process.url, pictures, column.body, clients=column.clients, seconds=seconds)
-    return Sample(seen, process.read_cpu_seconds() - before)
+@contextmanager
+def _leaving_out(record: Record) -> Iterator[None]:
+    """Leave a service out if it fails."""
+    try:
+        yield
+    except LeftOutError as error:
+        record.left_out = str(error)
 
 
-def _tell(number: int, rounds: int, record: Record) -> None:
+def _warm(process: Process, service: Service, pictures: dict[Kind, list[bytes]]) -> bool:
+    """Load every column for a moment; return whether some clients are not answered within it."""
+    is_slow = False
+    for column in COLUMNS:
+        if column.body in service.bodies:
+            sent = pictures[column.kind]
+            seen = load(process.url, sent, column.body, clients=column.clients, seconds=WARM_UP_SECONDS)
+            is_slow |= seen.requests < column.clients
+    return is_slow
+
+
+@contextmanager
+def _start(record: Record, known: Known, pictures: dict[Kind, list[bytes]]) -> Iterator[Process]:
+    """Run a service until the end, suspended once it is warm."""
+    with running(record.service) as process:
+        if not record.left_out:
+            with _leaving_out(record):
+                process.wait_until_right(known)
+                _warm(process, record.service, pictures)
+        process.suspend()
+        yield process
+
+
+def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: float) -> None:
+    """Wait until what the turn before has left behind is answered too, then load and measure."""
+    record, process = runner
+    process.resume()
+    with _leaving_out(record):
+        if not process.check(known, column.body):
+            raise LeftOutError("it answers no more")
+        before = process.read_cpu_seconds()
+        span = seconds * SLOW_FACTOR if record.is_slow else seconds
+        seen = load(process.url, pictures, column.body, clients=column.clients, seconds=span)
+        record.samples.setdefault(column.title, []).append(Sample(seen, process.read_cpu_seconds() - before))
+    process.suspend()
+
+
+def _tell(record: Record) -> None:
     rates = ", ".join(f"{samples[-1].seen.per_second:.0f}" for samples in record.samples.values())
-    told = f"left out: {record.left_out}" if record.left_out else f"{rates} requests/s"
-    print(f"round {number} of {rounds}, {record.service.name}: {told}", flush=True)
+    started = f"started in {record.start_seconds:.1f} s" if record.start_seconds else "not started"
+    told = f"left out: {record.left_out}" if record.left_out else f"{rates} requests/s" if rates else started
+    print(f"{record.service.name}: {told}", flush=True)

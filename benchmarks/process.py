@@ -97,9 +97,22 @@ class Process:
         rss: int = self._root.memory_info().rss
         return rss / 2**20
 
+    def suspend(self) -> None:
+        """Keep it, with all its children, from running."""
+        for process in self._list_tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        for process in self._list_tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
     def stop(self) -> None:
         """Ask it to stop; what is left of it after `STOP_SECONDS` is killed."""
         tree = self._list_tree()
+        self.resume()
         self._process.terminate()
         _, left = psutil.wait_procs(tree, STOP_SECONDS)
         for process in left:

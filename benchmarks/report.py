@@ -20,12 +20,13 @@ class Sample(NamedTuple):
 
 @dataclass
 class Record:
-    """What was measured of one service, a value a round."""
+    """What was measured of one service."""
 
     service: Service
-    start_seconds: list[float] = field(default_factory=list)  # until the first right answer
-    pss_mib: list[float] = field(default_factory=list)  # after the round's last request
-    samples: dict[str, list[Sample]] = field(default_factory=dict)  # by the column's title
+    start_seconds: float | None = None  # until the first right answer, alone on the machine
+    pss_mib: float | None = None  # after some load, alone on the machine
+    samples: dict[str, list[Sample]] = field(default_factory=dict)  # by the column's title, one a round
+    is_slow: bool = False  # clients get no answer within a second
     left_out: str | None = None  # why, if it is
 
 
@@ -41,7 +42,7 @@ class Cell:
     p99_ms: float | None
     errors: int  # of all rounds
     cpu_ms: float | None  # per request
-    ratio: float | None  # how many times as many requests this service answers; None: there is nothing to compare
+    ratio: float | None  # median of the rounds' ratios of this service's requests to its; None: nothing to compare
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,18 @@ def _make_row(record: Record, ours: Record | None) -> Row:
         precision=service.precision,
         ours=service.ours,
         left_out=record.left_out,
-        start_seconds=median(record.start_seconds) if record.start_seconds else None,
-        pss_mib=median(record.pss_mib) if record.pss_mib else None,
+        start_seconds=record.start_seconds,
+        pss_mib=record.pss_mib,
         cells=cells,
     )
 
 
 def _make_cell(samples: list[Sample], ours: list[Sample]) -> Cell:
     rates = [sample.seen.per_second for sample in samples]
-    per_second = median(rates)
     answered = [sample for sample in samples if sample.seen.requests]
-    ours_per_second = median(sample.seen.per_second for sample in ours) if ours else None
+    pairs = zip(ours, rates, strict=False)  # one of the two may have been left out half-way
     return Cell(
-        per_second=per_second,
+        per_second=median(rates),
         lowest_per_second=min(rates),
         highest_per_second=max(rates),
         p50_ms=_find_median(sample.seen.p50_ms for sample in answered),
@@ -116,7 +116,7 @@ def _make_cell(samples: list[Sample], ours: list[Sample]) -> Cell:
         p99_ms=_find_median(sample.seen.p99_ms for sample in answered),
         errors=sum(sample.seen.errors for sample in samples),
         cpu_ms=_find_median(1000 * sample.cpu_seconds / sample.seen.requests for sample in answered),
-        ratio=ours_per_second / per_second if ours_per_second is not None and per_second else None,
+        ratio=_find_median(sample.seen.per_second / rate for sample, rate in pairs if rate),
     )
 
 

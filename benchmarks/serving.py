@@ -1,7 +1,7 @@
 """The service beside what others serve the same model with, on this machine, in one run.
 
 `python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` has both. It
-starts one service after the other, loads each from this machine's own loopback interface, and writes serving.md and
+starts all services, loads them in turn from this machine's own loopback interface, and writes serving.md and
 serving.json into benchmarks/results. Then it measures this service alone: what it adds to the model's own time, photos
 beside small images, its start, its memory.
 """
@@ -36,11 +36,12 @@ MARKS = [10_000, 60_000]
 INTRODUCTION = """# Serving
 
 `make bench`: every service has the same model ({version}) and runs in the same environment; {rounds} rounds, in each of
-which one service after the other is started, warmed, and loaded for {seconds:g} s a column by wrk on the same cores
-(closed loop). Figures are medians over the rounds. Memory is the proportional set size of all of a service's processes
-after a round's requests; processor time is theirs too. Start is from `exec` to the first right answer. *ours ÷ it* is
-how many times the other's requests this service answers, int8 compared with int8. None writes a line of log for each
-request; what that costs this service, which does it unless told otherwise, is measured below.
+which, column by column, one service after the other is loaded for {seconds:g} s by wrk on the same cores (closed loop)
+while the others are suspended. Figures are medians over the rounds. *ours ÷ it* is the median of the rounds' ratios of
+this service's requests to the other's, int8 compared with int8. Before, each is started alone and loaded for a second a
+column: start is from `exec` to the first right answer, memory the proportional set size of all of its processes after
+that. Processor time is theirs too. None writes a line of log for each request; what that costs this service, which does
+it unless told otherwise, is measured below.
 
 - Machine: {machine}; {busy:.0f} % busy with other things just before.
 - Libraries: {libraries}.
@@ -52,8 +53,8 @@ request; what that costs this service, which does it unless told otherwise, is m
 def main() -> int:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="over which medians are taken")
+    parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="over which medians are taken")
     parser.add_argument("--services", help="names, separated by commas; all unless set")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, separated by commas")
     parser.add_argument(
