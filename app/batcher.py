@@ -53,6 +53,7 @@ class Batcher(Generic[Item, Result]):
         batch_sizes: Sequence[int],
         max_queue_size: int,
         lanes: int = 1,
+        preparers: int = 0,
     ) -> None:
         """Make an idle batcher.
 
@@ -61,13 +62,15 @@ class Batcher(Generic[Item, Result]):
             batch_sizes: how many items `run` may get; 1 must be among them.
             max_queue_size: most items admitted and not yet answered.
             lanes: how many batches run beside each other.
+            preparers: how many items are prepared at a time, on the processors that the lanes use.
         """
         self._run = run
         self._batch_sizes = sorted(batch_sizes)
         self._max_queue_size = max_queue_size
         self._lanes = lanes
+        self._preparers = preparers
         self._admitted = 0
-        self._preparing = 0  # of these, not submitted yet
+        self._preparing = 0  # of these, not submitted yet; only the event loop changes it
         self._lock = threading.Lock()  # over the next three
         self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
         self._open = 0  # lanes whose thread works or is about to
@@ -118,14 +121,16 @@ class Batcher(Generic[Item, Result]):
             yield submit
         finally:
             self._admitted -= 1
-            self._preparing -= not submitted
+            if not submitted:
+                self._preparing -= 1
 
     def close(self) -> None:
         """Start no other batch; those that run are not waited for."""
         with self._lock:
             dropped = list(self._waiting)
             self._waiting.clear()
-        self._threads.shutdown(wait=False)
+            self._threads.shutdown(wait=False)
+            self._lanes = self._open  # no other opens
         for future in dropped:
             future.cancel()
 
@@ -148,25 +153,27 @@ class Batcher(Generic[Item, Result]):
         return result
 
     def _open_lanes(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the lanes that are useful and not open yet; in any thread."""
         with self._lock:
-            count = max(0, self._count_takers() - (self._open - self._running))
-            self._open += count
-        for _ in range(count):
-            self._threads.submit(self._work, loop)
+            count = min(self._lanes - self._open, self._count_useful_lanes() - (self._open - self._running))
+            for _ in range(count):
+                self._open += 1
+                self._threads.submit(self._work, loop)
 
-    def _count_takers(self) -> int:
-        """Return among how many lanes, of those that run nothing, to divide what waits now.
+    def _count_useful_lanes(self) -> int:
+        """Return how many of the lanes without a batch should share what waits.
 
-        Every item on its way takes a lane's place on the processor. But where as many wait as are on their way, they
-        are a batch that is worth a lane; and where no lane runs, one always is.
+        Items that are being prepared need processors too, so as many lanes leave theirs to them. Still, a lane is
+        useful if as many items wait as are not submitted yet: they make a large batch; and one is, if none has a batch.
         """
         free, waiting = self._lanes - self._running, len(self._waiting)
-        worth = max(free - self._preparing, waiting // max(1, self._preparing), 0 if self._running else 1)
-        return min(free, waiting, worth)
+        left = free - min(self._preparing, self._preparers)
+        return min(free, waiting, max(left, waiting // max(1, self._preparing), 0 if self._running else 1))
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run batches until nothing waits. In a lane's thread."""
         while batch := self._take():
+            self._open_lanes(loop)  # for what it has left to others: fewer items may be on their way by now
             started = time.monotonic()
             results = _run_each(self._run, list(batch.values()))
             with self._lock:
@@ -178,8 +185,8 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             for future in [future for future in self._waiting if future.done()]:
                 del self._waiting[future]
-            takers = self._count_takers()
-            share = math.ceil(len(self._waiting) / takers) if takers else 0
+            lanes = self._count_useful_lanes()
+            share = math.ceil(len(self._waiting) / lanes) if lanes else 0
             size = max((size for size in self._batch_sizes if size <= share), default=0)
             batch = dict(self._waiting.popitem(last=False) for _ in range(size))
             if batch:

@@ -40,7 +40,11 @@ class Classifier:
         self._observe_batch = observe_batch
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
-            self._predict, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes
+            self._predict,
+            batch_sizes=batch_sizes,
+            max_queue_size=max_queue_size,
+            lanes=lanes,
+            preparers=decode_threads,
         )
 
     def require_ready(self) -> Model:
@@ -107,7 +111,10 @@ class Classifier:
         self._batcher.close()
 
     async def _run_decoder(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in its turn. Given up before, it stays in the executor's queue, but lets go of its upload."""
+        """Run `work` in its turn. Given up before, it stays in the executor's queue, but lets go of its upload.
+
+        The queue keeps `run`, and `run` only the list, which is emptied once nobody waits any more.
+        """
         held = [work]
 
         def run() -> Result:

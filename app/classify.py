@@ -6,7 +6,6 @@ printed. The environment's `APP_` variables say which model and how it runs, as 
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import math
@@ -100,7 +99,7 @@ def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     empty: list[str] = []
     for argument in arguments:
         if Path(argument).is_dir():
-            found = sorted(_find_images(argument))
+            found = _find_images(argument)
             names += found
             if not found:
                 empty.append(argument)
@@ -109,18 +108,19 @@ def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, empty
 
 
-def _find_images(folder: str) -> Iterator[str]:
-    """Give the images below a folder, in no order; what may not be looked into is passed over."""
-    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _find_images(entry.path)
-            elif entry.name.lower().endswith(_ENDINGS) and entry.is_file():
-                yield entry.path
+def _find_images(folder: str) -> list[str]:
+    """Return the images below a folder, in order of their paths as text; what can't be looked at is passed over."""
+    named = (
+        os.path.join(parent, name)  # noqa: PTH118 -- with a `Path` for each file, finding takes as long as reading
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(_ENDINGS)
+    )
+    return sorted(filter(os.path.isfile, named))
 
 
 def _read_file(name: str) -> bytes:
-    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 -- a `Path` takes half as long as opening and reading
+    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 -- making a `Path` first adds half to the time
         return file.read()
 
 

@@ -53,18 +53,19 @@ def compare(services: list[Service], known: Known, *, seconds: float, rounds: in
     for record in records:
         with _leaving_out(record), running(record.service) as process:
             record.start_seconds = process.wait_until_right(known)
-            record.is_slow = _warm(process, record.service, pictures)
+            _warm(process, record, pictures)
             record.pss_mib = process.read_pss_mib()
         _tell(record)
     with ExitStack() as stack:
-        runners = [Runner(record, stack.enter_context(_start(record, known, pictures))) for record in records]
+        present = [record for record in records if not record.left_out]
+        runners = [Runner(record, stack.enter_context(_running_warm(record, known, pictures))) for record in present]
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
             for column in COLUMNS:
                 for runner in runners:
                     if column.body in runner.record.service.bodies and not runner.record.left_out:
                         _take_turn(runner, column, pictures[column.kind], known, seconds)
-            for record in records:
+            for record in present:
                 _tell(record)
     return records
 
@@ -78,45 +79,46 @@ def _leaving_out(record: Record) -> Iterator[None]:
         record.left_out = str(error)
 
 
-def _warm(process: Process, service: Service, pictures: dict[Kind, list[bytes]]) -> bool:
-    """Load every column for a moment; return whether some clients are not answered within it."""
-    is_slow = False
+def _warm(process: Process, record: Record, pictures: dict[Kind, list[bytes]]) -> None:
+    """Load every column for a moment; note those in which some clients are not answered within it."""
     for column in COLUMNS:
-        if column.body in service.bodies:
+        if column.body in record.service.bodies:
             sent = pictures[column.kind]
             seen = load(process.url, sent, column.body, clients=column.clients, seconds=WARM_UP_SECONDS)
-            is_slow |= seen.requests < column.clients
-    return is_slow
+            if seen.requests < column.clients:
+                record.slow.add(column.title)
 
 
 @contextmanager
-def _start(record: Record, known: Known, pictures: dict[Kind, list[bytes]]) -> Iterator[Process]:
-    """Run a service until the end, suspended once it is warm."""
+def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]]) -> Iterator[Process]:
+    """Run a service, suspended once it is warm. This start, unlike the first, finds its files in memory."""
     with running(record.service) as process:
-        if not record.left_out:
-            with _leaving_out(record):
-                process.wait_until_right(known)
-                _warm(process, record.service, pictures)
+        with _leaving_out(record):
+            record.start_seconds = process.wait_until_right(known)
+            _warm(process, record, pictures)
         process.suspend()
         yield process
 
 
 def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: float) -> None:
-    """Wait until what the turn before has left behind is answered too, then load and measure."""
+    """Let a service run, wait until what its last turn left behind is answered too, measure, and suspend it again."""
     record, process = runner
     process.resume()
     with _leaving_out(record):
         if not process.check(known, column.body):
             raise LeftOutError("it answers no more")
         before = process.read_cpu_seconds()
-        span = seconds * SLOW_FACTOR if record.is_slow else seconds
+        span = seconds * SLOW_FACTOR if column.title in record.slow else seconds
         seen = load(process.url, pictures, column.body, clients=column.clients, seconds=span)
         record.samples.setdefault(column.title, []).append(Sample(seen, process.read_cpu_seconds() - before))
     process.suspend()
 
 
 def _tell(record: Record) -> None:
-    rates = ", ".join(f"{samples[-1].seen.per_second:.0f}" for samples in record.samples.values())
-    started = f"started in {record.start_seconds:.1f} s" if record.start_seconds else "not started"
-    told = f"left out: {record.left_out}" if record.left_out else f"{rates} requests/s" if rates else started
+    if record.left_out:
+        told = f"left out: {record.left_out}"
+    elif record.samples:
+        told = ", ".join(f"{samples[-1].seen.per_second:.0f}" for samples in record.samples.values()) + " requests/s"
+    else:
+        told = f"started in {record.start_seconds:.1f} s"
     print(f"{record.service.name}: {told}", flush=True)

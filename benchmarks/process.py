@@ -104,8 +104,8 @@ class Process:
                 process.suspend()
 
     def resume(self) -> None:
-        """Let it go on."""
-        for process in self._list_tree():
+        """Let it run again, its children first: a parent might miss them."""
+        for process in reversed(self._list_tree()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
 

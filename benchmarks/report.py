@@ -23,10 +23,10 @@ class Record:
     """What was measured of one service."""
 
     service: Service
-    start_seconds: float | None = None  # until the first right answer, alone on the machine
+    start_seconds: float | None = None  # until the first right answer
     pss_mib: float | None = None  # after some load, alone on the machine
     samples: dict[str, list[Sample]] = field(default_factory=dict)  # by the column's title, one a round
-    is_slow: bool = False  # clients get no answer within a second
+    slow: set[str] = field(default_factory=set)  # titles of columns in which an answer can take more than a second
     left_out: str | None = None  # why, if it is
 
 
@@ -42,7 +42,7 @@ class Cell:
     p99_ms: float | None
     errors: int  # of all rounds
     cpu_ms: float | None  # per request
-    ratio: float | None  # median of the rounds' ratios of this service's requests to its; None: nothing to compare
+    ratio: float | None  # median of the rounds' ratios of this service's requests to its; None if it had none
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _make_cell(samples: list[Sample], ours: list[Sample]) -> Cell:
         p99_ms=_find_median(sample.seen.p99_ms for sample in answered),
         errors=sum(sample.seen.errors for sample in samples),
         cpu_ms=_find_median(1000 * sample.cpu_seconds / sample.seen.requests for sample in answered),
-        ratio=_find_median(sample.seen.per_second / rate for sample, rate in pairs if rate),
+        ratio=_find_median(sample.seen.per_second / rate for sample, rate in pairs) if all(rates) else None,
     )
 
 

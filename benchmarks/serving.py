@@ -9,6 +9,7 @@ beside small images, its start, its memory.
 import argparse
 import json
 import shutil
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -39,9 +40,9 @@ INTRODUCTION = """# Serving
 which, column by column, one service after the other is loaded for {seconds:g} s by wrk on the same cores (closed loop)
 while the others are suspended. Figures are medians over the rounds. *ours ÷ it* is the median of the rounds' ratios of
 this service's requests to the other's, int8 compared with int8. Before, each is started alone and loaded for a second a
-column: start is from `exec` to the first right answer, memory the proportional set size of all of its processes after
-that. Processor time is theirs too. None writes a line of log for each request; what that costs this service, which does
-it unless told otherwise, is measured below.
+column: memory is the proportional set size of all of its processes after that. Start is from `exec` to the first right
+answer, with its files in memory. Processor time is that of all processes, too. None writes a line of log for each
+request; what that costs this service, which does it unless told otherwise, is measured below.
 
 - Machine: {machine}; {busy:.0f} % busy with other things just before.
 - Libraries: {libraries}.
@@ -62,6 +63,7 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or suspended services would be left
     if not shutil.which(PROGRAM):
         print(f"not installed: {PROGRAM}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import pytest
 
@@ -37,9 +38,13 @@ class Gate:
 
 
 def make_batcher(
-    run: Callable, batch_sizes: Sequence[int] = (1, 2, 3, 4), max_queue_size: int = 64, lanes: int = 1
+    run: Callable,
+    batch_sizes: Sequence[int] = (1, 2, 3, 4),
+    max_queue_size: int = 64,
+    lanes: int = 1,
+    preparers: int = 2,
 ) -> Batcher[int, int]:
-    return Batcher(run, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes)
+    return Batcher(run, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes, preparers=preparers)
 
 
 async def ask(batcher: Batcher[int, int], item: int) -> int:
@@ -143,6 +148,41 @@ async def test_what_waits_while_others_are_on_their_way_runs_after_the_batch_bef
         tasks += await start(batcher, [2])
         gate.opened.release(2)
         assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
+async def test_what_only_waits_to_be_prepared_takes_no_lane():
+    """Of many processors, two at a time prepare: the others run what there is at once."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=4, preparers=2)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(batcher.admit())
+        tasks = []
+        for item in (1, 2):
+            tasks += await start(batcher, [item])
+            await gate.wait_until_running()
+        assert gate.batches == [[1], [2]]
+        gate.opened.release(2)
+        assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
+async def test_what_comes_to_nothing_while_prepared_gives_the_lanes_back():
+    """Images that are broken: what waited beside them waits for one batch, not for several."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=3, preparers=3)
+    tasks = await start(batcher, [1])
+    await gate.wait_until_running()
+    with batcher.admit(), batcher.admit(), batcher.admit():
+        tasks += await start(batcher, [2, 3])
+        assert gate.batches == [[1]]
+    gate.opened.release(1)
+    await gate.wait_until_running()
+    await gate.wait_until_running()
+    assert sorted(gate.batches) == [[1], [2], [3]]
+    gate.opened.release(2)
+    assert await asyncio.gather(*tasks) == [2, 4, 6]
     batcher.close()
 
 

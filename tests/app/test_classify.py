@@ -64,6 +64,17 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
 
+def test_what_cannot_be_looked_at_hides_nothing_else(folder, capsys):
+    """A link to itself, a link to nothing, something else by that name: the images beside them are found."""
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    assert run(folder / "more", folder) == 0
+    names = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [f"{folder}/{name}" for name in ("more/c.webp", "a.png", "b.JPEG", "more/c.webp")]
+
+
 def test_a_folder_without_images_is_named(folder, capsys):
     """The others are classified, and exit status 1 says that something was missing."""
     (folder / "more" / "empty").mkdir()
