@@ -56,7 +56,7 @@ RECIPES = {
     "article": Recipe(),
     # The card has the table of what was compared.
     "fast": Recipe(
-        epochs=24,  # 88 minutes on two CPU cores with bfloat16, beside other work (card of version 2)
+        epochs=24,  # one to two hours on two CPU cores with bfloat16 (card of version 2)
         optimizer="muon",
         learning_rate=0.003,
         schedule="cosine",
