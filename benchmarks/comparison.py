@@ -44,9 +44,10 @@ class Runner(NamedTuple):
 def compare(services: list[Service], known: Known, *, seconds: float, rounds: int) -> list[Record]:
     """Measure start and memory of every service, then its columns, each `rounds` times for `seconds`.
 
-    In the rounds all services run, but only the one that is measured may: they take turns of seconds, column by column,
-    so that what a round says of a column is of the same minute. A service that can't be started here, that answers
-    wrongly or no more, is left out; its record says why.
+    In the rounds all services run and take turns of seconds, column by column, so that what a round says of a column is
+    of the same minute. Those that are busy while idle are suspended while it is not their turn; the others are not,
+    since one that steers by how long things take, as BentoML does, is thrown off by it. A service that can't be started
+    here, that answers wrongly or no more, is left out; its record says why.
     """
     pictures = {kind: make_pictures(kind) for kind in (SMALL, MEDIUM)}
     records = [Record(service) for service in services]
@@ -91,19 +92,21 @@ def _warm(process: Process, record: Record, pictures: dict[Kind, list[bytes]]) -
 
 @contextmanager
 def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]]) -> Iterator[Process]:
-    """Run a service, suspended once it is warm. This start, unlike the first, finds its files in memory."""
+    """Run a service that is warm. This start, unlike the first, finds its files in memory."""
     with running(record.service) as process:
         with _leaving_out(record):
             record.start_seconds = process.wait_until_right(known)
             _warm(process, record, pictures)
-        process.suspend()
+        if record.service.busy_while_idle:
+            process.suspend()
         yield process
 
 
 def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: float) -> None:
-    """Let a service run, wait until what its last turn left behind is answered too, measure, and suspend it again."""
+    """Wait until what a service's last turn left behind is answered too, then load and measure it."""
     record, process = runner
-    process.resume()
+    if record.service.busy_while_idle:
+        process.resume()
     with _leaving_out(record):
         if not process.check(known, column.body):
             raise LeftOutError("it answers no more")
@@ -111,7 +114,8 @@ def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Kno
         span = seconds * SLOW_FACTOR if column.title in record.slow else seconds
         seen = load(process.url, pictures, column.body, clients=column.clients, seconds=span)
         record.samples.setdefault(column.title, []).append(Sample(seen, process.read_cpu_seconds() - before))
-    process.suspend()
+    if record.service.busy_while_idle:
+        process.suspend()
 
 
 def _tell(record: Record) -> None:

@@ -19,6 +19,7 @@ class Service:
     path: str = "/predict"
     bodies: tuple[Body, ...] = ("form",)
     ours: bool = False
+    busy_while_idle: bool = False  # takes a good part of a core though nobody asks
 
     @property
     def command(self) -> list[str]:
@@ -71,7 +72,9 @@ def _ours(name: str, precision: str) -> Service:
 
 def _by_openvino(name: str, title: str, module: str, precision: str) -> Service:
     environment = {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision}
-    return Service(name, title, precision, (f"benchmarks.peers.{module}",), environment)
+    return Service(
+        name, title, precision, (f"benchmarks.peers.{module}",), environment, busy_while_idle=module == "lit"
+    )
 
 
 def _mosec(name: str, precision: str) -> Service:
@@ -90,4 +93,5 @@ def _mosec(name: str, precision: str) -> Service:
 def _by_tensorflow(name: str, title: str, *module: str) -> Service:
     # BentoML would report its use to its makers; TensorFlow would tell of GPUs that are not there.
     environment = {"PEER_RUNTIME": "tensorflow", "BENTOML_DO_NOT_TRACK": "True", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    return Service(name, title, "f32", module, environment)
+    busy = module[0] == "benchmarks.peers.lit"
+    return Service(name, title, "f32", module, environment, busy_while_idle=busy)
