@@ -111,6 +111,13 @@ class ModelMetadata(_Record):
     training: TrainingRun | None = Field(None, description="Older versions don't tell.")
     data: DataSet
     metrics: Metrics
+    smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="The share of each answer that is label smoothing, undone inside the graph; older versions undo "
+        "that of the recipe.",
+    )
     temperature: float = Field(
         gt=0, description="Divides the logits inside the graph (calibration), once label smoothing is undone."
     )

@@ -33,6 +33,7 @@ METADATA_EXAMPLE: JsonDict = {
         "test_size": 2000,
     },
     "metrics": {"accuracy": 0.91},
+    "smoothing": 0.1,
     "temperature": 1.2,
     "libraries": {"tensorflow": "2.21.0"},
     "commit": "4f0c2d1",

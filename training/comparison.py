@@ -53,12 +53,13 @@ def measure_again(folder: Path, source: str) -> Again:
     """
     metadata = _read_metadata(folder)
     data = _load_same_data(source, metadata)
-    label_smoothing = float(metadata.recipe.get("label_smoothing", 0))
+    taught = float(metadata.recipe.get("label_smoothing", 0))
+    smoothing = taught if metadata.smoothing is None else metadata.smoothing
     try:
-        measured, _ = evaluate(folder, data.test, metadata.class_names, label_smoothing)
+        measured, _ = evaluate(folder, data.test, metadata.class_names, smoothing)
         with np.load(folder / GOLDEN_FILE) as golden:
             logits = load_network(folder)(golden["images"], "golden images")
-            temperature = measure_temperature(logits, golden["probabilities"], label_smoothing)
+            temperature = measure_temperature(logits, golden["probabilities"], smoothing)
     except RefusedVersionError as error:
         raise VersionError(f"{folder} can't be measured: {error}") from error
     differences = compare(measured, metadata.metrics.model_dump(mode="json"))

@@ -100,7 +100,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         export_model(network, fit.normalize, calibrate, staged)
         if options.quantize:
             quantize_model(staged, fit.train.images, recipe.seed)
-        evaluation, probabilities = evaluate(staged, data.test, data.class_names, recipe.label_smoothing)
+        evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
         version = next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
@@ -115,6 +115,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             training=start,
             data=described,
             metrics=evaluation.model_dump(mode="json"),
+            smoothing=calibrate.smoothing,
             temperature=calibrate.temperature,
             commit=commit,
         )

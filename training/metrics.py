@@ -68,9 +68,9 @@ class Evaluation(BaseModel, frozen=True):
 
 
 def evaluate(
-    folder: Path, test: Split, class_names: Sequence[str], label_smoothing: float
+    folder: Path, test: Split, class_names: Sequence[str], smoothing: float
 ) -> tuple[Evaluation, Probabilities]:
-    """Measure the version in `folder`, whose network was fitted with `label_smoothing`, on the whole test set.
+    """Measure the version in `folder`, whose calibration takes `smoothing` back, on the whole test set.
 
     Returns:
         The figures, and the reference runtime's probabilities (N, classes).
@@ -82,7 +82,7 @@ def evaluate(
     answers = _answer_by_runtime(folder, test)
     reference = answers[REFERENCE]
     logits = load_network(folder)(test.images, "logits")
-    undone = keras.ops.convert_to_numpy(Calibration(label_smoothing, temperature=1)(logits))
+    undone = keras.ops.convert_to_numpy(Calibration(smoothing, temperature=1)(logits))
     predict = _load_classifier(folder, ROBUSTNESS_RUNTIME)
     changed = {name: predict(change(test.images), name).argmax(axis=1) for name, change in VARIANTS.items()}
     confusion = confusion_matrix(labels, reference.argmax(axis=1), labels=range(len(class_names)))

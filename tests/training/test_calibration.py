@@ -27,11 +27,19 @@ def test_smoothed_labels_are_undone():
     honest = softmax(HONEST, axis=1)
     smoothed = np.log(0.8 * honest + 0.2 / 4)
     calibrate = fit_calibration(smoothed, LABELS, 0.2)
-    assert calibrate.temperature == pytest.approx(1, rel=0.03)
+    assert calibrate.smoothing == pytest.approx(0.2, abs=0.01)
+    assert calibrate.temperature == pytest.approx(1, rel=0.05)
     np.testing.assert_allclose(Calibration(0.2, 1)(smoothed), honest, atol=5e-4)
     plain = softmax(smoothed / fit_temperature(smoothed, LABELS), axis=1)
     corrected = keras.ops.convert_to_numpy(calibrate(smoothed))
     assert measure_calibration_error(corrected, LABELS) < 0.5 * measure_calibration_error(plain, LABELS)
+
+
+def test_smoothing_is_taken_back_as_far_as_it_was_learnt():
+    """A network that spread 0.14 where 0.1 was taught is calibrated for 0.14; one that was taught none, for none."""
+    learnt = np.log(0.86 * softmax(HONEST, axis=1) + 0.14 / 4)
+    assert fit_calibration(learnt, LABELS, 0.1).smoothing == pytest.approx(0.14, abs=0.01)
+    assert fit_calibration(HONEST, LABELS, 0.0).smoothing == 0
 
 
 def test_classes_below_the_smoothing_keep_a_little():

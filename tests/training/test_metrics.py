@@ -8,7 +8,7 @@ import pytest
 from scipy.special import softmax
 
 from app.contract import METADATA_FILE
-from training.calibration import measure_calibration_error, undo_label_smoothing
+from training.calibration import measure_calibration_error, undo_smoothing
 from training.config import Recipe
 from training.data import load_data, split_validation
 from training.export import predict_logits
@@ -64,7 +64,7 @@ def logits(job, metadata, image_folder):
 def test_calibration_errors_are_those_of_the_networks_own_logits(logits, metadata, recorded, image_folder):
     """Of the network as it was fitted, with label smoothing undone, and with the temperature too."""
     labels = load_data(str(image_folder)).test.labels
-    plain = keras.ops.convert_to_numpy(undo_label_smoothing(logits, metadata["recipe"]["label_smoothing"]))
+    plain = keras.ops.convert_to_numpy(undo_smoothing(logits, metadata["smoothing"]))
     for probabilities, error in (
         (softmax(logits, axis=1), recorded.calibration_error_uncalibrated),
         (softmax(plain, axis=1), recorded.calibration_error_before_temperature),
