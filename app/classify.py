@@ -14,7 +14,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -24,16 +23,15 @@ from tqdm import tqdm
 
 from app.batcher import list_batch_sizes
 from app.errors import InferenceError, NotReadyError, ServiceError
-from app.image import SUFFIXES, decode_image
+from app.files import STANDARD_INPUT, find_files, read_file, show_name
+from app.image import decode_image
 from app.model import Model, Scores, make_loader
 from app.runtime import count_lanes
 from app.schemas import Classification
 from app.settings import Settings, describe_faults
 from app.store import ModelStore
 
-STANDARD_INPUT = "-"
 _PROGRAM = "python -m app.classify"
-_ENDINGS = tuple(SUFFIXES)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,8 +66,7 @@ def classify_files(
 
     def decode(name: str) -> Decoded:
         try:
-            data = sys.stdin.buffer.read() if name == STANDARD_INPUT else _read_file(name)
-            return Decoded(name, decode_image(data, model.image_size, max_pixels=max_pixels))
+            return Decoded(name, decode_image(read_file(name), model.image_size, max_pixels=max_pixels))
         except ServiceError as error:
             return Decoded(name, None, str(error))
         except OSError as error:
@@ -93,44 +90,15 @@ def classify_files(
         yield from _run_ahead(runners, predict, decoded, lanes)
 
 
-def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the named files, with the images below a folder in order of their names; and the folders without any."""
-    names: list[str] = []
-    empty: list[str] = []
-    for argument in arguments:
-        if Path(argument).is_dir():
-            found = _find_images(argument)
-            names += found
-            if not found:
-                empty.append(argument)
-        else:
-            names.append(argument)
-    return names, empty
-
-
-def _find_images(folder: str) -> list[str]:
-    """Return the images below a folder, in order of their paths as text; what can't be looked at is passed over."""
-    named = (
-        os.path.join(parent, name)  # noqa: PTH118 -- with a `Path` for each file, finding takes as long as reading
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(_ENDINGS)
-    )
-    return sorted(filter(os.path.isfile, named))
-
-
-def _read_file(name: str) -> bytes:
-    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 -- making a `Path` first adds half to the time
-        return file.read()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Classify; return 0, 1 if a file failed or a folder holds none, 2 if nothing could be done."""
+    """Classify; return 0, 1 if a file failed or a folder holds none, 2 if command, setting or model is at fault."""
     options = _parse(arguments)
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
-    names, empty = find_files(options.images)
+    names, missing = find_files(options.images)
+    for line in missing:
+        print(line, file=sys.stderr)
     if not names:
-        return _complain(f"no image in {', '.join(options.images)}")
+        return 1
     try:
         settings = Settings()
         lanes = count_lanes(settings.runtime, settings.inference_threads)
@@ -151,8 +119,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads=settings.decode_threads,
         max_pixels=settings.max_image_pixels,
     )
-    for folder in empty:
-        print(f"{folder}: no image in it", file=sys.stderr)
     failed = 0
     # For a folder, and where somebody looks: None leaves it out unless standard error is a terminal.
     hidden = None if len(names) > len(options.images) else True
@@ -161,14 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written = [_write(outcome, options.top_k, as_json=options.json) for outcome in batch]
             if lines := [line for line in written if line is not None]:
                 progress.write("\n".join(lines))
-            failures = [f"{outcome.name}: {outcome.error}" for outcome in batch if not outcome.scores]
+            failures = [f"{show_name(outcome.name)}: {outcome.error}" for outcome in batch if not outcome.scores]
             if failures:
                 progress.write("\n".join(failures), file=sys.stderr)
             failed += len(failures)
             progress.update(len(batch))
     if failed and len(names) > 1:
         print(f"{failed} of {len(names)} images failed", file=sys.stderr)
-    return 1 if failed or empty else 0
+    return 1 if failed or missing else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -177,12 +143,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Say what images show: for each, its name, label and probability, by tabulators.",
         epilog="APP_MODEL_DIR names the folder of versions (default: models); all APP_ settings of the model hold.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, a folder, or - for standard input")
+    parser.add_argument(
+        "images", nargs="+", type=_parse_name, metavar="IMAGE", help="a file, a folder, or - for standard input"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, as the service answers")
     parser.add_argument(
         "--top-k", type=_parse_count, default=1, metavar="N", help="how many classes to name (default: 1)"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.images.count(STANDARD_INPUT) > 1:
+        parser.error("standard input can be read once")
+    return options
+
+
+def _parse_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a name is empty")
+    return text
 
 
 def _parse_count(text: str) -> int:
@@ -202,10 +179,10 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     name, scores, error = outcome
     if as_json:
         fields = Classification.of(scores, top_k).model_dump() if scores else {"error": error}
-        return json.dumps({"image": name, **fields}, ensure_ascii=False)
+        return json.dumps({"image": name, **fields})  # in ASCII: a file's name need not be valid Unicode
     if scores is None:
         return None
-    return "\t".join([name, *(f"{label}\t{probability:.2f}" for label, probability in scores.rank(top_k))])
+    return "\t".join([show_name(name), *(f"{label}\t{probability:.2f}" for label, probability in scores.rank(top_k))])
 
 
 def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
@@ -228,7 +205,9 @@ if __name__ == "__main__":
     try:
         status = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has enough, as `head` does; nothing may be written at exit either
+    except OSError as error:  # standard output takes no more; nothing may be written at exit either
+        if not isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` does
+            _complain(f"can't write: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except KeyboardInterrupt:

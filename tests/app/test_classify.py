@@ -1,5 +1,6 @@
 """Behaviour of `python -m app.classify`."""
 
+import errno
 import json
 import os
 import subprocess
@@ -64,10 +65,8 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
 
-def test_what_cannot_be_looked_at_hides_nothing_else(folder, capsys):
-    """A link to itself, a link to nothing, something else by that name: the images beside them are found."""
-    (folder / "itself.png").symlink_to(folder / "itself.png")
-    (folder / "gone.png").symlink_to(folder / "nothing.png")
+def test_only_files_count_as_images(folder, capsys):
+    """Not folders and pipes by that name."""
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")
     assert run(folder / "more", folder) == 0
@@ -75,13 +74,65 @@ def test_what_cannot_be_looked_at_hides_nothing_else(folder, capsys):
     assert names == [f"{folder}/{name}" for name in ("more/c.webp", "a.png", "b.JPEG", "more/c.webp")]
 
 
-def test_a_folder_without_images_is_named(folder, capsys):
+def test_links_that_lead_nowhere_are_named(folder, capsys):
+    """The images beside them are classified."""
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    (folder / "itself.png").symlink_to(folder / "itself.png")
+    assert run(folder) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert f"{folder}/gone.png: No such file or directory\n" in err
+    assert f"{folder}/itself.png: Too many levels of symbolic links\n" in err
+
+
+@pytest.fixture
+def forbid(monkeypatch):
+    """Forbid to list a folder, to root too, whom permissions don't stop."""
+
+    def forbid(folder: Path) -> None:
+        def scan(path):
+            if str(path) == str(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return scandir(path)
+
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", scan)
+
+    return forbid
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, capsys, forbid):
+    """As one below another, and by name."""
+    forbid(folder / "more")
+    assert run(folder) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err == f"{folder}/more: Permission denied\n"
+    assert run(folder / "more") == 1
+    assert capsys.readouterr() == ("", f"{folder}/more: Permission denied\n")
+
+
+@pytest.mark.parametrize("others", [["a.png"], []])
+def test_a_folder_without_images_is_named(folder, capsys, others):
     """The others are classified, and exit status 1 says that something was missing."""
     (folder / "more" / "empty").mkdir()
-    assert run(folder / "more" / "empty", folder / "a.png") == 1
+    assert run(folder / "more" / "empty", *(folder / name for name in others)) == 1
     out, err = capsys.readouterr()
-    assert out == f"{folder}/a.png\tred\t1.00\n"
+    assert out == "".join(f"{folder}/{name}\tred\t1.00\n" for name in others)
     assert err == f"{folder}/more/empty: no image in it\n"
+
+
+def test_strange_names_keep_to_their_line(folder, capsys):
+    """A tabulator, a line feed and bytes that are no Unicode are written as escapes; JSON gives the name back."""
+    name = os.fsdecode(os.fsencode(folder) + b"/a\tb\n\xff\xc3\xa9.png")
+    (folder / "a.png").rename(name)
+    (folder / "b.JPEG").unlink()
+    (folder / "more" / "c.webp").write_bytes(b"")
+    assert run(folder) == 1
+    assert capsys.readouterr().out == f"{folder}/a\\tb\\n\\udcff\u00e9.png\tred\t1.00\n"
+    assert run("--json", folder) == 1
+    line, _ = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["image"] == name
 
 
 def test_json_is_what_the_service_answers(folder, capsys):
@@ -171,12 +222,11 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
     ("arguments", "said"),
     [
         ([], "required"), (["--top-k", "0", "x"], "no positive number"),
-        (["--top-k", "4", "{folder}/a.png"], "3 classes"), (["{folder}/more/empty"], "no image in"),
+        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "a name is empty"), (["-", "-"], "can be read once"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
     """Exit status 2, before any work."""
-    (folder / "more" / "empty").mkdir()
     try:
         status = run(*(argument.format(folder=folder) for argument in arguments))
     except SystemExit as stop:
@@ -195,6 +245,22 @@ def test_the_program_reads_standard_input_and_a_real_model(exported):
     environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent)}
     done = start("-", input=encode("blue"), env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"-\tblue\t1.00\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        ("<&-", "-: it is closed\n"),
+        (">/dev/full", "python -m app.classify: can't write: No space left on device\n"),
+    ],
+)
+def test_closed_and_full_streams_are_one_line(exported, redirection, said):
+    """Not a traceback."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=encode(),
+        env={**os.environ, "APP_MODEL_DIR": str(exported.parent)}, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", said)
 
 
 def test_the_program_without_a_model_says_so(tmp_path):
