@@ -64,6 +64,7 @@ class ModelStore:
         self._refused: dict[Version, str] = {}
         self._unread: set[Version] = set()  # those of the refused that are worth another try as they are
         self._model: Model | None = None
+        self._retired: list[Model] = []  # those that served before, until the next look
         self._reason = f"looking for a model under {folder}"
         self._looked = False
 
@@ -112,6 +113,8 @@ class ModelStore:
             The versions that are there, newest first.
         """
         loop = asyncio.get_running_loop()
+        # By now its requests have ended, and the last who lets go of a model waits 20 ms for OpenVINO to free it.
+        await loop.run_in_executor(self._thread, self._retired.clear)
         try:
             versions = await loop.run_in_executor(self._thread, find_versions, self._folder)
         except (OSError, RefusedVersionError) as error:
@@ -182,6 +185,8 @@ class ModelStore:
             self._refuse(version, f"{type(error).__name__}: {error}")
             return False
         self._refused.pop(version, None)
+        if self._model is not None:
+            self._retired.append(self._model)
         self._model, self._loaded = model, version
         self._observe("loaded")
         logger.info(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,20 @@ def add(models: Path, number: int, file: str = "good", text: str = "") -> Path:
 
 def get_version(store: ModelStore) -> int:
     return store.require_model().metadata.version
+
+
+async def test_the_model_before_is_freed_by_no_thread_that_serves(tmp_path):
+    """It takes milliseconds, in which the event loop would answer nobody."""
+    freed: list[str] = []
+    add(tmp_path, 1)
+    store = ModelStore(tmp_path, Loader())
+    await store.refresh()
+    weakref.finalize(store.require_model(), lambda: freed.append(threading.current_thread().name))
+    add(tmp_path, 2)
+    await store.refresh()
+    assert (get_version(store), freed) == (2, [])
+    await store.refresh()
+    assert freed == ["model-loader_0"]
 
 
 async def test_the_newest_version_serves(tmp_path):
