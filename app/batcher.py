@@ -71,7 +71,8 @@ class Batcher(Generic[Item, Result]):
         self._preparers = preparers
         self._admitted = 0
         self._preparing = 0  # of these, not submitted yet; only the event loop changes it
-        self._lock = threading.Lock()  # over the next three
+        self._lock = threading.Lock()  # over the next four
+        self._closed = False
         self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
         self._open = 0  # lanes whose thread works or is about to
         self._running = 0  # lanes that have a batch
@@ -129,8 +130,8 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             dropped = list(self._waiting)
             self._waiting.clear()
+            self._closed = True
             self._threads.shutdown(wait=False)
-            self._lanes = self._open  # no other opens
         for future in dropped:
             future.cancel()
 
@@ -155,6 +156,8 @@ class Batcher(Generic[Item, Result]):
     def _open_lanes(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the lanes that are useful and not open yet; in any thread."""
         with self._lock:
+            if self._closed:
+                return
             count = min(self._lanes - self._open, self._count_useful_lanes() - (self._open - self._running))
             for _ in range(count):
                 self._open += 1
