@@ -51,8 +51,8 @@ def list_services(precision: str) -> list[Service]:
         _by_openvino("prototype-int8", "FastAPI prototype of the same rules", "prototype", "int8"),
         _mosec("mosec", precision),
         _mosec("mosec-int8", "int8"),
-        _by_openvino("litserve-openvino", "LitServe, OpenVINO", "lit", precision),
-        _by_tensorflow("litserve-tensorflow", "LitServe, TensorFlow", "benchmarks.peers.lit"),
+        _by_openvino("litserve-openvino", "LitServe, OpenVINO", "lit", precision, busy_while_idle=True),
+        _by_tensorflow("litserve-tensorflow", "LitServe, TensorFlow", "benchmarks.peers.lit", busy_while_idle=True),
         _by_tensorflow("bentoml", "BentoML, TensorFlow", "bentoml", "serve", "benchmarks.peers.bento:Classify"),
         _by_tensorflow("threads", "FastAPI, TensorFlow's signature in threads", "benchmarks.peers.threads"),
         _by_tensorflow("predict", "FastAPI, Keras's `model.predict`", "benchmarks.peers.keras_predict"),
@@ -70,11 +70,10 @@ def _ours(name: str, precision: str) -> Service:
     return Service(name, "**this service**", precision, ("app",), environment, bodies=("form", "raw"), ours=True)
 
 
-def _by_openvino(name: str, title: str, module: str, precision: str) -> Service:
+def _by_openvino(name: str, title: str, module: str, precision: str, *, busy_while_idle: bool = False) -> Service:
     environment = {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision}
-    return Service(
-        name, title, precision, (f"benchmarks.peers.{module}",), environment, busy_while_idle=module == "lit"
-    )
+    command = (f"benchmarks.peers.{module}",)
+    return Service(name, title, precision, command, environment, busy_while_idle=busy_while_idle)
 
 
 def _mosec(name: str, precision: str) -> Service:
@@ -90,8 +89,7 @@ def _mosec(name: str, precision: str) -> Service:
     )
 
 
-def _by_tensorflow(name: str, title: str, *module: str) -> Service:
+def _by_tensorflow(name: str, title: str, *module: str, busy_while_idle: bool = False) -> Service:
     # BentoML would report its use to its makers; TensorFlow would tell of GPUs that are not there.
     environment = {"PEER_RUNTIME": "tensorflow", "BENTOML_DO_NOT_TRACK": "True", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    busy = module[0] == "benchmarks.peers.lit"
-    return Service(name, title, "f32", module, environment, busy_while_idle=busy)
+    return Service(name, title, "f32", module, environment, busy_while_idle=busy_while_idle)

@@ -1,0 +1,96 @@
+"""Services in turn: those that are measured, those that are left out, and who runs meanwhile."""
+
+import json
+import os
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from benchmarks import comparison
+from benchmarks.comparison import COLUMNS, compare
+from benchmarks.load import Seen
+from benchmarks.pictures import Known
+from benchmarks.services import Service
+
+KNOWN = Known(b"\x89PNG a picture", "cat", 0.9)
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Calls every picture what the environment says."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({"label": os.environ["LABEL"], "probability": 0.9}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Write no line for a request."""
+
+
+def service(name: str, label: str = "cat", *, busy: bool = False) -> Service:
+    module = ("tests.benchmarks.test_comparison",)
+    return Service(name, name, "f32", module, {"LABEL": label, "NAME": name}, busy_while_idle=busy)
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """Take no time for a load; note whose turn it was, in which column, and who ran meanwhile."""
+    turns = []
+
+    def load(url, sent, body, *, clients, seconds):
+        del sent, body
+        children = [child for child in psutil.Process().children() if "NAME" in child.environ()]
+        names = {child.environ()["PORT"]: child.environ()["NAME"] for child in children}
+        awake = {child.environ()["NAME"] for child in children if child.status() != psutil.STATUS_STOPPED}
+        turns.append((names[str(urlsplit(url).port)], clients, seconds, awake))
+        return Seen(100 * clients, seconds, 1.0, 2.0, 3.0, 0)
+
+    monkeypatch.setattr(comparison, "load", load)
+    return turns
+
+
+def test_all_run_and_take_turns_but_those_that_are_busy_while_idle(turns):
+    """Every column in every round, one after the other; a suspended one is awake for its own turn."""
+    one, busy = compare([service("one"), service("busy", busy=True)], KNOWN, seconds=2, rounds=2)
+    columns = [column for column in COLUMNS if column.body == "form"]
+    for record in (one, busy):
+        assert record.left_out is None
+        assert record.start_seconds > 0
+        assert record.pss_mib > 1
+        assert {title: len(samples) for title, samples in record.samples.items()} == {c.title: 2 for c in columns}
+    in_rounds = turns[-2 * 2 * len(columns) :]
+    assert [name for name, *_ in in_rounds] == ["one", "busy"] * 2 * len(columns)
+    assert all(awake == ({"one", "busy"} if name == "busy" else {"one"}) for name, _, _, awake in in_rounds)
+
+
+def test_who_answers_wrongly_or_ends_is_left_out_with_the_reason(turns):
+    """The others are measured."""
+    gone = Service("gone", "gone", "f32", ("tests.benchmarks.no_such_module",))
+    records = compare([service("wrong", "dog"), gone, service("right")], KNOWN, seconds=1, rounds=1)
+    wrong, ended, right = (record.left_out for record in records)
+    assert "where cat with 0.900 is right" in wrong
+    assert "no_such_module" in ended
+    assert right is None
+    assert {name for name, *_ in turns} == {"right"}
+
+
+def test_a_slow_column_is_measured_for_longer(turns, monkeypatch):
+    """Where not every client was answered in the warm-up's second."""
+    quick = comparison.load
+
+    def load(url, sent, body, *, clients, seconds):
+        seen = quick(url, sent, body, clients=clients, seconds=seconds)
+        return seen._replace(requests=clients - 1) if clients > 1 else seen
+
+    monkeypatch.setattr(comparison, "load", load)
+    compare([service("slow")], KNOWN, seconds=2, rounds=1)
+    assert {(clients, seconds) for _, clients, seconds, _ in turns[-3:]} == {(1, 2), (32, 8)}
+
+
+if __name__ == "__main__":
+    HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answers).serve_forever()
