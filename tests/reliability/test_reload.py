@@ -234,13 +234,14 @@ async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[f
 def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
     """Loading, verifying and warming share the machine with serving: requests stay within twice the p99 of before.
 
-    None over it is the aim, and two in a hundred pass: these clients take the same two cores, where before any reload
-    the slowest of 1,220 took 3.5 times the p99, and other programs took them too. The best of four tries counts.
+    The best of four tries counts, and two of its thousand may be over it: other programs take the two cores too. While
+    the event loop freed the old version, 4 to 16 were.
     """
     process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)
     process.wait_until("ok")
     folder = next(shipped.glob("*/*"))
     number = int(folder.name)
+    tries: list[tuple[int, int]] = []
     for attempt in range(4):
         first = number + 1 + 3 * attempt
         before, during = asyncio.run(time_reloads(process.port, folder, range(first, first + 3)))
@@ -248,8 +249,9 @@ def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
         slow = sum(seconds > 2 * p99 for seconds in during)
         print(f"\np99 {1000 * p99:.0f} ms before; then {slow} over twice that, the slowest {1000 * max(during):.0f} ms")
         tell("requests during reloads of the shipped model: failed", len(during), 0)
-        if slow <= len(during) / 50 and max(during) < 2 * p99 + 0.25:
+        tries.append((slow, len(during)))
+        if not slow:
             break
-    else:
-        pytest.fail("requests were slow in every try")
-    tell("requests during reloads of the shipped model, in the best try: over twice the p99", len(during), slow)
+    slow, requests = min(tries)
+    assert slow <= 2, tries
+    tell("requests during reloads of the shipped model, in the best try: over twice the p99", requests, slow)
