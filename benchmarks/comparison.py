@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
+import numpy as np
+
 from benchmarks.load import load
 from benchmarks.pictures import MEDIUM, SMALL, Kind, Known, make_pictures
 from benchmarks.process import LeftOutError, Process, running
@@ -45,9 +47,10 @@ def compare(services: list[Service], known: Known, *, seconds: float, rounds: in
     """Measure start and memory of every service, then its columns, each `rounds` times for `seconds`.
 
     In the rounds all services run and take turns of seconds, column by column, so that what a round says of a column is
-    of the same minute. Those that are busy while idle are suspended while it is not their turn; the others are not,
-    since one that steers by how long things take, as BentoML does, is thrown off by it. A service that can't be started
-    here, that answers wrongly or no more, is left out; its record says why.
+    of the same minute. Their order is another each time, and each ends its work before the next one's turn, since wrk
+    goes without waiting for its last answers. Those that are busy while idle are suspended while it is not their turn;
+    the others are not, since one that steers by how long things take, as BentoML does, is thrown off by it. A service
+    that can't be started here, that answers wrongly or no more, is left out; its record says why.
     """
     pictures = {kind: make_pictures(kind) for kind in (SMALL, MEDIUM)}
     records = [Record(service) for service in services]
@@ -60,10 +63,11 @@ def compare(services: list[Service], known: Known, *, seconds: float, rounds: in
     with ExitStack() as stack:
         present = [record for record in records if not record.left_out]
         runners = [Runner(record, stack.enter_context(_running_warm(record, known, pictures))) for record in present]
+        shuffling = np.random.default_rng(0)
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
             for column in COLUMNS:
-                for runner in runners:
+                for runner in [runners[index] for index in shuffling.permutation(len(runners))]:
                     if column.body in runner.record.service.bodies and not runner.record.left_out:
                         _take_turn(runner, column, pictures[column.kind], known, seconds)
             for record in present:
@@ -103,7 +107,7 @@ def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]
 
 
 def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: float) -> None:
-    """Wait until what a service's last turn left behind is answered too, then load and measure it."""
+    """Load and measure a service; before, what its last turn left behind is answered, should it have been suspended."""
     record, process = runner
     if record.service.busy_while_idle:
         process.resume()
@@ -114,8 +118,10 @@ def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Kno
         span = seconds * SLOW_FACTOR if column.title in record.slow else seconds
         seen = load(process.url, pictures, column.body, clients=column.clients, seconds=span)
         record.samples.setdefault(column.title, []).append(Sample(seen, process.read_cpu_seconds() - before))
-    if record.service.busy_while_idle:
-        process.suspend()
+        if record.service.busy_while_idle:
+            process.suspend()
+        else:
+            process.wait_until_idle()
 
 
 def _tell(record: Record) -> None:

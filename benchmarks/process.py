@@ -18,6 +18,8 @@ from benchmarks.rolling_restart import find_free_port
 from benchmarks.services import Body, Service
 
 PATIENCE_SECONDS = 90
+# Idle is who takes a tenth of a core at most; /proc counts in hundredths of a second.
+IDLE_SECONDS, IDLE_SHARE = 0.2, 0.1
 STOP_SECONDS = 3  # nothing is lost by a kill then: no request is under way
 TOLERANCES = {"f32": 0.01, "bf16": 0.05, "int8": 0.2}
 
@@ -96,6 +98,22 @@ class Process:
         """Return the resident memory of the process alone."""
         rss: int = self._root.memory_info().rss
         return rss / 2**20
+
+    def wait_until_idle(self) -> None:
+        """Wait until its processor time says that it no longer works on requests whose clients have gone.
+
+        Raises:
+            LeftOutError: it has exited, or never ends.
+        """
+        until = time.monotonic() + PATIENCE_SECONDS
+        before = self.read_cpu_seconds()
+        while time.monotonic() < until:
+            time.sleep(IDLE_SECONDS)
+            now = self.read_cpu_seconds()
+            if now - before <= IDLE_SHARE * IDLE_SECONDS:
+                return
+            before = now
+        raise LeftOutError(f"it is busy {PATIENCE_SECONDS} s after the last request")
 
     def suspend(self) -> None:
         """Keep it, with all its children, from running."""

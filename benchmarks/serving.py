@@ -37,8 +37,9 @@ MARKS = [10_000, 60_000]
 INTRODUCTION = """# Serving
 
 `make bench`: every service has the same model ({version}) and runs in the same environment; {rounds} rounds, in each of
-which, column by column, one service after the other is loaded for {seconds:g} s by wrk on the same cores (closed loop)
-while the others wait; LitServe, which is busy while idle, is suspended then. Figures are medians over the rounds.
+which, column by column, one service after the other, in an order by chance, is loaded for {seconds:g} s by wrk on the
+same cores (closed loop) while the others wait; LitServe, which is busy while idle, is suspended then. BentoML waits by
+what it saw before, which with one client makes rounds of very different figures. Figures are medians over the rounds.
 *ours ÷ it* is the median of the rounds' ratios of this service's requests to the other's, int8 compared with int8.
 Before, each is started alone and loaded for a second a column: memory is the proportional set size of all of its
 processes after that. Start is from `exec` to the first right answer, with its files in memory. Processor time is that
