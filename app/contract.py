@@ -88,7 +88,7 @@ class RuntimeMetrics(BaseModel):
 
 
 class Metrics(BaseModel):
-    """What was measured on the whole test set, once. As above, training writes more; shares are fractions."""
+    """What was measured on the whole test set. As above, training writes more; shares are fractions."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

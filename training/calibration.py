@@ -3,7 +3,7 @@
 One temperature is fitted (C. Guo et al., "On Calibration of Modern Neural Networks", 2017). A network that was fitted
 to smoothed labels has to be asked for the labels before: no temperature can bring them back, since it would have to
 raise what is sure and to lower what is not. How much of its answers is smoothing is fitted too, since a network learns
-more or less of it than it was taught.
+more or less of it than it was taught. Neither changes the order of the classes.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,12 @@ BINS = 15
 """Of equal width, as in Guo et al."""
 
 
-MIN_PROBABILITY = 1e-4
-"""What is left of a class that the network gives less than its share of the smoothing: the images that could tell how
-rare it is are fewer than ten thousand."""
+FLOOR = 1e-4
+"""What is left of a class that the network gives just its share of the smoothing, and in proportion of one that gets
+less: the images that could tell how rare it is are fewer than ten thousand."""
+
+SHARES = 41
+"""How many shares of smoothing are tried: more than a few thousand images tell apart."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ class Calibration:
 def fit_calibration(logits: Floats, labels: Labels, label_smoothing: float) -> Calibration:
     """Fit the calibration of a network that was taught `label_smoothing`, on images that it was not fitted to."""
 
-    def negative_log_likelihood(smoothing: float) -> float:
-        plain = _undo_smoothing(logits, smoothing)
-        return _negative_log_likelihood(plain / fit_temperature(plain, labels), labels)
+    def fit(smoothing: float) -> tuple[float, Calibration]:
+        plain = keras.ops.convert_to_numpy(undo_smoothing(logits, smoothing))
+        temperature = fit_temperature(plain, labels)
+        return _measure_loss(plain / temperature, labels), Calibration(smoothing, temperature)
 
     # Twice the share that was taught is far from all that was learnt of it; of none, none is.
-    fitted = minimize_scalar(negative_log_likelihood, bounds=(0, 2 * label_smoothing), method="bounded")
-    smoothing = float(fitted.x) if label_smoothing else 0.0
-    return Calibration(smoothing, fit_temperature(_undo_smoothing(logits, smoothing), labels))
+    shares = np.linspace(0, 2 * label_smoothing, SHARES) if label_smoothing else [0.0]
+    _, calibration = min((fit(float(share)) for share in shares), key=lambda fitted: fitted[0])
+    return calibration
 
 
 def undo_smoothing(logits: Any, smoothing: float) -> Any:
@@ -61,26 +65,17 @@ def undo_smoothing(logits: Any, smoothing: float) -> Any:
     if not smoothing:
         return logits
     smoothed = keras.ops.softmax(logits)
-    probabilities = (smoothed - smoothing / smoothed.shape[-1]) / (1 - smoothing)
-    return keras.ops.log(keras.ops.maximum(probabilities, MIN_PROBABILITY))
+    share = smoothing / smoothed.shape[-1]
+    return keras.ops.log(keras.ops.maximum((smoothed - share) / (1 - smoothing), FLOOR * smoothed / share))
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """Return the temperature by which to divide logits (N, classes) so that their log-likelihood is highest."""
+    """Return the temperature by which to divide logits (N, classes) so that the labels are most likely."""
 
-    def negative_log_likelihood(log_temperature: float) -> float:
-        return _negative_log_likelihood(logits / np.exp(log_temperature), labels)
+    def measure(log_temperature: float) -> float:
+        return _measure_loss(logits / np.exp(log_temperature), labels)
 
-    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-3, 3), method="bounded").x))
-
-
-def measure_temperature(logits: Floats, probabilities: Floats, smoothing: float) -> float:
-    """Return the temperature by which calibrated `probabilities` came of `logits`, both (N, classes)."""
-    plain = _undo_smoothing(logits, smoothing)
-    scaled = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-    # Softmax forgets what is common to a row. The rest is the same up to the factor, which is that of least squares.
-    plain, scaled = (values - values.mean(axis=1, keepdims=True) for values in (plain, scaled))
-    return float((plain * plain).sum() / (plain * scaled).sum())
+    return float(np.exp(minimize_scalar(measure, bounds=(-3, 3), method="bounded").x))
 
 
 def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
@@ -99,10 +94,14 @@ def measure_calibration_error(probabilities: Floats, labels: Labels) -> float:
     return float(np.abs(accuracy - confidence) @ counts / counts.sum())
 
 
-def _undo_smoothing(logits: Floats, smoothing: float) -> Floats:
-    plain: Floats = keras.ops.convert_to_numpy(undo_smoothing(logits, smoothing))
-    return plain
+def _measure_loss(logits: Floats, labels: Labels) -> float:
+    """Return the mean cross-entropy against labels that are sure as far as N images can tell: to (N + 1) / (N + 2).
 
-
-def _negative_log_likelihood(logits: Floats, labels: Labels) -> float:
-    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+    Else a few images, all of them right, would make every answer certain (J. Platt, "Probabilistic Outputs for Support
+    Vector Machines", 1999, section 2.2).
+    """
+    count, classes = logits.shape
+    scores = log_softmax(logits, axis=1)
+    right = scores[np.arange(count), labels]
+    others = (scores.sum(axis=1) - right) / (classes - 1)
+    return -float(((count + 1) * right + others).mean() / (count + 2))

@@ -104,7 +104,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         version = next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
-        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, notes)
+        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, calibrate, notes)
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
             network,

@@ -8,7 +8,7 @@ import numpy as np
 
 from app.contract import CARD_FOLDER, DataSet, TrainingRun
 from app.runtime import Probabilities
-from training.calibration import Labels
+from training.calibration import Calibration, Labels
 from training.config import Recipe
 from training.metrics import Evaluation
 from training.plots import plot_confusion, plot_curves, plot_reliability
@@ -31,6 +31,7 @@ class Card:
     epochs: list[dict[str, float]]
     """The run's history."""
     evaluation: Evaluation
+    calibration: Calibration
     notes: str
     """Markdown that ends the card, such as what else was tried."""
 
@@ -73,13 +74,25 @@ def format_card(card: Card) -> str:
         encoding=", ".join(dict.fromkeys(ENCODINGS.get(encoding, encoding) for encoding in encodings)),
         training=card.training,
         exported=exported,
-        epochs=len(card.epochs),
+        epochs=f"{len(card.epochs)} epoch{'' if len(card.epochs) == 1 else 's'}",
         minutes=sum_minutes(card.epochs, card.data.train_size),
         recipe="\n".join(f"- `{name}` = {value!r}" for name, value in changed.items()) or "- none",
+        calibration=_describe_calibration(card.calibration),
         table=format_table(card.evaluation),
         notes=card.notes,
     )
     return text.rstrip() + "\n"
+
+
+def _describe_calibration(calibration: Calibration) -> str:
+    """Say what the graph does with the network's answers; both numbers were fitted on the validation images."""
+    temperature = f"divides the logits by one temperature, {calibration.temperature:.2f}"
+    if not calibration.smoothing:
+        return f"The graph {temperature}, fitted on the validation images."
+    return (
+        f"Labels were smoothed for training: the graph takes back the share of it that the network learnt, "
+        f"{calibration.smoothing:.3f}, then {temperature}, both fitted on the validation images."
+    )
 
 
 def sum_minutes(epochs: Sequence[dict[str, float]], train_size: int) -> float:
@@ -90,6 +103,9 @@ def sum_minutes(epochs: Sequence[dict[str, float]], train_size: int) -> float:
 def format_table(evaluation: Evaluation) -> str:
     """Return the figures as Markdown tables."""
     low, high = evaluation.accuracy_interval
+    before = evaluation.calibration_error_before_temperature
+    # Nothing is undone of a network that was fitted to plain labels.
+    undone = [] if before == evaluation.calibration_error_uncalibrated else [("… smoothing undone", percent(before))]
     rows = [
         ("accuracy", f"{percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})"),
         ("right class among the first two", percent(evaluation.top2_accuracy)),
@@ -98,8 +114,8 @@ def format_table(evaluation: Evaluation) -> str:
             "expected calibration error of the network as it was fitted",
             percent(evaluation.calibration_error_uncalibrated),
         ),
-        ("… with label smoothing undone", percent(evaluation.calibration_error_before_temperature)),
-        ("… with the temperature too, as it serves", percent(evaluation.calibration_error)),
+        *undone,
+        ("… with the temperature, as it serves", percent(evaluation.calibration_error)),
         ("same label when a PNG is enlarged ×8", percent(evaluation.same_label_enlarged)),
     ]
     runtimes = [

@@ -9,7 +9,6 @@ from training.calibration import (
     fit_calibration,
     fit_temperature,
     measure_calibration_error,
-    measure_temperature,
 )
 
 RNG = np.random.default_rng(0)
@@ -46,7 +45,23 @@ def test_classes_below_the_smoothing_keep_a_little():
     """What the network gives less than its share of the smoothing becomes small, and no smaller than can be told."""
     calibrated = np.asarray(Calibration(0.1, 1)(np.log([[0.98, 0.019, 0.001]])))
     assert calibrated.argmax() == 0
-    assert 0 < calibrated.min() < 1.1e-4
+    assert 1e-7 < calibrated.min() < 1.1e-4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.2])
+def test_the_order_of_the_classes_is_the_networks_own(smoothing):
+    """Of those below the smoothing too: a client may ask for all classes."""
+    calibrated = np.asarray(Calibration(smoothing, 1.3)(HONEST.astype(np.float32)))
+    assert (calibrated.argsort(axis=1) == HONEST.argsort(axis=1)).all()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_few_right_answers_make_none_certain(label_smoothing):
+    """Thirty images that are all right leave room for the thirty-first to be wrong, as far as they can tell."""
+    logits = 3 * np.eye(10)[np.arange(30) % 10]
+    labels = np.arange(30) % 10
+    confidence = np.asarray(fit_calibration(logits, labels, label_smoothing)(logits)).max(axis=1)
+    assert confidence == pytest.approx(31 / 32, abs=0.01)
 
 
 def test_honest_probabilities_have_no_calibration_error():
@@ -65,10 +80,3 @@ def test_bins_hold_every_answer():
     _, accuracy, counts = bin_confidence(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 1]))
     assert counts.sum() == 2
     assert (accuracy[-1], counts[-1]) == (1, 1)
-
-
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_temperature_of_a_calibration_is_found_again(label_smoothing):
-    """From its logits and its probabilities."""
-    calibrated = np.asarray(Calibration(label_smoothing, 1.3)(HONEST))
-    assert measure_temperature(HONEST, calibrated, label_smoothing) == pytest.approx(1.3, rel=1e-4)

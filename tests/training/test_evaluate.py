@@ -48,8 +48,15 @@ def test_other_figures_in_the_metadata_are_refused(copy, image_folder, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": measured")[0] for line in lines[-2:]] == [
         "disagrees with metadata.json: accuracy",
-        "disagrees with metadata.json: temperature",
+        "disagrees with metadata.json: golden answers by smoothing and temperature, furthest off",
     ]
+
+
+def test_another_share_of_smoothing_in_the_metadata_is_refused(copy, image_folder, capsys):
+    """The graph undoes what it undoes."""
+    edit_metadata(copy, smoothing=json.loads((copy / METADATA_FILE).read_text())["smoothing"] + 0.01)
+    assert main([str(copy), "--data", str(image_folder)]) == 1
+    assert "golden answers by smoothing and temperature" in capsys.readouterr().err
 
 
 def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@ import pytest
 from PIL import Image
 
 from app.contract import METADATA_FILE, ModelMetadata
+from training.calibration import Calibration
 from training.config import Recipe
 from training.metrics import Evaluation
 from training.report import Card, format_card, format_table
@@ -62,14 +63,28 @@ def test_card_tells_how_the_run_was_started(metadata, recorded):
     data = metadata.data.model_copy(update={"pixel_encoding": "jpeg, jpg"})
     epochs = [{"images_per_second": 0.1} | dict.fromkeys(("loss", "val_loss"), 1.0)] * 3
     recipe = Recipe(**metadata.recipe)
-    text = format_card(Card("shapes 1", recipe, start, "b" * 40, data, epochs, recorded, notes=""))
+    text = format_card(
+        Card("shapes 1", recipe, start, "b" * 40, data, epochs, recorded, Calibration(0.13, 1.3), notes="")
+    )
     assert f"    {start.command}\n" in text
     assert f"3 epochs, 18 minutes of training steps on {start.hardware}, in {start.precision}." in text
     assert f"at commit {'a' * 40}; measured and exported by commit {'b' * 40}." in " ".join(text.split())
     assert f"The recipe is `{start.recipe}`" in text
     assert "pixels stored as JPEG: " in text
-    same = format_card(Card("shapes 1", recipe, start, "a" * 40, data, epochs, recorded, notes=""))
+    same = format_card(
+        Card("shapes 1", recipe, start, "a" * 40, data, epochs[:1], recorded, Calibration(0, 1.3), notes="")
+    )
     assert "exported by" not in same
+    assert "1 epoch, " in same
+
+
+def test_card_tells_what_the_graph_does_with_the_answers(metadata, recorded):
+    """The share of smoothing that it takes back, if there is one, and the temperature."""
+    parts = ("shapes 1", Recipe(), metadata.training, "a" * 40, metadata.data, [], recorded)
+    smoothed, plain = (format_card(Card(*parts, Calibration(share, 1.3), notes="")) for share in (0.13, 0))
+    assert "the network learnt, 0.130, then divides the logits by one temperature, 1.30," in smoothed
+    assert "The graph divides the logits by one temperature, 1.30, fitted on the validation images." in plain
+    assert "smoothed for training" not in plain
 
 
 def test_mistakes_go_to_the_run_not_into_the_artifact(job, version):
