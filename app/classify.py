@@ -4,12 +4,16 @@ Files are decoded in threads, a batch at a time and ahead of the model, which ru
 printed. The environment's `APP_` variables say which model and how it runs, as they do for the service.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, whatever threads are reading
+
 import argparse
 import asyncio
 import json
 import logging
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,8 +34,10 @@ from app.runtime import count_lanes
 from app.schemas import Classification
 from app.settings import Settings, describe_faults
 from app.store import ModelStore
+from app.streams import discard_output, prepare_streams, tell
 
 _PROGRAM = "python -m app.classify"
+_MAX_DIGITS = 9  # of a count; no model has as many classes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,7 +60,14 @@ class Outcome(NamedTuple):
 
 
 def classify_files(
-    model: Model, names: Sequence[str], *, batch_size: int, lanes: int, threads: int, max_pixels: int
+    model: Model,
+    names: Sequence[str],
+    *,
+    batch_size: int,
+    lanes: int,
+    threads: int,
+    max_bytes: int,
+    max_pixels: int,
 ) -> Iterator[list[Outcome]]:
     """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other.
 
@@ -66,7 +79,7 @@ def classify_files(
 
     def decode(name: str) -> Decoded:
         try:
-            return Decoded(name, decode_image(read_file(name), model.image_size, max_pixels=max_pixels))
+            return Decoded(name, decode_image(read_file(name, max_bytes), model.image_size, max_pixels=max_pixels))
         except ServiceError as error:
             return Decoded(name, None, str(error))
         except OSError as error:
@@ -96,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
     names, missing = find_files(options.images)
     for line in missing:
-        print(line, file=sys.stderr)
+        tell(line)
     if not names:
         return 1
     try:
@@ -117,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch_size=batch_size,
         lanes=lanes,
         threads=settings.decode_threads,
+        max_bytes=settings.max_upload_bytes,
         max_pixels=settings.max_image_pixels,
     )
     failed = 0
@@ -127,13 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written = [_write(outcome, options.top_k, as_json=options.json) for outcome in batch]
             if lines := [line for line in written if line is not None]:
                 progress.write("\n".join(lines))
+                sys.stdout.flush()
             failures = [f"{show_name(outcome.name)}: {outcome.error}" for outcome in batch if not outcome.scores]
             if failures:
-                progress.write("\n".join(failures), file=sys.stderr)
+                tell("\n".join(failures))
             failed += len(failures)
             progress.update(len(batch))
     if failed and len(names) > 1:
-        print(f"{failed} of {len(names)} images failed", file=sys.stderr)
+        tell(f"{failed} of {len(names)} images failed")
     return 1 if failed or missing else 0
 
 
@@ -163,9 +178,9 @@ def _parse_name(text: str) -> str:
 
 
 def _parse_count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
-    return int(text)
+    if not (text.isascii() and text.isdecimal() and int(text[:_MAX_DIGITS]) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is no positive number")
+    return int(text[:_MAX_DIGITS])
 
 
 def _load_newest(settings: Settings, batch_size: int) -> Model:
@@ -197,19 +212,18 @@ def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[I
 
 
 def _complain(message: str) -> int:
-    print(f"{_PROGRAM}: {message}", file=sys.stderr)
+    tell(f"{_PROGRAM}: {message}")
     return 2
 
 
 if __name__ == "__main__":
     try:
+        prepare_streams()
         status = main()
         sys.stdout.flush()
-    except OSError as error:  # standard output takes no more; nothing may be written at exit either
+    except OSError as error:  # standard output takes no more
         if not isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` does
             _complain(f"can't write: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         status = 1
-    except KeyboardInterrupt:
-        status = 130
     sys.exit(status)

@@ -6,9 +6,11 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 
+from app.errors import UploadTooLargeError
 from app.image import SUFFIXES
 
 STANDARD_INPUT = "-"
+_PIECE_BYTES = 2**16
 _ENDINGS = tuple(SUFFIXES)
 
 
@@ -32,23 +34,38 @@ def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, missing
 
 
-def read_file(name: str) -> bytes:
+def read_file(name: str, max_bytes: int) -> bytes:
     """Read a file, or standard input.
 
     Raises:
+        UploadTooLargeError: it has more than `max_bytes`.
         OSError: it can't be read.
     """
     if name == STANDARD_INPUT:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "it is closed")
-        return sys.stdin.buffer.read()
+        return _read_bounded(sys.stdin.fileno(), max_bytes)
     with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - making a `Path` first adds half to the time
-        return file.read()
+        return _read_bounded(file.fileno(), max_bytes)
 
 
 def show_name(name: str) -> str:
-    r"""Return a name for a line of text, in which a line feed, say, is written \n."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    r"""Return a name for a line of text: a line feed in it is written \n, a byte that is no Unicode \xff, say."""
+    shown = os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def _read_bounded(descriptor: int, max_bytes: int) -> bytes:
+    size = os.fstat(descriptor).st_size  # 0 of a pipe or a device
+    pieces: list[bytes] = []
+    count = 0
+    if size <= max_bytes:
+        while count <= max_bytes and (piece := os.read(descriptor, size + 1 if size else _PIECE_BYTES)):
+            pieces.append(piece)
+            count += len(piece)
+    if max(size, count) > max_bytes:
+        raise UploadTooLargeError(f"it has more than {max_bytes:,} bytes (APP_MAX_UPLOAD_BYTES)")
+    return b"".join(pieces)
 
 
 def _walk(folder: str, errors: list[OSError]) -> Iterator[str]:

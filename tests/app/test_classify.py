@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from app.image import decode_image
 from tests.app.fakes import encode, make_model, tell_colours
 
 ROOT = Path(__file__).parents[2]
+LIMITS = {"max_bytes": 10**6, "max_pixels": 10**6}
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -123,16 +125,27 @@ def test_a_folder_without_images_is_named(folder, capsys, others):
 
 
 def test_strange_names_keep_to_their_line(folder, capsys):
-    """A tabulator, a line feed and bytes that are no Unicode are written as escapes; JSON gives the name back."""
-    name = os.fsdecode(os.fsencode(folder) + b"/a\tb\n\xff\xc3\xa9.png")
+    """A tabulator, a backslash and bytes that are no Unicode are written as escapes; JSON gives the name back."""
+    name = os.fsdecode(os.fsencode(folder) + b"/a\tb\\n\n\xff\xc3\xa9.png")
     (folder / "a.png").rename(name)
     (folder / "b.JPEG").unlink()
     (folder / "more" / "c.webp").write_bytes(b"")
     assert run(folder) == 1
-    assert capsys.readouterr().out == f"{folder}/a\\tb\\n\\udcff\u00e9.png\tred\t1.00\n"
+    assert capsys.readouterr().out == rf"{folder}/a\tb\\n\n\xffé.png" + "\tred\t1.00\n"
     assert run("--json", folder) == 1
     line, _ = capsys.readouterr().out.splitlines()
     assert json.loads(line)["image"] == name
+
+
+def test_files_larger_than_an_upload_may_be_are_refused(folder, capsys, monkeypatch):
+    """Whatever has no size, too: it may never end."""
+    monkeypatch.setenv("APP_MAX_UPLOAD_BYTES", "100000")
+    (folder / "large.png").write_bytes(bytes(100_001))
+    assert run(folder / "large.png", "/dev/zero", folder / "a.png") == 1
+    out, err = capsys.readouterr()
+    assert out == f"{folder}/a.png\tred\t1.00\n"
+    said = "it has more than 100,000 bytes (APP_MAX_UPLOAD_BYTES)"
+    assert err.splitlines()[:2] == [f"{folder}/large.png: {said}", f"/dev/zero: {said}"]
 
 
 def test_json_is_what_the_service_answers(folder, capsys):
@@ -203,7 +216,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classify, "decode_image", count)
-        outcomes = classify.classify_files(make_model(hold), names, batch_size=4, lanes=1, threads=2, max_pixels=10**6)
+        outcomes = classify.classify_files(make_model(hold), names, batch_size=4, lanes=1, threads=2, **LIMITS)
         first = threading.Thread(target=lambda: next(outcomes))
         first.start()
         for _ in range(500):
@@ -221,7 +234,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required"), (["--top-k", "0", "x"], "no positive number"),
+        ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "classes"),
         (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "a name is empty"), (["-", "-"], "can be read once"),
     ],
 )  # fmt: skip
@@ -248,19 +261,43 @@ def test_the_program_reads_standard_input_and_a_real_model(exported):
 
 
 @pytest.mark.parametrize(
-    ("redirection", "said"),
+    ("redirection", "status", "out", "said"),
     [
-        ("<&-", "-: it is closed\n"),
-        (">/dev/full", "python -m app.classify: can't write: No space left on device\n"),
+        ("<&-", 1, "", "-: it is closed\n"),
+        (">/dev/full", 1, "", "python -m app.classify: can't write: No space left on device\n"),
+        (">&-", 1, "", "python -m app.classify: can't write: standard output is closed\n"),
+        ("2>&-", 0, "-\tblue\t1.00\n", ""),
+        ("/nowhere 2>&-", 1, "-\tblue\t1.00\n", ""),
+        ("/nowhere 2>/dev/full", 1, "-\tblue\t1.00\n", ""),
     ],
 )
-def test_closed_and_full_streams_are_one_line(exported, redirection, said):
-    """Not a traceback."""
+def test_closed_and_full_streams_are_one_line(exported, redirection, status, out, said):
+    """Not a traceback; and what goes to standard error stays out of standard output."""
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=encode(),
+        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=encode("blue"),
         env={**os.environ, "APP_MODEL_DIR": str(exported.parent)}, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", said)
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (status, out, said)
+
+
+def test_letters_that_the_output_has_not_are_escapes(exported, folder):
+    """The other files are classified."""
+    (folder / "a.png").rename(folder / "é.png")
+    environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent), "PYTHONIOENCODING": "ascii"}
+    done = start(str(folder), env=environment)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+    assert rb"/\xe9.png" in done.stdout
+
+
+def test_ctrl_c_ends_it_while_it_reads(exported):
+    """Standard input that never ends would keep its thread, and the program, for ever."""
+    environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent)}
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-m", "app.classify", "-"], cwd=ROOT, env=environment, **pipe) as program:
+        time.sleep(3)  # by now it reads
+        program.send_signal(signal.SIGINT)
+        assert program.wait(5) == -signal.SIGINT
+        assert (program.stdout.read(), program.stderr.read()) == (b"", b"")
 
 
 def test_the_program_without_a_model_says_so(tmp_path):
@@ -297,6 +334,6 @@ def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
 def test_the_pixels_are_those_of_the_service(folder):
     """Decoded to the model's size by the same code."""
     [[outcome]] = classify.classify_files(
-        make_model(), [str(folder / "a.png")], batch_size=1, lanes=1, threads=1, max_pixels=10**6
+        make_model(), [str(folder / "a.png")], batch_size=1, lanes=1, threads=1, **LIMITS
     )
     np.testing.assert_array_equal(outcome.scores.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
