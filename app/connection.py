@@ -41,6 +41,15 @@ class Limits:
     hang_up: Callable[[str], None] = lambda _: None
 
 
+class _Ending:
+    """What an answer is written to: the transport, but that the connection decides how it closes."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
 class Connection(HttpToolsProtocol):
     """A connection with limits."""
 
@@ -55,6 +64,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_begun = False
         self._is_last = False
+        self._lingers = False  # the last answer has been given, but not the whole of its request's body been read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room for it, or end it; then await its first request."""
@@ -106,6 +116,7 @@ class Connection(HttpToolsProtocol):
         self.receiving_since = time.monotonic()
         self._await_nothing()
         super().on_headers_complete()
+        self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]
         if self._is_last:
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINED:
@@ -123,10 +134,16 @@ class Connection(HttpToolsProtocol):
         self._fed_bytes, self.receiving_since = 0, None
         if self.idle_since is not None:
             self._await_nothing()  # its answer went first, and its body has come to an end now
+        if self._lingers:
+            self.transport.close()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Await the next request, or the rest of this one's body."""
+        if self._lingers:
+            self.idle_since = time.monotonic()
+            self.flow.resume_reading()
+            return
         super().on_response_complete()
         if self.cycle.response_complete:  # else the next one was pipelined and is under way
             self.idle_since = time.monotonic()
@@ -156,14 +173,30 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """End once nothing is under way: a request that has come in part, or waits unread, is served first."""
         self._is_last = True
+        if self._lingers:
+            return
         if self.idle_since is None:
             super().shutdown()
+        elif self.receiving_since is not None:
+            self._end()
         elif self._head_begun or self._count_unread():
             self._await_head()
         elif self.cycle is None:
             self._await(min(_FIRST_BYTE_SECONDS, self._limits.header_timeout_seconds), self.transport.close)
         else:
             self.transport.close()
+
+    def _end(self) -> None:
+        """Close after the last answer; or, if its request's body still comes, say that this is the end and read that.
+
+        Closing at once would tell the client's kernel to drop the answer, which its program may not have read yet.
+        """
+        if self.receiving_since is None:
+            self.transport.close()
+            return
+        self._lingers = True
+        self.transport.write_eof()
+        self._await(_LINGER_SECONDS, self._hang_up, "body_after_answer")
 
     def _make_room(self) -> None:
         """If there are too many connections, end one: that which has been idle, or sending a body, for longest.

@@ -305,6 +305,47 @@ def test_a_body_after_its_answer_ends(serving, monkeypatch):
         assert 0.3 < time.monotonic() - started < 3
 
 
+@pytest.mark.parametrize("version", ["1.1\r\nConnection: close", "1.0"])
+def test_the_last_answer_arrives_though_its_body_still_comes(serving, version):
+    """Closing before the body has been read would make the client's kernel drop the answer."""
+    port = serving.servers[0].sockets[0].getsockname()[1]
+    head = f"POST /predict HTTP/{version}\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 17000000\r\n\r\n"
+    for _ in range(5):
+        with dial_port(port) as client:
+            client.sendall(head.encode() + bytes(17_000_000))  # all of it before anything is read
+            started = time.monotonic()
+            answer = read_all(client)
+            assert b" 413 " in answer
+            assert b"connection: close" in answer
+            assert time.monotonic() - started < 2
+
+
+def test_the_answer_to_a_body_that_still_comes_outlives_a_stop(serving):
+    """Its connection is kept, and would be closed as idle."""
+    with dial_port(serving.servers[0].sockets[0].getsockname()[1]) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000))
+        assert client.recv(9, socket.MSG_PEEK) == b"HTTP/1.1 "  # it is there, and not read yet
+        with ending(serving):
+            pass
+        for _ in range(2):
+            time.sleep(0.2)
+            client.sendall(bytes(250_000))
+        assert b" 404 " in read_all(client)
+
+
+def test_a_body_that_does_not_come_ends_with_its_last_answer(serving, monkeypatch):
+    """It is not waited for without end."""
+    monkeypatch.setattr("app.connection._LINGER_SECONDS", 0.3)
+    with dial_port(serving.servers[0].sockets[0].getsockname()[1]) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nConnection: close\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+        assert b" 404 " in read_all(client)
+        for _ in range(100):
+            if not serving.server_state.connections:
+                break
+            time.sleep(0.05)
+        assert not serving.server_state.connections
+
+
 def test_requests_that_wait_to_be_accepted_outlive_the_listener(serving):
     """What the kernel has accepted is served: a listener that is just closed resets it."""
     port = serving.servers[0].sockets[0].getsockname()[1]
