@@ -219,7 +219,8 @@ async def infer(
     $ curl --json @tensor.json localhost:8000/v2/models/$NAME/infer
     ```
     """
-    model = require_named(classifier.require_ready(), name, version)
+    # Not the model: it would outlive the next one's coming for as long as the body takes.
+    expected = require_named(classifier.require_ready(), name, version).metadata
     if encoding := request.headers.get("content-encoding"):
         raise errors.UnsupportedUploadError(f"send the body as it is, without Content-Encoding: {encoding[:50]}")
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
@@ -227,9 +228,9 @@ async def infer(
         parse_request,
         body,
         _read_json_length(request),
-        takes=model.metadata.input,
-        gives=model.metadata.output,
-        max_images=min(settings.max_batch_files, settings.max_queue_size),
+        takes=expected.input,
+        gives=expected.output,
+        max_images=settings.max_files,
     )
     async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
         question = await classifier.run_decoding(parse)

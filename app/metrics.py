@@ -122,3 +122,7 @@ class _StoreCollector(Collector):
         yield info
         refused = len(self._store.refusals)
         yield GaugeMetricFamily(f"{PREFIX}_refused_versions", "Versions in the folder that may not serve.", refused)
+        trouble = int(self._store.trouble is not None)
+        yield GaugeMetricFamily(
+            f"{PREFIX}_folder_trouble", "1 if the last look at the folder found no version.", trouble
+        )

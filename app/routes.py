@@ -165,9 +165,7 @@ async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
     classifier: Classifier = request.app.state.classifier
     settings: Settings = request.app.state.settings
     top_k = choose_top_k(top_k, classifier.require_ready())
-    images = await read_images(
-        request, max_files=settings.max_batch_files, timeout_seconds=settings.upload_timeout_seconds
-    )
+    images = await read_images(request, max_files=settings.max_files, timeout_seconds=settings.upload_timeout_seconds)
 
     async def answer(data: bytes) -> Classification | Problem:
         try:
@@ -282,11 +280,11 @@ def choose_top_k(asked: int | None, model: Model) -> int:
 
 
 def _assess(store: ModelStore, *, draining: bool) -> tuple[HealthStatus, str | None, int]:
-    """Return this process's status, the reason if it is not ok, and the seconds after which to ask again."""
+    """Return this process's status, the reason if not all is well, and the seconds after which to ask again."""
     if draining:
         return "draining", "this process is about to stop; send requests to another", _DRAINING_RETRY_SECONDS
     try:
         store.require_model()
     except errors.NotReadyError as error:
         return "starting" if store.starting else "unavailable", str(error), error.retry_after_seconds
-    return "ok", None, 0
+    return "ok", store.trouble, 0

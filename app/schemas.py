@@ -135,7 +135,7 @@ class Health(BaseModel):
     )
 
     status: HealthStatus
-    reason: str | None = Field(None, description="Why it is not ok.")
+    reason: str | None = Field(None, description="Why it is not ok, or follows no versions any more.")
     model: ModelRef | None = None
     runtime: RuntimeInfo | None = None
     refused: list[RefusedVersion] = Field(description="Versions that were tried and may not serve.")

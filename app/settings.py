@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         "auto", description="`json` is one object a line, `text` is for people; `auto` is `text` on a terminal only."
     )
 
+    @property
+    def max_files(self) -> int:
+        """Most images in one request: more than the queue holds would never get in together."""
+        return min(self.max_batch_files, self.max_queue_size)
+
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

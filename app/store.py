@@ -66,6 +66,7 @@ class ModelStore:
         self._model: Model | None = None
         self._retired: list[Model] = []  # those that served before, until the next look
         self._reason = f"looking for a model under {folder}"
+        self._trouble: str | None = None
         self._looked = False
 
     @property
@@ -82,6 +83,11 @@ class ModelStore:
     def reason(self) -> str:
         """Why no model serves; of no meaning while one does."""
         return self._reason
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last look found no versions to choose from; what serves goes on."""
+        return self._trouble
 
     @property
     def refusals(self) -> list[Refusal]:
@@ -118,10 +124,15 @@ class ModelStore:
         try:
             versions = await loop.run_in_executor(self._thread, find_versions, self._folder)
         except (OSError, RefusedVersionError) as error:
-            if str(error) != self._reason:  # once, however often the folder is looked at
+            if str(error) != self._trouble:  # once, however often the folder is looked at
                 logger.warning("no version to load: %s", error)
-            self._reason, self._looked = str(error), True
+            self._trouble = self._reason = str(error)
+            self._looked = True
+            if isinstance(error, RefusedVersionError):  # it was looked at, and none is there
+                self._refused.clear()
+                self._unread.clear()
             return []
+        self._trouble = None
         self._refused = {version: reason for version, reason in self._refused.items() if version in versions}
         self._unread.intersection_update(versions)
         for version in versions:
@@ -169,6 +180,7 @@ class ModelStore:
         try:
             model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load_own, version.folder)
             if self._model is not None and model.metadata.input != self._model.metadata.input:
+                self._retired.append(model)
                 # Images already decoded for the one would reach the other.
                 raise RefusedVersionError(
                     f"it takes {model.metadata.input}, the serving one {self._model.metadata.input}; restart to change"
@@ -199,7 +211,11 @@ class ModelStore:
         # A link from one place in the folder to another is how Kubernetes and others put a whole version there at once.
         if not folder.resolve().is_relative_to(self._folder.resolve()):
             raise RefusedVersionError(f"it is a link out of {self._folder}")
-        return self._load(folder)
+        try:
+            return self._load(folder)
+        except RefusedVersionError as error:
+            reason = str(error)
+        raise RefusedVersionError(reason)  # anew: the other's traceback holds the model until the event loop drops it
 
     def _refuse(self, version: Version, reason: str) -> None:
         """Note why `version` may not serve; tell of it unless that is known."""
@@ -223,7 +239,9 @@ def find_versions(folder: Path) -> list[Version]:
     versions = _list_versions(folder)
     if not versions:
         models = {
-            model.name: found for model in folder.iterdir() if model.is_dir() and (found := _list_versions(model))
+            model.name: found
+            for model in folder.iterdir()
+            if model.is_dir() and not model.name.startswith(".") and (found := _list_versions(model))
         }
         if len(models) > 1:
             raise RefusedVersionError(

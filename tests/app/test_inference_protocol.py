@@ -1,10 +1,13 @@
 """Behaviour of app.inference_protocol and app.tensors: with Triton's own client, over real sockets, and by hand."""
 
 import asyncio
+import gc
 import json
+import socket
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -381,3 +384,20 @@ def test_tensors_and_uploads_share_a_batch(models):
 
     asyncio.run(run())
     assert batches == [1, 3]
+
+
+def test_a_body_that_is_under_way_holds_no_model(connect):
+    """Else a slow upload would keep a version that no longer serves in memory."""
+    client = connect()
+    store = client.app.state.classifier.store
+    body = json.dumps(write_request(paint("red"))).encode()
+    with socket.create_connection(("127.0.0.1", client._parsed_url.port), timeout=10) as upload:
+        upload.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        upload.sendall(body[:9])
+        time.sleep(0.3)
+        former = weakref.ref(store.model)
+        store._model = make_model()
+        gc.collect()
+        assert former() is None
+        upload.sendall(body[9:])
+        assert upload.recv(15) == b"HTTP/1.1 200 OK"

@@ -231,9 +231,10 @@ def test_several_images_are_answered_in_order(client):
     assert results[1]["request_id"] == response.headers["x-request-id"]
 
 
-def test_too_many_images_at_once_are_refused(make_client):
-    """The answer names the limit; exactly as many pass."""
-    client = make_client(max_batch_files=3)
+@pytest.mark.parametrize("settings", [{"max_batch_files": 3}, {"max_queue_size": 3}])
+def test_too_many_images_at_once_are_refused(make_client, settings):
+    """The answer names the limit; exactly as many pass. More than may wait could be sent again and again in vain."""
+    client = make_client(**settings)
     files = [("files", ("x", encode()))] * 40
     assert len(client.post("/predict/batch", files=files[:3]).json()["results"]) == 3
     for count in (4, 5, 40):
@@ -365,15 +366,17 @@ def test_a_full_queue_answers_429(make_client):
     assert answers[0].json()["label"] == "blue"
 
 
-def test_a_batch_larger_than_the_queue_is_answered_in_part(make_client):
+def test_a_batch_larger_than_the_room_left_is_answered_in_part(make_client):
     """Images for which there is no room have a 429 in their place."""
 
     def wait(images):
         time.sleep(0.1)
         return tell_colours(images)
 
-    client = make_client(wait, max_queue_size=2)
-    results = client.post("/predict/batch", files=[("files", encode())] * 4).json()["results"]
+    client = make_client(wait, max_queue_size=4)
+    others = client.app.state.classifier._batcher
+    with others.admit(), others.admit():
+        results = client.post("/predict/batch", files=[("files", encode())] * 4).json()["results"]
     assert [result.get("code", "fine") for result in results] == ["fine", "fine", "queue_full", "queue_full"]
     assert results[2]["retry_after_seconds"] == 1
 

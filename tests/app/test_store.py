@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,46 @@ async def test_the_model_before_is_freed_by_no_thread_that_serves(tmp_path):
     assert (get_version(store), freed) == (2, [])
     await store.refresh()
     assert freed == ["model-loader_0"]
+
+
+async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
+    """Nor one whose input is another than that of the model that serves."""
+    freed: list[str] = []
+
+    def load(folder: Path) -> Model:
+        model = make_model(version=int(folder.name))
+        if folder.name == "3":
+            other = TensorSpec(name="images", dtype="uint8", shape=(9, 9, 3))
+            model = replace(model, metadata=model.metadata.model_copy(update={"input": other}))
+        if folder.name != "1":
+            weakref.finalize(model, lambda: freed.append(threading.current_thread().name))
+        if folder.name == "2":
+            raise RefusedVersionError("wrong golden answers")
+        return model
+
+    store = ModelStore(tmp_path, load)
+    for number in (1, 2, 3):
+        add(tmp_path, number)
+        await store.refresh()
+    await store.refresh()
+    assert (get_version(store), len(store.refusals)) == (1, 2)
+    assert freed == ["model-loader_0"] * 2
+
+
+async def test_a_folder_that_can_not_be_followed_is_told(tmp_path):
+    """What serves goes on; versions that are gone are refused no longer."""
+    add(tmp_path, 1)
+    add(tmp_path, 2, "bad", "half written")
+    store = ModelStore(tmp_path, Loader())
+    await store.refresh()
+    assert (len(store.refusals), store.trouble) == (1, None)
+    (tmp_path / "tiny").rename(tmp_path / ".tiny")
+    await store.refresh()
+    assert (get_version(store), store.refusals) == (1, [])
+    assert "holds no version" in store.trouble
+    (tmp_path / ".tiny").rename(tmp_path / "tiny")
+    await store.refresh()
+    assert (len(store.refusals), store.trouble) == (1, None)
 
 
 async def test_the_newest_version_serves(tmp_path):
@@ -235,8 +276,9 @@ async def test_a_model_folder_can_be_named_itself(tmp_path):
 
 
 async def test_only_numbers_are_versions(tmp_path):
-    """Folders being written, notes and files beside the versions are left alone."""
+    """Folders being written, notes and files beside the versions are left alone, and hidden ones beside the model."""
     add(tmp_path, 1)
+    (tmp_path / ".staging" / "9").mkdir(parents=True)
     for name in (".writing-2", "0", "01", "latest", "2.bak"):
         (tmp_path / "tiny" / name).mkdir()
     (tmp_path / "tiny" / "7").write_text("a file")
