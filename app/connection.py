@@ -134,6 +134,10 @@ class Connection(HttpToolsProtocol):
         self._fed_bytes, self.receiving_since = 0, None
         if self.idle_since is not None:
             self._await_nothing()  # its answer went first, and its body has come to an end now
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         if self._lingers:
             self.transport.close()
         super().on_message_complete()
@@ -243,7 +247,10 @@ class Connection(HttpToolsProtocol):
             raise ValueError(HEADERS_TOO_LARGE.example)
 
     def _refuse(self, fault: Kind) -> None:
-        """Answer what never became a request, and end the connection."""
+        """Answer what never became a request, and end the connection; what it has answered already, it only ends."""
+        if self.idle_since is not None and self.receiving_since is not None:
+            self._hang_up(fault.code)
+            return
         body = make_problem(fault, fault.example, None).model_dump_json(exclude_none=True).encode()
         status = HTTPStatus(fault.status)
         head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"

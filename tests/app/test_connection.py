@@ -333,6 +333,33 @@ def test_the_answer_to_a_body_that_still_comes_outlives_a_stop(serving):
         assert b" 404 " in read_all(client)
 
 
+def test_a_connection_is_kept_no_longer_for_a_body_after_its_answer(serve):
+    """Once the body has come to its end, the connection is as idle as any other."""
+    port = serve(keep_alive_seconds=1).servers[0].sockets[0].getsockname()[1]
+    with dial_port(port) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        assert "404 " in read_answer(client)
+        time.sleep(0.2)
+        client.sendall(bytes(9))
+        started = time.monotonic()
+        assert read_all(client) == b""
+        assert 0.5 < time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("option", ["Connection: close", "X-Kept: yes"])
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"0\r\nA: " + 40_000 * b"x", b"5;" + 40_000 * b"e"])
+def test_what_is_wrong_with_a_body_after_its_answer_ends_it_quietly(serving, caplog, option, rest):
+    """A bad chunk, a large trailer or extension: no second answer, and no traceback."""
+    with dial_port(serving.servers[0].sockets[0].getsockname()[1]) as client:
+        head = f"POST /nowhere HTTP/1.1\r\nHost: x\r\n{option}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        assert "404 " in read_answer(client)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(rest)
+        assert read_all(client) == b""
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_a_body_that_does_not_come_ends_with_its_last_answer(serving, monkeypatch):
     """It is not waited for without end."""
     monkeypatch.setattr("app.connection._LINGER_SECONDS", 0.3)
