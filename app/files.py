@@ -51,6 +51,8 @@ def read_file(name: str, max_bytes: int) -> bytes:
 
 def show_name(name: str) -> str:
     r"""Return a name for a line of text: a line feed in it is written \n, a byte that is no Unicode \xff, say."""
+    if name.isprintable() and "\\" not in name:
+        return name
     shown = os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
