@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import openvino
 import pytest
 
 from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, ModelMetadata, verify_files
@@ -30,6 +31,18 @@ def test_weights_are_8_bits_wide(quantized):
     """A quarter of the 32 that the SavedModel has."""
     exact = (quantized / "variables" / "variables.data-00000-of-00001").stat().st_size
     assert (quantized / "int8" / "model.bin").stat().st_size < 0.3 * exact
+
+
+def test_what_comes_after_the_head_stays_exact(quantized):
+    """In 8 bits unlikely classes would get the same probability, and an order by chance."""
+    graph = openvino.Core().read_model(quantized / INT8_FILE)
+    (softmax, *_) = (node for node in graph.get_ordered_ops() if node.get_type_name() == "Softmax")
+    coming, after = [softmax], set()
+    while coming:
+        coming = [target.get_node() for node in coming for out in node.outputs() for target in out.get_target_inputs()]
+        after |= {node.get_type_name() for node in coming}
+    assert "Log" in after
+    assert "FakeQuantize" not in after
 
 
 def test_the_service_takes_the_quantized_graph(quantized, split):
