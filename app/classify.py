@@ -178,9 +178,9 @@ def _parse_name(text: str) -> str:
 
 
 def _parse_count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text[:_MAX_DIGITS]) > 0):
-        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is no positive number")
-    return int(text[:_MAX_DIGITS])
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is no positive number of up to {_MAX_DIGITS} digits")
+    return int(text)
 
 
 def _load_newest(settings: Settings, batch_size: int) -> Model:

@@ -116,7 +116,7 @@ class Connection(HttpToolsProtocol):
         self.receiving_since = time.monotonic()
         self._await_nothing()
         super().on_headers_complete()
-        self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]
+        self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]  # all it asks for
         if self._is_last:
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINED:

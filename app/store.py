@@ -168,7 +168,8 @@ class ModelStore:
                 seen = await self.refresh(seen)
             except Exception as error:
                 logger.exception("looking for a model failed")
-                self._reason, self._looked = f"looking for a model failed: {error}", True
+                self._trouble = self._reason = f"looking for a model failed: {error}"
+                self._looked = True
             if not poll_seconds:
                 return
             await asyncio.sleep(poll_seconds)

@@ -18,6 +18,7 @@ from app.runtime import Images, Probabilities, load_runtime
 from app.settings import Precision, RuntimeName
 from training.calibration import Calibration, Labels, measure_calibration_error
 from training.data import Split
+from training.graph import find_logits
 from training.robustness import ENLARGED_8, VARIANTS
 
 REFERENCE = "tensorflow f32"
@@ -124,9 +125,7 @@ def load_network(folder: Path) -> Predict:
 
     core = openvino.Core()
     graph = core.read_model(folder)
-    (head,) = (node for node in graph.get_ops() if node.get_type_name() == "MatMul")  # all others are convolutions
-    (bias,) = head.output(0).get_target_inputs()
-    network = openvino.Model(bias.get_node().outputs(), graph.get_parameters())
+    network = openvino.Model(find_logits(graph).outputs(), graph.get_parameters())
     compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return _in_batches(lambda images: compiled(images)[0])
 

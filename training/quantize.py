@@ -7,7 +7,6 @@ bits most of the unlikely classes would get the same probability.
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE
 from app.runtime import load_runtime  # also keeps OpenVINO and NNCF from reporting to their makers
 from training.errors import ExportError
+from training.graph import list_calibration
 
 CALIBRATION_IMAGES = 300
 """What NNCF takes unless told otherwise."""
@@ -39,7 +39,7 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], seed: int) -> No
     drawn = np.random.default_rng(seed).choice(len(images), count, replace=False)
     samples = nncf.Dataset([images[index : index + 1] for index in drawn])
     graph = openvino.Core().read_model(folder)
-    exact = nncf.IgnoredScope(names=_list_calibration(graph))
+    exact = nncf.IgnoredScope(names=list_calibration(graph))
     quantized = nncf.quantize(graph, samples, subset_size=count, ignored_scope=exact)
     path = folder / INT8_FILE
     path.parent.mkdir()
@@ -50,17 +50,3 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], seed: int) -> No
         worst = float(np.abs(answers - golden["probabilities"]).max())
     if not worst <= GOLDEN_TOLERANCES["int8"]:
         raise ExportError(f"quantized, it differs from Keras by {worst:.2g}; --resume exports it without --quantize")
-
-
-def _list_calibration(graph: Any) -> list[str]:
-    """Return the names of all operations that come after the network's head."""
-    (head,) = (node for node in graph.get_ops() if node.get_type_name() == "MatMul")  # all others are convolutions
-    (bias,) = (target.get_node() for target in head.output(0).get_target_inputs())
-    found: dict[str, None] = {}
-    coming = [bias]
-    while coming:
-        after = [target.get_node() for output in coming.pop().outputs() for target in output.get_target_inputs()]
-        after = [node for node in after if node.get_type_name() != "Result" and node.get_friendly_name() not in found]
-        found |= dict.fromkeys(node.get_friendly_name() for node in after)
-        coming += after
-    return list(found)

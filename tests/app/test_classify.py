@@ -234,7 +234,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "classes"),
+        ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "9 digits"),
         (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "a name is empty"), (["-", "-"], "can be read once"),
     ],
 )  # fmt: skip
