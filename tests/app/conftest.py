@@ -1,6 +1,8 @@
 """What the service's tests share: services on a fake model, and a tiny real SavedModel."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from app.main import create_app
 from app.runtime import Images, Probabilities
+from app.server import Server, make_server
 from app.settings import Settings
 from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
 
@@ -42,6 +45,34 @@ def make_client(models: Path) -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture
 def client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client()
+
+
+@pytest.fixture
+def serve(models: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers on a fake model in threads, whose event loops a test can hold; takes settings."""
+    running = []
+
+    def start(**options: object) -> Server:
+        settings = Settings(model_dir=models, port=0, drain_seconds=0, header_timeout_seconds=5, **options)
+        app = create_app(settings, load=lambda _: make_model())
+        server = make_server(app, settings)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        running.append((server, thread))
+        while not server.started or app.state.classifier.store.starting:
+            time.sleep(0.01)
+        return server
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def serving(serve: Callable[..., Server]) -> Server:
+    return serve()
 
 
 @pytest.fixture(scope="session")

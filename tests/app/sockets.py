@@ -1,0 +1,34 @@
+"""Clients of a service that say and read exactly what a test wants."""
+
+import socket
+from http.client import HTTPResponse
+
+from app.server import Server
+
+GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def find_port(server: Server) -> int:
+    return server.servers[0].sockets[0].getsockname()[1]
+
+
+def dial(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def read_all(client: socket.socket) -> bytes:
+    """Read until the service ends the connection, one way or the other."""
+    data = b""
+    try:
+        while part := client.recv(65_536):
+            data += part
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def read_answer(client: socket.socket) -> str:
+    """Read one answer whole."""
+    answer = HTTPResponse(client)
+    answer.begin()
+    return f"{answer.status} {answer.read().decode()}"
