@@ -52,13 +52,15 @@ async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files:
                 "on_headers_finished": form.name_part,
                 "on_part_data": form.add_data,
                 "on_part_end": form.end,
+                "on_end": form.close,
             },
         )
         async for piece in body:
             parser.write(piece)
-        parser.finalize()
     except FormParserError as error:
         raise MalformedUploadError(f"the multipart body can't be parsed: {error}") from error
+    if not form.closed:  # else its last part would be missing, and nobody would know
+        raise MalformedUploadError("the multipart body can't be parsed: it ends before its closing boundary")
     return form.parts
 
 
@@ -67,6 +69,7 @@ class _Form:
 
     def __init__(self, max_files: int) -> None:
         self.parts: list[Part] = []
+        self.closed = False
         self._max_files = max_files
         self._files = self._fields = 0
         self._part = Part()
@@ -105,3 +108,6 @@ class _Form:
 
     def end(self) -> None:
         self.parts.append(self._part)
+
+    def close(self) -> None:
+        self.closed = True

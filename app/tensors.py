@@ -122,8 +122,8 @@ def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
     if tensor.data is None:
         raise TensorError(f"{tensor.name!r} has neither 'data' nor bytes behind the JSON")
     # As objects: by itself, NumPy would give every number the room that the longest text among them takes.
-    numbers = np.asarray(tensor.data, dtype=object)
-    kinds = {type(number) for number in numbers.flat}
+    numbers = np.asarray(tensor.data, dtype=object).ravel()
+    kinds = {type(number) for number in numbers}
     if numbers.size != expected or kinds != {int}:
         found = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise TensorError(

@@ -33,6 +33,13 @@ def test_pieces_of_any_size_give_the_same_form(size):
     assert (file.name, file.is_file, file.data) == ("file", True, b"\x89PNG\r\n\x1a\n\r\n--x z\r\n--x\r\n")
 
 
+@pytest.mark.parametrize("cut", [2, 3, 4, 10, 60])
+def test_a_form_that_is_cut_short_is_refused(cut):
+    """Without its closing boundary nobody knows whether its last file is whole, or even there."""
+    with pytest.raises(MalformedUploadError, match="closing boundary"):
+        read(BODY[: -2 - cut])
+
+
 def test_too_much_of_anything_is_refused():
     """A second file where one is taken, and more fields than a form has."""
     file, field = (

@@ -392,6 +392,33 @@ def test_what_is_decoded_quickly_is_decoded_alike():
         decode_quickly(small[:-30], SIZE, max_pixels=LIMIT)
 
 
+def make_png(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Write a palette image of 6 x 8 pixels with these chunks before its pixels."""
+    pixels = zlib.compress(bytes(7) * 8)
+    written = [(b"IHDR", struct.pack(">IIBBBBB", 6, 8, 8, 3, 0, 0, 0)), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in written
+    )
+
+
+@pytest.mark.parametrize("size", [SIZE, (2, 2)])
+@pytest.mark.parametrize("chunks", [(), ((b"PLTE", bytes(768)), (b"tRNS", bytes(300)))])
+def test_a_palette_that_is_missing_or_too_long_is_broken(size, chunks):
+    """Pillow finds out where it converts the pixels, which it has decoded already."""
+    assert decode(make_png((b"PLTE", bytes(768)))).shape == (*SIZE, 3)
+    with pytest.raises(BrokenImageError):
+        decode_image(make_png(*chunks), size, max_pixels=LIMIT)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_what_unpacks_at_once_is_not_decoded_quickly(kind):
+    """Pillow unpacks text and profiles when it opens a file: a thread's work, however small the file is."""
+    packed = make_png((b"PLTE", bytes(768)), (kind, b"x\0\0" + zlib.compress(bytes(1_000_000))))
+    assert len(packed) < QUICK_BYTES
+    assert decode_quickly(packed, SIZE, max_pixels=LIMIT) is None
+
+
 def test_damaged_bytes_never_raise_anything_else():
     """Whatever a byte is changed to, the answer is an image or an image's error."""
     random = np.random.default_rng(2)

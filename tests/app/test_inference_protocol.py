@@ -180,6 +180,10 @@ def test_nested_data_are_read(client):
     assert "id" not in response.json()
 
 
+def nest(depth: int) -> list:
+    return [nest(depth - 1)] if depth else [1]
+
+
 ONE = write_request(paint("red"))
 TENSOR = ONE["inputs"][0]
 
@@ -208,6 +212,8 @@ TENSOR = ONE["inputs"][0]
         ({"inputs": [TENSOR | {"data": [[1, "a"]] * 72}]}, "144 of int and str"),
         ({"inputs": [TENSOR | {"data": []}]}, "0 of nothing"),
         ({"inputs": [TENSOR | {"data": [None] * 144}]}, "144 of NoneType"),
+        ({"inputs": [TENSOR | {"data": nest(40)}]}, "1 of int"),
+        ({"inputs": [TENSOR | {"data": nest(100)}]}, "needs 144 integers"),
         ({"inputs": [TENSOR | {"data": [-1] * 144}]}, "between 0 and 255"),
         ({"inputs": [TENSOR | {"data": [256] * 144}]}, "between 0 and 255"),
         ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "between 0 and 255"),
