@@ -10,14 +10,16 @@ import socket
 import struct
 import termios
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from app.patience import GONE
 from app.problems import HEADER_TIMEOUT, HEADERS_TOO_LARGE, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
 
 # Browsers send a few dozen; cookies of other services on the same host make a few kB.
@@ -58,6 +60,8 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self.idle_since: float | None = time.monotonic()  # None while a request is under way
         self.receiving_since: float | None = None  # None unless it is its body that is under way
+        self.unread_since: float | None = None  # None unless an answer waits for the client to read
+        self._unanswered: deque[RequestResponseCycle] = deque()  # the first is under way, others were pipelined
         self._deadline: asyncio.TimerHandle | None = None
         self._fault = MALFORMED_REQUEST
         self._fed_bytes = 0  # since the parser last told of anything: what it holds back
@@ -69,15 +73,31 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room for it, or end it; then await its first request."""
         super().connection_made(transport)
-        if (peer := transport.get_extra_info("socket")) is not None and peer.family != socket.AF_UNIX:
+        peer = transport.get_extra_info("socket")
+        if peer is not None and peer.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
         self._make_room()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget its deadline."""
+        """Tell those who work on answers; uvicorn tells the last of them only."""
         self._await_nothing()
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if not (gone := cycle.scope["state"][GONE]).done():
+                gone.set_result(None)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Note since when the client reads no more."""
+        super().pause_writing()
+        self.unread_since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads again."""
+        super().resume_writing()
+        self.unread_since = None
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless it is more of one thing than any request needs."""
@@ -95,6 +115,8 @@ class Connection(HttpToolsProtocol):
         """Start weighing a head."""
         super().on_message_begin()
         self._head_bytes, self._head_begun = 0, True
+        if self._is_last and self.idle_since is not None:
+            self._await_head()  # at the end of the service it had less time for its first byte
 
     def on_url(self, url: bytes) -> None:
         """Weigh a part of the target."""
@@ -117,6 +139,8 @@ class Connection(HttpToolsProtocol):
         self._await_nothing()
         super().on_headers_complete()
         self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]  # all it asks for
+        self.scope["state"][GONE] = self.loop.create_future()
+        self._unanswered.append(self.cycle)
         if self._is_last:
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINED:
@@ -144,6 +168,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Await the next request, or the rest of this one's body."""
+        self._unanswered.popleft()
         if self._lingers:
             self.idle_since = time.monotonic()
             self.flow.resume_reading()
@@ -203,16 +228,22 @@ class Connection(HttpToolsProtocol):
         self._await(_LINGER_SECONDS, self._hang_up, "body_after_answer")
 
     def _make_room(self) -> None:
-        """If there are too many connections, end one: that which has been idle, or sending a body, for longest.
+        """If there are too many connections, end one: that which has been idle for longest.
 
-        If neither is any, this one.
+        If none is idle, that which has been sending a body for longest; if none does, that which has not been reading
+        its answer for longest; if there is none of these either, this one.
         """
         if len(self.connections) <= self._limits.max_connections:
             return
         others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
         idle = [other for other in others if other.idle_since is not None]
         receiving = [other for other in others if other.receiving_since is not None]
-        victim = min(idle or receiving, key=lambda other: other.idle_since or other.receiving_since or 0, default=self)
+        unread = [other for other in others if other.unread_since is not None]
+        victim = min(
+            idle or receiving or unread,
+            key=lambda other: other.idle_since or other.receiving_since or other.unread_since or 0,
+            default=self,
+        )
         self._limits.hang_up("too_many_connections")
         victim.transport.abort()
 
@@ -247,8 +278,15 @@ class Connection(HttpToolsProtocol):
             raise ValueError(HEADERS_TOO_LARGE.example)
 
     def _refuse(self, fault: Kind) -> None:
-        """Answer what never became a request, and end the connection; what it has answered already, it only ends."""
-        if self.idle_since is not None and self.receiving_since is not None:
+        """Answer what never became a request, and end the connection.
+
+        Where an answer has begun, or requests that came before are still to be answered, there is no room for another:
+        the last of theirs ends the connection.
+        """
+        if whole := [cycle for cycle in self._unanswered if not cycle.more_body]:
+            whole[-1].keep_alive = False
+            return
+        if self.receiving_since is not None and self.cycle.response_started:
             self._hang_up(fault.code)
             return
         body = make_problem(fault, fault.example, None).model_dump_json(exclude_none=True).encode()

@@ -232,7 +232,7 @@ async def infer(
         gives=expected.output,
         max_images=settings.max_files,
     )
-    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
+    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
         question = await classifier.run_decoding(parse)
         scores = await classifier.classify_pixels(question.images)
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile

@@ -26,13 +26,13 @@ from app.image import FORMATS, encode_png
 from app.middleware import find_header
 from app.patience import work_while_wanted
 from app.problems import Problem
+from app.routes import choose_top_k
 from app.samples import find_sample, list_samples
 from app.schemas import Classification
 from app.settings import Settings
 from app.templates import HEADERS, STATIC, render, write_json
 from app.uploads import read_image
 
-_SHOWN_CLASSES = 5
 _PLOT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 # What a person reads first; the problem's own detail follows. Any other code is headed by its status in words.
 HEADINGS = {
@@ -73,7 +73,7 @@ def install_page(app: FastAPI) -> None:
     app.exception_handlers.update({kind: _as_page(answer) for kind, answer in app.exception_handlers.items()})
 
 
-async def show_home(request: Request) -> HTMLResponse:
+def show_home(request: Request) -> HTMLResponse:
     """Show the form, the samples, and what the model is."""
     model = request.app.state.classifier.store.model
     samples = list_samples(model.folder) if model else []
@@ -88,10 +88,10 @@ async def show_prediction(request: Request) -> HTMLResponse:
     classifier.require_ready()
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
     begun = time.perf_counter()
-    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
+    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
     seconds = time.perf_counter() - begun
-    reply = Classification.of(scores, min(_SHOWN_CLASSES, scores.model.num_classes))
+    reply = Classification.of(scores, choose_top_k(None, scores.model))
     return render(
         request,
         "result.html",
@@ -105,7 +105,7 @@ async def show_prediction(request: Request) -> HTMLResponse:
     )
 
 
-async def show_card(request: Request) -> HTMLResponse:
+def show_card(request: Request) -> HTMLResponse:
     """Show the card of the version that serves."""
     model = request.app.state.classifier.store.require_model()
     text = read_card_file(model, CARD_FILE)
@@ -114,7 +114,7 @@ async def show_card(request: Request) -> HTMLResponse:
     return render(request, "card.html", model=model, card=Markup(render_markdown(text.decode(errors="replace"))))  # noqa: S704 -- made by the Markdown parser, which lets no HTML of the card's pass
 
 
-async def show_plot(request: Request) -> Response:
+def show_plot(request: Request) -> Response:
     """Give one of the card's pictures."""
     name = request.path_params["name"]
     media_type = _PLOT_TYPES.get(Path(name).suffix)
@@ -124,7 +124,7 @@ async def show_plot(request: Request) -> Response:
     return Response(data, media_type=media_type, headers=HEADERS)
 
 
-async def show_sample(request: Request) -> Response:
+def show_sample(request: Request) -> Response:
     """Give one of the sample images."""
     model = request.app.state.classifier.store.require_model()
     path = find_sample(model.folder, request.path_params["name"])

@@ -3,34 +3,38 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
-from starlette.types import Message, Receive
+from starlette.requests import Request
 
 from app.errors import ClientGoneError, DeadlineError
 
+GONE = "gone"
+"""Names, in a request's state, the future that `app.connection` finishes when the request's client has left."""
+
 
 @asynccontextmanager
-async def work_while_wanted(receive: Receive, *, timeout_seconds: float) -> AsyncIterator[None]:
+async def work_while_wanted(request: Request, *, timeout_seconds: float) -> AsyncIterator[None]:
     """Cancel the body of the `async with` once nobody waits for what it makes.
 
-    The request's own body must have been read whole: what `receive` gives then is the news that the client has gone.
+    The request's own body must have been read whole: under other servers than this project's, what the request
+    receives then is the news that the client has gone. To wait for it takes a task more.
 
     Raises:
         ClientGoneError: the client left.
         DeadlineError: `timeout_seconds` passed.
     """
     task = cast("asyncio.Task[None]", asyncio.current_task())
-    gone = False
+    working, gone = True, False
 
-    def cancel(watcher: asyncio.Future[Message]) -> None:
+    def cancel(departure: asyncio.Future[Any]) -> None:
         nonlocal gone
-        if not watcher.cancelled():
+        if working and not departure.cancelled():
             gone = True
             task.cancel()
 
-    watcher = asyncio.ensure_future(receive())
-    watcher.add_done_callback(cancel)
+    departure: asyncio.Future[Any] = request.scope["state"].get(GONE) or asyncio.ensure_future(request.receive())
+    departure.add_done_callback(cancel)
     try:
         async with asyncio.timeout(timeout_seconds):
             yield
@@ -41,5 +45,6 @@ async def work_while_wanted(receive: Receive, *, timeout_seconds: float) -> Asyn
             raise ClientGoneError("the client left before its answer") from error
         raise
     finally:
-        watcher.remove_done_callback(cancel)
-        watcher.cancel()
+        working = False  # the client may have left in this very turn of the loop, and `cancel` be about to be called
+        departure.remove_done_callback(cancel)
+        departure.cancel()

@@ -141,7 +141,7 @@ async def predict(request: Request, top_k: TopK = None) -> Classification:
     settings: Settings = request.app.state.settings
     top_k = choose_top_k(top_k, classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
-    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
+    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
     return Classification.of(scores, top_k)
 
@@ -173,8 +173,12 @@ async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
         except errors.ServiceError as error:
             return describe_error(error, request.state.request_id)
 
-    async with work_while_wanted(request.receive, timeout_seconds=settings.request_timeout_seconds):
-        return BatchReply(results=await asyncio.gather(*map(answer, images)))
+    async with (
+        work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds),
+        asyncio.TaskGroup() as group,
+    ):
+        tasks = [group.create_task(answer(image)) for image in images]
+    return BatchReply(results=[task.result() for task in tasks])
 
 
 @router.get(
@@ -259,10 +263,9 @@ def read_top_k(request: Request) -> int | None:
     asked = request.query_params.get("top_k") if request.scope["query_string"] else None
     if asked is None:
         return None
-    try:
-        return int(asked)
-    except ValueError as error:
-        raise errors.TopKError(f"top_k={asked[:20]!r} is no whole number") from error
+    if not (asked.isascii() and asked.removeprefix("-").isdecimal()):  # `int` takes "+3", "1_0" and other digits, too
+        raise errors.TopKError(f"top_k={asked[:20]!r} is no whole number")
+    return int(asked[:20])  # more than any model has classes
 
 
 def choose_top_k(asked: int | None, model: Model) -> int:

@@ -49,12 +49,12 @@ def client(make_client: Callable[..., TestClient]) -> TestClient:
 
 @pytest.fixture
 def serve(models: Path) -> Iterator[Callable[..., Server]]:
-    """Start servers on a fake model in threads, whose event loops a test can hold; takes settings."""
+    """Start servers on a fake model in threads; takes what the model runs, and settings."""
     running = []
 
-    def start(**options: object) -> Server:
+    def start(predict: Callable[[Images], Probabilities] = tell_colours, **options: object) -> Server:
         settings = Settings(model_dir=models, port=0, drain_seconds=0, header_timeout_seconds=5, **options)
-        app = create_app(settings, load=lambda _: make_model())
+        app = create_app(settings, load=lambda _: make_model(predict))
         server = make_server(app, settings)
         thread = threading.Thread(target=server.run)
         thread.start()

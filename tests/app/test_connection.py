@@ -194,6 +194,23 @@ def test_uploads_that_never_end_keep_nobody_out(serve):
             assert "415 " in read_answer(upload)
 
 
+def test_clients_that_read_nothing_keep_nobody_out(serve):
+    """Where answers that nobody reads take all connections, the one that has waited for longest makes room."""
+    port = find_port(serve(max_connections=3))
+    request = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            reader = stack.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", port))
+            reader.sendall(8 * request)
+        time.sleep(0.5)
+        for _ in range(3):
+            client = stack.enter_context(dial(port))
+            client.sendall(GET)
+            assert "200 " in read_answer(client)
+
+
 def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
     """The kernel gives up on it: the event loop has nothing more to wait for."""
     with dial(find_port(serving)) as client:

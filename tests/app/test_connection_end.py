@@ -1,6 +1,8 @@
 """Behaviour of app.connection and app.server where they end: after a last answer, and when the service stops."""
 
 import contextlib
+import logging
+import re
 import socket
 import threading
 import time
@@ -8,6 +10,7 @@ import time
 import pytest
 
 from app.server import Server
+from tests.app.fakes import encode, tell_colours
 from tests.app.sockets import GET, dial, find_port, read_all, read_answer
 
 
@@ -118,6 +121,59 @@ def test_a_body_that_does_not_come_ends_with_its_last_answer(serving, monkeypatc
                 break
             time.sleep(0.05)
         assert not serving.server_state.connections
+
+
+@pytest.fixture
+def slow(serve):
+    """A server whose model takes half a second."""
+    return serve(lambda images: (time.sleep(0.5), tell_colours(images))[1])
+
+
+POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(encode("blue")),
+    encode("blue"),
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"\0junk\r\n\r\n", GET.replace(b"\r\n", b"\r\nHost: y\r\n", 1), GET + b"POST / HTTP/1.1\r\nHost: x\r\n"
+     b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
+)  # fmt: skip
+def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest):
+    """The answers to what came before come first, in order, and the connection ends with the last of them."""
+    with dial(find_port(slow)) as client:
+        client.sendall(POST)
+        time.sleep(0.1)
+        client.sendall(rest)
+        data = read_all(client)
+    assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"200", b"200"][: 2 if rest.startswith(GET) else 1]
+    assert b'"label":"blue"' in data
+    assert b"connection: close" in data
+
+
+def test_a_client_that_leaves_behind_a_pipelined_request_is_noticed(slow, caplog):
+    """Uvicorn tells the last request of a connection only, and that one has not begun."""
+    caplog.set_level(logging.INFO)
+    with dial(find_port(slow)) as client:
+        client.sendall(POST + GET)
+        time.sleep(0.2)
+    time.sleep(0.8)
+    (line,) = [record for record in caplog.records if record.name == "app.request"]
+    assert line.status == 499
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_head_that_has_begun_when_the_service_ends_may_take_its_time(serving):
+    """It is the first byte that has little time then, not the head."""
+    with dial(find_port(serving)) as client:
+        time.sleep(0.2)
+        serving.should_exit = True
+        time.sleep(0.5)
+        client.sendall(GET[:20])
+        time.sleep(1.2)
+        client.sendall(GET[20:])
+        assert b" 200 " in read_all(client)
 
 
 def test_requests_that_wait_to_be_accepted_outlive_the_listener(serving):

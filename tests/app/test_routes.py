@@ -102,7 +102,7 @@ def test_top_k_out_of_range_is_refused(client, value):
     assert detail == f"top_k={value}, but the model tells 3 classes apart; send 1 to 3"
 
 
-@pytest.mark.parametrize("value", ["many", "1.5", ""])
+@pytest.mark.parametrize("value", ["many", "1.5", "", "1_0", " 3 ", "\u0663"])
 def test_top_k_that_is_no_number_is_refused(client, value):
     """It is the same problem as a number out of range."""
     detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
