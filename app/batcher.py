@@ -87,7 +87,10 @@ class Batcher(Generic[Item, Result]):
         return self._admitted
 
     def require_room(self, count: int = 1) -> None:
-        """Raise QueueFullError, with the time after which there should be room, if there is none for `count` items."""
+        """Raise QueueFullError if there is no room for `count` items.
+
+        It names the time after which there should be room, and counts on these items to come back then.
+        """
         if self._admitted + count > self._max_queue_size:
             now = time.monotonic()
             seconds = self._returns.book(now, self._admitted, self._seconds_per_item or 0, items=count)

@@ -9,7 +9,6 @@ ServiceError
 │   ├── UploadCountError         there are more images than are taken at once
 │   ├── UnsupportedUploadError   the body is neither multipart nor an image
 │   ├── UploadTooLargeError      the body has more bytes than are taken
-│   ├── UploadTimeoutError       the body did not arrive in time
 │   ├── TopKError                more predictions are asked for than there are classes
 │   ├── UnknownModelError        the model or version that is asked for does not serve here
 │   ├── TensorError              an inference request's tensors are not what the model takes
@@ -20,6 +19,7 @@ ServiceError
 ├── RetryableError               the same request can succeed later
 │   ├── QueueFullError           more work waits than is taken on
 │   └── NotReadyError            no model is loaded
+├── UploadTimeoutError           the body did not arrive in time
 ├── DeadlineError                the answer was not ready in time
 ├── ClientGoneError              the client left before its answer
 ├── InferenceError               the model failed on valid input
@@ -61,10 +61,6 @@ class UnsupportedUploadError(RequestError):
 
 class UploadTooLargeError(RequestError):
     """The body has more bytes than are taken."""
-
-
-class UploadTimeoutError(RequestError):
-    """The body did not arrive in time."""
 
 
 class TopKError(RequestError):
@@ -113,6 +109,10 @@ class QueueFullError(RetryableError):
 
 class NotReadyError(RetryableError):
     """No model is loaded."""
+
+
+class UploadTimeoutError(ServiceError):
+    """The body did not arrive in time."""
 
 
 class DeadlineError(ServiceError):

@@ -1,4 +1,4 @@
-"""Who may ask: everything but `/health` takes one of the service's keys, if it has any."""
+"""Who may ask: everything but the probes takes one of the service's keys, if it has any."""
 
 import base64
 import hashlib

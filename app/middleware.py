@@ -10,6 +10,14 @@ from app.trace import note_request_id
 
 # What a client may choose as its request's id: nothing that could break a log line or a header.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# For browsers: to take an answer as what it says it is, to run nothing in it and to show it in no frame.
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 # When there may be room again for a body: most take less to arrive and to be answered.
 _RETRY_SECONDS = 2
 
@@ -17,18 +25,9 @@ _RETRY_SECONDS = 2
 class Envelope:
     """Names every request, and adds to every answer what a client must know beside its content.
 
-    That is the request's id; while draining, to come back on a new connection, which reaches another process; and for
-    browsers, to take the answer as what it says it is, to run nothing in it and to show it in no frame. A page that
-    needs more says so itself: what an answer brings along is left as it is.
+    That is the request's id; while draining, to come back on a new connection, which reaches another process; and
+    `SECURITY_HEADERS`. A page that needs more says so itself: what an answer brings along is left as it is.
     """
-
-    _SECURITY = (
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-frame-options", b"DENY"),
-        (b"referrer-policy", b"no-referrer"),
-        (b"cross-origin-opener-policy", b"same-origin"),
-        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    )
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +45,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 present = {name for name, _ in headers}
-                headers.extend(header for header in self._SECURITY if header[0] not in present)
+                headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
                 headers.append((b"x-request-id", request_id.encode()))
                 if scope["app"].state.draining and b"connection" not in present:
                     headers.append((b"connection", b"close"))

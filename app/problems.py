@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app import errors
+from app.middleware import SECURITY_HEADERS
 from app.trace import note_problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -196,5 +197,6 @@ async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
     """Answer a fault of this service. The server logs its traceback; the client gets the id to find it by."""
     del error
     request_id = request.state.request_id
-    # Starlette answers this one outside of all middleware, which otherwise sets the header.
-    return _answer(request, make_problem(INTERNAL, INTERNAL.example, request_id), {"X-Request-ID": request_id})
+    answer = _answer(request, make_problem(INTERNAL, INTERNAL.example, request_id), {"X-Request-ID": request_id})
+    answer.raw_headers += SECURITY_HEADERS  # Starlette answers this one outside of all middleware, which else sets both
+    return answer

@@ -19,7 +19,7 @@ logger = logging.getLogger("app.request")
 
 
 class Recorder:
-    """Measures requests. The outermost middleware, so that nothing escapes it."""
+    """Measures requests. The outermost middleware but for Starlette's own, which answers a fault after this one."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app

@@ -24,7 +24,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Keys, separated by commas; every request except `/health` must carry one, unless there are none.",
+        description="Keys, separated by commas; every request but probes of health must carry one, unless there are "
+        "none.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -91,7 +92,8 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=65_536,
-        description="Most connections kept open; above it the one that has been idle for longest is closed.",
+        description="Most connections kept open; above it the one that has been idle, or else sending or not "
+        "reading, for longest is closed.",
     )
     keep_alive_seconds: int = Field(
         75,
@@ -135,7 +137,15 @@ class Settings(BaseSettings):
     def _require_long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(key.get_secret_value()) < _MIN_KEY_LENGTH for key in keys):
             raise ValueError(f"a key has at least {_MIN_KEY_LENGTH} characters (openssl rand -hex 16 makes one)")
+        if not all(key.get_secret_value().isascii() and key.get_secret_value().isprintable() for key in keys):
+            raise ValueError("a key has printable ASCII characters only: headers are sure to carry no others")
         return keys
+
+    @model_validator(mode="after")
+    def _require_room_for_an_upload(self) -> Self:
+        if self.max_upload_bytes > self.max_uploads_total_bytes:
+            raise ValueError("APP_MAX_UPLOADS_TOTAL_BYTES must have room for one body of APP_MAX_UPLOAD_BYTES")
+        return self
 
     @model_validator(mode="after")
     def _require_possible_precision(self) -> Self:

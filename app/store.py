@@ -119,7 +119,7 @@ class ModelStore:
             The versions that are there, newest first.
         """
         loop = asyncio.get_running_loop()
-        # By now its requests have ended, and the last who lets go of a model waits 20 ms for OpenVINO to free it.
+        # The last who lets go of a model waits 20 ms for OpenVINO to free it. Most of its requests have ended by now.
         await loop.run_in_executor(self._thread, self._retired.clear)
         try:
             versions = await loop.run_in_executor(self._thread, find_versions, self._folder)

@@ -134,3 +134,12 @@ def test_every_answer_tells_browsers_to_be_careful(make_client, path):
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert ("script-src 'self'" in policy) == (path == "/docs")
+
+
+def test_even_a_fault_tells_browsers_to_be_careful(make_client, monkeypatch):
+    """Starlette answers it outside of everything that answers pass otherwise."""
+    monkeypatch.setattr("app.routes._assess", None)
+    answer = make_client().get("/health")
+    assert answer.status_code == 500
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]

@@ -55,6 +55,19 @@ def test_a_value_out_of_bounds_is_refused(monkeypatch, name, value):
         Settings()
 
 
+def test_room_for_less_than_one_upload_is_refused():
+    """Every upload above it would be told to come back, for ever."""
+    with pytest.raises(ValidationError, match="APP_MAX_UPLOADS_TOTAL_BYTES"):
+        Settings(max_upload_bytes=4096, max_uploads_total_bytes=2048)
+
+
+@pytest.mark.parametrize("key", ["ключ" * 8, "tab\t" * 8])
+def test_a_key_that_no_header_carries_is_refused(key):
+    """Nobody could ever use it as a bearer token."""
+    with pytest.raises(ValidationError, match="printable ASCII"):
+        Settings(api_keys=key)
+
+
 def test_a_precision_that_tensorflow_can_not_choose_is_refused():
     """It would be ignored in silence otherwise."""
     with pytest.raises(ValidationError, match="APP_PRECISION"):

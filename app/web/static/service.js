@@ -48,15 +48,18 @@ export async function classify(url, file, tell) {
     const seconds = Number(response.headers.get("Retry-After"));
     if (!seconds || attempt === MOST_TRIES) {
       if (!article) return { kind: "unexpected", said: `${response.status} ${response.statusText}` };
-      return { kind: response.status < 500 && !seconds ? "refused" : "failed", article };
+      const itsFault = response.status < 500 && response.status !== 408 && !seconds; // 408: it came too slowly
+      return { kind: itsFault ? "refused" : "failed", article };
     }
     await wait(seconds, tell);
   }
 }
 
-/** Gives the current description of the model, after another version has answered. */
+/** Gives the current description of the model, after another version has answered; throws if there is none to be had. */
 export async function fetchSummary(url) {
   const response = await fetch(url, { headers: { Accept: "text/html" } });
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  return page.querySelector("#model");
+  const summary = page.querySelector("#model");
+  if (!summary) throw new Error(`no page of the service: ${response.status}`);
+  return summary;
 }
