@@ -204,6 +204,8 @@ def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
 async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[float], list[float]]:
     """Return the seconds that requests take before versions come, and while they come one after the other."""
     body = make_image(np.random.default_rng(0))[0]
+    # Before anything is timed: to copy a version keeps this very process, whose clock it is, for 20 ms.
+    copies = {version: copy_version(folder, version, folder.parents[2]) for version in versions}
     before: list[float] = []
     during: list[float] = []
     times = before
@@ -221,8 +223,8 @@ async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[f
     await asyncio.sleep(3)
     times = during
     probe = Client(port)
-    for version in versions:
-        copy_version(folder, version)
+    for version, copy in copies.items():
+        copy.rename(folder.parent / str(version))
         await wait_for_version(probe, version)
     ended = True
     await asyncio.gather(*tasks)
@@ -234,15 +236,15 @@ async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[f
 def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
     """Loading, verifying and warming share the machine with serving: requests stay within twice the p99 of before.
 
-    The best of four tries counts, and two of its thousand may be over it: other programs take the two cores too. While
-    the event loop freed the old version, 4 to 16 were.
+    The best of five tries counts, since other programs take the two cores too. While the event loop freed the old
+    version, 4 to 16 requests of each try were over it.
     """
     process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)
     process.wait_until("ok")
     folder = next(shipped.glob("*/*"))
     number = int(folder.name)
     tries: list[tuple[int, int]] = []
-    for attempt in range(4):
+    for attempt in range(5):
         first = number + 1 + 3 * attempt
         before, during = asyncio.run(time_reloads(process.port, folder, range(first, first + 3)))
         p99 = find_percentile(before, 99)
@@ -253,5 +255,5 @@ def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
         if not slow:
             break
     slow, requests = min(tries)
-    assert slow <= 2, tries
+    assert slow == 0, tries
     tell("requests during reloads of the shipped model, in the best try: over twice the p99", requests, slow)
