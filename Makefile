@@ -44,6 +44,9 @@ format: $(VENV)/.dev ## put style right
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache
 
+# The extra `gpu` is `train` with CUDA's libraries, gigabytes that only a machine with NVIDIA's driver has a use for.
+GPU_OR_TRAIN = $$(command -v nvidia-smi > /dev/null && echo gpu || echo train)
+
 # pip older than 25.1 knows no dependency groups, so the pinned one comes first.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,7 +59,7 @@ $(VENV)/.serve: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'Installing what training needs into $(VENV), once …'
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize]'
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[$(GPU_OR_TRAIN),quantize]"
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
