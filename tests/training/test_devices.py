@@ -1,4 +1,5 @@
 import pytest
+import tensorflow as tf
 
 from training.devices import choose_gpu_precision, select_devices
 from training.errors import DeviceError
@@ -45,3 +46,11 @@ def test_xla_is_for_one_gpu_alone(monkeypatch, count, jit_compile):
     assert devices.jit_compile is jit_compile
     assert (devices.strategy == "mirrored") == (count > 1)
     assert devices.description == f"{count} GPU: {', '.join(['A100'] * count)}"
+
+
+def test_float32_is_float32(monkeypatch):
+    """Not TF32, which TensorFlow takes for it on a GPU that has it: the export is compared in float32."""
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 - as it is by default
+    select_devices()
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
