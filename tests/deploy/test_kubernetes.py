@@ -106,6 +106,13 @@ def test_pods_are_restricted(pod):
         assert container["resources"]["limits"]["memory"]
 
 
+def test_gpus_have_room_to_talk():
+    """As compose gives them: several pass gradients through shared memory."""
+    pod = find("Job", "gpu-training")["spec"]["template"]["spec"]
+    assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]  # noqa: S108 -- of the pod
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}} in pod["volumes"]
+
+
 def test_the_service_is_not_called_app():
     """Kubernetes would put APP_PORT=tcp://… into the environment of every pod, where it is a setting."""
     assert find("Service")["metadata"]["name"] != "app"
