@@ -55,7 +55,8 @@ LABEL org.opencontainers.image.title="minimodel training" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision=$MINIMODEL_COMMIT
 USER 10001:10001
-STOPSIGNAL SIGTERM
+# As Ctrl-C: Python as a container's first process has no handler for SIGTERM, and would be killed after the grace period.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["--require-gpu"]
 

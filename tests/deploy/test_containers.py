@@ -54,12 +54,12 @@ def test_hadolint_finds_nothing():
     assert "hadolint ignore" not in DOCKERFILE
 
 
-@pytest.mark.parametrize("stage", ["serve", "train"])
-def test_the_images_run_as_nobody_special(stage):
-    """By number, so that an orchestrator can tell that it is not root; signals reach Python, not a shell."""
+@pytest.mark.parametrize(("stage", "signal"), [("serve", "SIGTERM"), ("train", "SIGINT")])
+def test_the_images_run_as_nobody_special(stage, signal):
+    """By number, so that an orchestrator can tell that it is not root; stopped by a signal that Python handles."""
     instructions = read_stage(stage)
     assert "USER 10001:10001" in instructions
-    assert "STOPSIGNAL SIGTERM" in instructions
+    assert f"STOPSIGNAL {signal}" in instructions
     last_copy = max(i for i, line in enumerate(instructions) if line.startswith("COPY"))
     assert instructions.index("USER 10001:10001") > last_copy  # its files are not its own to change
     assert read_exec_form(stage, "CMD")
@@ -203,6 +203,12 @@ def test_only_training_may_write_models(services):
     assert "KERAS_HOME=/data" in DOCKERFILE
 
 
+def test_gpus_have_room_to_talk(services):
+    """Several pass gradients through shared memory, of which a container has 64 MiB by itself."""
+    assert services["train"]["shm_size"] == "1g"
+    assert services["train"]["ulimits"] == {"memlock": -1}
+
+
 def test_the_service_has_time_to_drain(services, monkeypatch):
     """An engine kills it only after the drain and the slowest request together."""
     from app.settings import Settings  # noqa: PLC0415
@@ -226,6 +232,7 @@ def test_the_gpu_override_changes_the_service_alone():
     assert set(override) == {"serve"}
     assert override["serve"]["build"]["target"] == "train"
     assert override["serve"]["entrypoint"] == read_exec_form("serve", "CMD")
+    assert f"STOPSIGNAL {override['serve']['stop_signal']}" in read_stage("serve")
     assert override["serve"]["environment"]["APP_RUNTIME"] == "tensorflow"
     for line in ("APP_HOST", "APP_PORT"):
         assert f"{line}={override['serve']['environment'][line]}" in DOCKERFILE
