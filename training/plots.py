@@ -12,13 +12,15 @@ from app.runtime import Probabilities
 from training.calibration import Labels, bin_confidence
 from training.data import Split
 
-SHOWN_COUNTS = 20  # a matrix of more classes has no room for a number in each cell
+MAX_INCHES = 16.0  # of a matrix: its picture would grow with the square of the number of classes
+# A matrix of more classes has no room for a number in each cell; of still more, none for a name at each row.
+SHOWN_COUNTS, SHOWN_NAMES = 20, 60
 MISTAKES = (4, 6)
 """Rows and columns of the picture of mistakes."""
 
 
 def plot_curves(epochs: Sequence[dict[str, float]]) -> Figure:
-    """Plot loss, accuracy and learning rate by epoch."""
+    """Plot loss, accuracy and learning rate by epoch; `epochs` is a run's history, one record an epoch."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     numbers = [epoch["epoch"] + 1 for epoch in epochs]
     panels = {
@@ -39,15 +41,21 @@ def plot_curves(epochs: Sequence[dict[str, float]]) -> Figure:
 
 
 def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Plot a confusion matrix; colour shows the share of a true class, numbers are counts."""
-    size = max(5.0, 0.6 * len(class_names) + 2)
+    """Plot a confusion matrix; colour shows the share of a true class, numbers are counts.
+
+    Args:
+        counts: (classes, classes) images by true class (rows) and predicted class (columns).
+        class_names: one for each; many are left out, and the axes show their numbers.
+    """
+    size = min(MAX_INCHES, max(5.0, 0.6 * len(class_names) + 2))
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
-    axes.set_yticks(ticks, class_names)
+    if len(class_names) <= SHOWN_NAMES:
+        ticks = range(len(class_names))
+        axes.set_xticks(ticks, class_names, rotation=45, ha="right")
+        axes.set_yticks(ticks, class_names)
     axes.set(xlabel="predicted", ylabel="true", title="Test images by true and predicted class")
     if len(class_names) <= SHOWN_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
@@ -57,7 +65,12 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
 
 
 def plot_reliability(probabilities: Probabilities, labels: Labels) -> Figure:
-    """Plot accuracy against confidence, and how many images have which confidence."""
+    """Plot accuracy against confidence, and how many images have which confidence.
+
+    Args:
+        probabilities: (N, classes).
+        labels: (N,) true classes.
+    """
     figure = Figure(figsize=(5, 6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     confidence, accuracy, counts = bin_confidence(probabilities, labels)
@@ -72,7 +85,13 @@ def plot_reliability(probabilities: Probabilities, labels: Labels) -> Figure:
 
 
 def plot_mistakes(test: Split, probabilities: Probabilities, class_names: Sequence[str]) -> Figure:
-    """Draw the wrong answers the model was surest of. It shows the data's pixels: not for the artifact."""
+    """Draw the wrong answers the model was surest of. It shows the data's pixels: not for the artifact.
+
+    Args:
+        test: N images and their true classes.
+        probabilities: (N, classes) for them.
+        class_names: one for each class.
+    """
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != test.labels)
     surest = wrong[np.argsort(-confidence[wrong])]

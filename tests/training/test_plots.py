@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from training.plots import plot_confusion
+
+
+def plot(count):
+    return plot_confusion(np.eye(count, dtype=np.int64), [f"class {number}" for number in range(count)])
+
+
+def read_texts(figure):
+    (axes,) = figure.axes
+    return {text.get_text() for text in [*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts]}
+
+
+@pytest.mark.parametrize("count", [2, 10, 60, 300])
+def test_a_matrix_of_many_classes_is_no_larger_picture(count, tmp_path):
+    """Its side is bounded; it is drawn at all."""
+    figure = plot(count)
+    assert 5 <= min(figure.get_size_inches()) == max(figure.get_size_inches()) <= 16
+    figure.savefig(tmp_path / "matrix.png", dpi=20)
+
+
+def test_what_has_no_room_is_left_out():
+    """Counts first, then the names."""
+    assert {"class 0", "1"} <= read_texts(plot(10))
+    assert "class 0" in read_texts(plot(60))
+    assert not plot(60).axes[0].texts
+    assert not any(text.startswith("class") for text in read_texts(plot(300)))
