@@ -68,8 +68,10 @@ def load_data(source: str, *, name: str | None = None, origin: str = "image fold
 def split_validation(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """Split a training set into training and validation images, each class in proportion.
 
+    Every class keeps an image to train on, so that the training labels tell how many classes there are.
+
     Raises:
-        DataError: there are too few images for a share of `fraction`.
+        DataError: there are too few images, of all or of one class, for a share of `fraction`.
     """
     images, labels = split
     try:
@@ -78,6 +80,9 @@ def split_validation(split: Split, fraction: float, seed: int) -> tuple[Split, S
         )
     except ValueError as error:
         raise DataError(f"{len(labels)} training images are too few to hold out {fraction:.1%}: {error}") from error
+    lost = np.setdiff1d(labels, labels[train])
+    if lost.size:
+        raise DataError(f"too few training images of class number {lost[0]} to hold out {fraction:.1%}: none is left")
     return Split(images[train], labels[train]), Split(images[validation], labels[validation])
 
 
@@ -155,6 +160,11 @@ def _class_folders(split: Path) -> tuple[str, ...]:
     if not split.is_dir():
         raise DataError(f"no images: looked for {split / '<class>' / '*'}, and {split} is no folder")
     names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir() and not _is_hidden(path)))
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:  # neither metadata nor card could hold it, after hours of training
+            raise DataError(f"{split}: the name of the class folder {name!a} is not in UTF-8") from error
     if len(names) < 2:  # noqa: PLR2004 - one class leaves nothing to tell apart
         raise DataError(f"{split} has {len(names)} class folders; at least two are needed")
     return names

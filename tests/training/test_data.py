@@ -106,6 +106,15 @@ def test_splits_must_have_the_same_classes(tmp_path):
         load_data(str(tmp_path))
 
 
+def test_a_class_that_no_text_can_name_is_refused(tmp_path):
+    """Now, and in one line that can be printed: metadata and card are UTF-8."""
+    for split in ("train", "test"):
+        for name in ("cat", "caf\udce9"):  # so Python names a byte that is no UTF-8
+            (tmp_path / split / name).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"the name of the class folder 'caf\\udce9' is not in UTF-8"):
+        load_data(str(tmp_path))
+
+
 def test_failed_download_is_one_line(monkeypatch):
     """Without network the message names the source."""
 
@@ -141,3 +150,10 @@ def test_too_few_images_to_hold_out():
     """A class with one image can't be split, which is said."""
     with pytest.raises(DataError, match="too few to hold out"):
         split_validation(Split(np.zeros((3, 32, 32, 3)), np.array([0, 1, 2])), 0.1, seed=0)
+
+
+def test_a_class_without_a_training_image_is_refused():
+    """Else the network would have one class less than the data."""
+    split = Split(np.zeros((12, 32, 32, 3)), np.array([0] * 10 + [1] * 2))
+    with pytest.raises(DataError, match=r"too few training images of class number 1 to hold out 80\.0%: none is left"):
+        split_validation(split, 0.8, seed=0)
