@@ -59,9 +59,8 @@ class Trainer:
         self.model.train_on_batch(*next(self.batches))
 
 
-def make_article(split: Split) -> Trainer:
+def make_article(split: Split, num_classes: int) -> Trainer:
     """Make the article's own network and generator."""
-    num_classes = int(split.labels.max()) + 1
     images, normalize = article.normalize(split)
     batches = article.make_batches(images, split.labels, num_classes)
     limit = ARTICLE_LIMIT * -(-len(split.labels) // article.BATCH_SIZE)
@@ -69,14 +68,15 @@ def make_article(split: Split) -> Trainer:
     return Trainer("the article's code", model, batches, batches, normalize, article.BATCH_SIZE, limit)
 
 
-def make_ours(title: str, split: Split, recipe: Recipe, devices: Devices) -> Trainer:
+def make_ours(title: str, split: Split, num_classes: int, recipe: Recipe, devices: Devices) -> Trainer:
     """Make the network and batches of a recipe, as `training.train` does."""
     normalize = measure_normalization(split.images, recipe.normalization)
-    limit = steps_per_epoch(split, recipe) * recipe.epochs
+    limit = steps_per_epoch(len(split.labels), recipe) * recipe.epochs
     keras.config.set_dtype_policy(devices.precision)
-    model = compile_network(int(split.labels.max()) + 1, recipe, devices, limit)
+    with devices.strategy.scope():
+        model = compile_network(num_classes, recipe, devices, limit)
     keras.config.set_dtype_policy("float32")  # the article's
-    dataset = make_train_dataset(split, recipe, normalize)
+    dataset = make_train_dataset(split, recipe, normalize, num_classes=num_classes)
     one_thread = tf.data.Options()
     one_thread.threading.private_threadpool_size = 1
     one_thread.threading.max_intra_op_parallelism = 1
@@ -141,20 +141,21 @@ def measure(data: str, target: float | None) -> str:
     """
     loaded = load_data(data)
     split, validation = split_validation(loaded.train, RECIPES["fast"].validation, SEED)
-    devices = select_devices()
+    devices, num_classes = select_devices(), len(loaded.class_names)
     keras.utils.set_random_seed(SEED)
-    ours = [make_ours(f"recipe {name}", split, recipe, devices) for name, recipe in RECIPES.items()]
+    ours = [make_ours(f"recipe {name}", split, num_classes, recipe, devices) for name, recipe in RECIPES.items()]
+    speed = compare_speed([make_article(split, num_classes), *ours])
     text = (
         "# Training\n\n`python -m benchmarks.training`: training steps in turn, medians of"
         f" {ROUNDS} rounds of {STEPS_PER_ROUND}.\n\n- Machine: {describe_machine()}; {devices.description}"
         f" in {devices.precision}, the article's code in float32.\n"
-        f"- Libraries: {describe_libraries('keras', 'tensorflow')}.\n\n{compare_speed([make_article(split), *ours])}"
+        f"- Libraries: {describe_libraries('keras', 'tensorflow')}.\n\n{speed}"
     )
     if target is not None:
         keras.utils.set_random_seed(SEED)
         short = RECIPES["fast"].model_copy(update={"epochs": SHORT_SCHEDULE})
         title = f"recipe fast on a schedule of {SHORT_SCHEDULE} epochs"
-        trainers = [make_article(split), make_ours(title, split, short, devices)]
+        trainers = [make_article(split, num_classes), make_ours(title, split, num_classes, short, devices)]
         text += (
             f"\nFrom scratch, seed {SEED}, one run each, looking every {EVALUATE_EVERY} steps; the article's code is"
             f" given up after {ARTICLE_LIMIT} epochs.\n\n{compare_time(trainers, validation, target)}"

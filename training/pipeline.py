@@ -52,13 +52,13 @@ def measure_normalization(images: npt.NDArray[np.uint8], kind: str) -> Normaliza
     return Normalization(np.asarray(mean / 255, np.float32), np.asarray(deviation / 255 + epsilon, np.float32))
 
 
-def steps_per_epoch(split: Split, recipe: Recipe) -> int:
-    """Return how many batches it takes to see every image of `split` once."""
-    return math.ceil(len(split.labels) / recipe.batch_size)
+def steps_per_epoch(count: int, recipe: Recipe) -> int:
+    """Return how many batches it takes to see each of `count` images once."""
+    return math.ceil(count / recipe.batch_size)
 
 
 def make_train_dataset(
-    split: Split, recipe: Recipe, normalize: Normalization, *, start_epoch: int = 0
+    split: Split, recipe: Recipe, normalize: Normalization, *, num_classes: int, start_epoch: int = 0
 ) -> tf.data.Dataset:
     """Make the stream of training batches from `start_epoch` to the recipe's last epoch.
 
@@ -68,8 +68,9 @@ def make_train_dataset(
     Returns:
         Batches of (N, H, W, 3) float32 normalised images and (N, classes) float32 one-hot labels.
     """
-    count, steps = len(split.labels), steps_per_epoch(split, recipe)
-    images, labels = tf.constant(split.images), tf.one_hot(split.labels, int(split.labels.max()) + 1)
+    count = len(split.labels)
+    steps = steps_per_epoch(count, recipe)
+    images, labels = tf.constant(split.images), tf.one_hot(split.labels, num_classes)
 
     def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         positions = step * recipe.batch_size + tf.range(recipe.batch_size, dtype=tf.int64)

@@ -58,8 +58,8 @@ def train(
         start_run(run, recipe, content, start)
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(devices.precision)
-    steps = steps_per_epoch(train_split, recipe)
-    num_classes = int(train_split.labels.max()) + 1
+    steps = steps_per_epoch(len(train_split.labels), recipe)
+    num_classes = int(train_split.labels.max()) + 1  # a split keeps images of every class
     with devices.strategy.scope():
         model = compile_network(num_classes, recipe, devices, steps * recipe.epochs)
         start_epoch = _restore_checkpoint(model, run / CHECKPOINT_FILE) if resume else 0
@@ -69,7 +69,7 @@ def train(
         checkpoint = Checkpoint(run / CHECKPOINT_FILE)
         is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
         model.fit(
-            make_train_dataset(train_split, recipe, normalize, start_epoch=start_epoch),
+            make_train_dataset(train_split, recipe, normalize, num_classes=num_classes, start_epoch=start_epoch),
             validation_data=make_dataset(
                 _trim(validation_split, replicas),
                 normalize,
@@ -97,7 +97,13 @@ def train(
 
 
 def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_steps: int) -> keras.Model:
-    """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps."""
+    """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps.
+
+    Called in the scope of the devices' strategy, which its variables belong to.
+
+    Returns:
+        The network, (N, 32, 32, 3) float32 normalised images → (N, num_classes) float32 probabilities.
+    """
     model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
     model.compile(
         make_optimizer(recipe, total_steps),

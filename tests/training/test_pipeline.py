@@ -21,7 +21,7 @@ def numbers(dataset):
 
 def test_every_epoch_sees_every_image_in_a_new_order():
     """The stream of images, cut into runs of ten, is one permutation after another."""
-    stream = list(chain(*numbers(make_train_dataset(NUMBERED, PLAIN, RAW))))
+    stream = list(chain(*numbers(make_train_dataset(NUMBERED, PLAIN, RAW, num_classes=2))))
     epochs = [stream[start : start + 10] for start in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -29,22 +29,22 @@ def test_every_epoch_sees_every_image_in_a_new_order():
 
 def test_an_epoch_has_the_articles_number_of_steps():
     """ceil(images / batch size), and every batch is whole."""
-    assert steps_per_epoch(NUMBERED, PLAIN) == 3
-    batches = numbers(make_train_dataset(NUMBERED, PLAIN, RAW))
+    assert steps_per_epoch(10, PLAIN) == 3
+    batches = numbers(make_train_dataset(NUMBERED, PLAIN, RAW, num_classes=2))
     assert [len(batch) for batch in batches] == [4] * 9
 
 
 def test_resumed_stream_is_the_rest_of_the_whole_one():
     """Starting at epoch 2 gives the batches that an uninterrupted run would have seen, augmentation included."""
     recipe = Recipe(batch_size=4, epochs=3)
-    whole = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW)]
-    rest = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, start_epoch=2)]
+    whole = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, num_classes=2)]
+    rest = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, num_classes=2, start_epoch=2)]
     np.testing.assert_array_equal(whole[6:], rest)
 
 
 def test_labels_follow_their_images():
     """Shuffling keeps image and label together."""
-    for images, labels in make_train_dataset(NUMBERED, PLAIN, RAW):
+    for images, labels in make_train_dataset(NUMBERED, PLAIN, RAW, num_classes=2):
         np.testing.assert_array_equal(labels.numpy().argmax(1), images[:, 0, 0, 0].numpy().round() % 2)
 
 
