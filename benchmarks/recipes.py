@@ -93,9 +93,9 @@ def draw_results(epochs: int, splits: Splits, runs: Path) -> str:
     content = describe_content(*splits)
     rows = []
     for name, values in CHANGES.items():
-        run = name_run(runs, name, epochs)
+        run, recipe = name_run(runs, name, epochs), change_recipe(name, epochs)
         try:
-            require_resumable(run, change_recipe(name, epochs), content)
+            require_resumable(run, recipe, content)
         except ResumeError:
             continue  # not trained, or with other values than the table would show
         history = read_history(run)
@@ -103,7 +103,7 @@ def draw_results(epochs: int, splits: Splits, runs: Path) -> str:
             continue
         shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items()) or "as it is"
         accuracy = f"{100 * history[-1]['val_accuracy']:.1f} %"
-        minutes = f"{sum_minutes(history, len(splits.train.labels)):.1f}"
+        minutes = f"{sum_minutes(history, len(splits.train.labels), recipe):.1f}"
         start = read_start(run)
         rows.append([name, shown, accuracy, minutes, f"{start.hardware}, {start.precision}"])
     header = HEADER.format(epochs=epochs, validation=len(splits.validation.labels), seed=RECIPES["fast"].seed)

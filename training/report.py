@@ -11,6 +11,7 @@ from app.runtime import Probabilities
 from training.calibration import Calibration, Labels
 from training.config import Recipe
 from training.metrics import Evaluation
+from training.pipeline import steps_per_epoch
 from training.plots import plot_confusion, plot_curves, plot_reliability
 
 ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "bmp": "BMP", "gif": "GIF", "avif": "AVIF"}
@@ -75,7 +76,7 @@ def format_card(card: Card) -> str:
         training=card.training,
         exported=exported,
         epochs=f"{len(card.epochs)} epoch{'' if len(card.epochs) == 1 else 's'}",
-        minutes=sum_minutes(card.epochs, card.data.train_size),
+        minutes=sum_minutes(card.epochs, card.data.train_size, card.recipe),
         recipe="\n".join(f"- `{name}` = {value!r}" for name, value in changed.items()) or "- none",
         calibration=_describe_calibration(card.calibration),
         table=format_table(card.evaluation),
@@ -95,9 +96,13 @@ def _describe_calibration(calibration: Calibration) -> str:
     )
 
 
-def sum_minutes(epochs: Sequence[dict[str, float]], train_size: int) -> float:
-    """Return how many minutes of training steps a run's history has, validation left out."""
-    return sum(train_size / epoch["images_per_second"] for epoch in epochs) / 60
+def sum_minutes(epochs: Sequence[dict[str, float]], train_size: int, recipe: Recipe) -> float:
+    """Return how many minutes of training steps a run's history has, validation left out.
+
+    An epoch has whole batches, the last one filled up, and its pace counts all of their images.
+    """
+    images = steps_per_epoch(train_size, recipe) * recipe.batch_size
+    return sum(images / epoch["images_per_second"] for epoch in epochs) / 60
 
 
 def format_table(evaluation: Evaluation) -> str:
@@ -134,7 +139,7 @@ def format_table(evaluation: Evaluation) -> str:
         [
             draw_table(("measure", "test set"), rows),
             draw_table(("class", "accuracy"), classes),
-            draw_table(("runtime", "accuracy", "log-likelihood", "calibration error", "same label"), runtimes),
+            draw_table(("runtime", "accuracy", "negative log-likelihood", "calibration error", "same label"), runtimes),
             draw_table(("test images changed", "accuracy"), changes),
         ]
     )
