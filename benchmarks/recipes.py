@@ -5,6 +5,7 @@ recipes.md into benchmarks/results from every finished run there is, so that the
 and machines. The file holds what this command prints and nothing else: a model card can end with it (`--notes`).
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,8 @@ HEADER = """## What was compared
 
 The recipe `fast` for {epochs} epochs, and changes of it for the same {epochs}; seed {seed}, one run each, so that
 differences under a percent mean little. Accuracy is that of the {validation:,} validation images, minutes are those of
-training steps. `plain` is the network without shortcuts. Printed by `python -m benchmarks.recipes --epochs {epochs}`.
+training steps. `plain` is the network without shortcuts. Printed by
+`python -m benchmarks.recipes{data} --epochs {epochs}`.
 
 """
 
@@ -69,8 +71,8 @@ def name_run(runs: Path, name: str, epochs: int) -> Path:
     return runs / f"{name}-{epochs}-epochs"
 
 
-def train_change(name: str, epochs: int, splits: Splits, runs: Path) -> None:
-    """Train one change, or go on with its run.
+def train_change(name: str, epochs: int, splits: Splits, runs: Path, command: str) -> None:
+    """Train one change, or go on with its run; `command` is what the run's folder says was typed.
 
     Raises:
         ResumeError: its run was started by another recipe, on other data or in another precision.
@@ -79,7 +81,7 @@ def train_change(name: str, epochs: int, splits: Splits, runs: Path) -> None:
     normalize = measure_normalization(splits.train.images, recipe.normalization)
     start = TrainingRun(
         recipe="fast",
-        command=f"{PROGRAM} --epochs {epochs} {name}",
+        command=command,
         commit=read_commit(),
         hardware=devices.description,
         precision=devices.precision,
@@ -88,8 +90,8 @@ def train_change(name: str, epochs: int, splits: Splits, runs: Path) -> None:
     train(splits.train, splits.validation, recipe, normalize, devices, run, start, resume=resume)
 
 
-def draw_results(epochs: int, splits: Splits, runs: Path) -> str:
-    """Return the table of all finished runs for a budget of `epochs`, by these recipes and on these data."""
+def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
+    """Return the table of all finished runs for a budget of `epochs`, by these recipes and on the data of `source`."""
     content = describe_content(*splits)
     rows = []
     for name, values in CHANGES.items():
@@ -106,7 +108,12 @@ def draw_results(epochs: int, splits: Splits, runs: Path) -> str:
         minutes = f"{sum_minutes(history, len(splits.train.labels), recipe):.1f}"
         start = read_start(run)
         rows.append([name, shown, accuracy, minutes, f"{start.hardware}, {start.precision}"])
-    header = HEADER.format(epochs=epochs, validation=len(splits.validation.labels), seed=RECIPES["fast"].seed)
+    header = HEADER.format(
+        epochs=epochs,
+        validation=len(splits.validation.labels),
+        seed=RECIPES["fast"].seed,
+        data="" if source == OFFICIAL else " --data DIR",  # not which: it is a folder of whoever ran it
+    )
     return header + draw_table(("change", "values", "validation accuracy", "minutes", "on"), rows) + "\n"
 
 
@@ -123,16 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no such change: {', '.join(sorted(unknown))}")
     if options.epochs < 1:
         parser.error(f"argument --epochs: {options.epochs} is less than 1")
+    command = shlex.join([*PROGRAM.split(), *(sys.argv[1:] if arguments is None else arguments)])
     fast = RECIPES["fast"]
     try:
         splits = Splits(*split_validation(load_data(options.data).train, fast.validation, fast.seed))
         for name in options.changes or CHANGES:
             print(f"{name}: {CHANGES[name] or 'as it is'}", flush=True)
-            train_change(name, options.epochs, splits, options.runs)
+            train_change(name, options.epochs, splits, options.runs, command)
     except TrainingError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
-    table = draw_results(options.epochs, splits, options.runs)
+    table = draw_results(options.epochs, splits, options.runs, options.data)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "recipes.md").write_text(table, encoding="utf-8")
     print(table)

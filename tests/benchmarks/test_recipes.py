@@ -49,10 +49,20 @@ def test_the_table_has_a_row_for_each_finished_run(trained):
     assert second[4] == f"{start['hardware']}, {start['precision']}"
 
 
+def test_what_was_typed_is_told(trained, folder):
+    """Whole in the run's folder; in the table's header as whoever has the data elsewhere would type it."""
+    start = json.loads((trained / "runs" / "fast-1-epochs" / START_FILE).read_text(encoding="utf-8"))
+    assert start["command"].startswith(f"python -m benchmarks.recipes fast dropout --data {folder} --runs ")
+    table = (trained / "results" / "recipes.md").read_text(encoding="utf-8")
+    assert "Printed by\n`python -m benchmarks.recipes --data DIR --epochs 1`.\n" in table
+    splits = recipes.Splits(draw_split(18, seed=0), draw_split(2, seed=0))
+    assert "`python -m benchmarks.recipes --epochs 1`" in recipes.draw_results(1, splits, trained / "runs", "cifar10")
+
+
 def test_only_runs_that_are_what_the_table_says_are_in_it(trained, folder):
     """One by other values is left out, and each budget has runs of its own."""
     splits = recipes.Splits(draw_split(18, seed=0), draw_split(2, seed=0))
-    assert "| fast |" not in recipes.draw_results(1, splits, trained / "runs")  # other data
+    assert "| fast |" not in recipes.draw_results(1, splits, trained / "runs", "cifar10")  # other data
     path = trained / "runs" / "fast-1-epochs" / RECIPE_FILE
     recipe = path.read_text(encoding="utf-8")
     path.write_text(json.dumps(json.loads(recipe) | {"learning_rate": 0.5}), encoding="utf-8")
