@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from benchmarks.rolling_restart import find_free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -73,15 +74,10 @@ def test_serving_is_the_default_and_training_wants_a_gpu():
     assert read_exec_form("train", "CMD") == ["--require-gpu"]
 
 
-def find_free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return str(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize(("folder", "status"), [("models", "ok"), ("tests", "unavailable")])
 def test_the_health_check_tells_a_ready_service_from_others(folder, status):
     """Healthy while it may get requests; unhealthy without a model or without a process; no proxy is asked."""
-    port = find_free_port()
+    port = str(find_free_port())
     check = [sys.executable, *read_exec_form("serve", "HEALTHCHECK")[1:]]
     assert run(*check, APP_PORT=port).returncode != 0
     service = subprocess.Popen(
