@@ -43,7 +43,7 @@ class Runner(NamedTuple):
     process: Process
 
 
-def compare(services: list[Service], known: Known, *, seconds: float, rounds: int) -> list[Record]:
+def compare(services: list[Service], known: Known, *, seconds: int, rounds: int) -> list[Record]:
     """Measure start and memory of every service, then its columns, each `rounds` times for `seconds`.
 
     In the rounds all services run and take turns of seconds, column by column, so that what a round says of a column is
@@ -106,7 +106,7 @@ def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]
         yield process
 
 
-def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: float) -> None:
+def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: int) -> None:
     """Load and measure a service; before, what its last turn left behind is answered, should it have been suspended."""
     record, process = runner
     if record.service.busy_while_idle:

@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 class Load:
     """A running load generator. Its requests are ready beforehand: encoding them takes none of its time."""
 
-    def __init__(self, url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: float) -> None:
+    def __init__(self, url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: int) -> None:
         """Start sending `pictures` in turn; several clients send different ones at a time."""
         kind = FORM_TYPE if body == "form" else get_media_type(pictures[0])
         self._folder = tempfile.TemporaryDirectory()
@@ -43,7 +43,7 @@ class Load:
             path.write_bytes(encode_form(picture) if body == "form" else picture)
         # fmt: off
         command = [
-            PROGRAM, "--threads", "1", "--connections", str(clients), "--duration", f"{round(seconds)}s",
+            PROGRAM, "--threads", "1", "--connections", str(clients), "--duration", f"{seconds}s",
             "--timeout", f"{TIMEOUT_SECONDS}s", "--latency", "--script", str(SCRIPT), url, "--", kind, *map(str, paths),
         ]
         # fmt: on
@@ -66,7 +66,7 @@ class Load:
         return parse_output(output)
 
 
-def load(url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: float) -> Seen:
+def load(url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: int) -> Seen:
     """Load `url` and return what was seen; see `Load`."""
     return Load(url, pictures, body, clients=clients, seconds=seconds).wait()
 

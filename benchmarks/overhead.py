@@ -39,7 +39,7 @@ class Overhead:
         )
 
 
-def measure_overhead(service: Service, known: Known, *, seconds: float, rounds: int) -> Overhead:
+def measure_overhead(service: Service, known: Known, *, seconds: int, rounds: int) -> Overhead:
     """Run the model in this process, and load the service that runs it, in turn.
 
     Raises:

@@ -32,7 +32,7 @@ class PhotoCost:
         )
 
 
-def measure_photos(service: Service, known: Known, *, seconds: float, rounds: int) -> PhotoCost:
+def measure_photos(service: Service, known: Known, *, seconds: int, rounds: int) -> PhotoCost:
     """Load the service with small images, with both, and with photos, in turn.
 
     Raises:

@@ -1,7 +1,7 @@
 """Images per second of the shipped model by runtime, precision and batch size, without any service around it.
 
-By one caller, whose single image gets all threads and whose batch gets one lane of the runtime; and by as many callers
-at once as the runtime has lanes, as the service calls it under load.
+By one caller, whose batch gets all threads; and by as many callers at once as the runtime has lanes, each of whose
+batches gets one thread, as the service calls it under load.
 
 `python -m benchmarks.runtime` writes runtime.md into benchmarks/results. The runtimes are measured in turn, in rounds,
 so that whatever else the machine does meets them all.

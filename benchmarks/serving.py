@@ -37,7 +37,7 @@ MARKS = [10_000, 60_000]
 INTRODUCTION = """# Serving
 
 `make bench`: every service has the same model ({version}) and runs in the same environment; {rounds} rounds, in each of
-which, column by column, one service after the other, in an order by chance, is loaded for {seconds:g} s by wrk on the
+which, column by column, one service after the other, in an order by chance, is loaded for {seconds} s by wrk on the
 same cores (closed loop) while the others wait; LitServe, which is busy while idle, is suspended then. BentoML waits by
 what it saw before, which with one client makes rounds of very different figures. Figures are medians over the rounds.
 *ours ÷ it* is the median of the rounds' ratios of this service's requests to the other's, int8 compared with int8.
@@ -56,7 +56,7 @@ told otherwise, is measured below.
 def main() -> int:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement, at least 1")
     parser.add_argument("--rounds", type=int, default=5, help="over which medians are taken")
     parser.add_argument("--services", help="names, separated by commas; all unless set")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, separated by commas")
@@ -65,6 +65,8 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args()
+    if options.seconds < 1:
+        parser.error(f"argument --seconds: {options.seconds} is less than 1, and wrk takes whole seconds")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or suspended services would be left
     if not shutil.which(PROGRAM):
         print(f"not installed: {PROGRAM}", file=sys.stderr)
@@ -101,7 +103,7 @@ def main() -> int:
 
 
 def measure(
-    part: str, services: dict[str, Service], names: list[str], known: Known, *, seconds: float, rounds: int
+    part: str, services: dict[str, Service], names: list[str], known: Known, *, seconds: int, rounds: int
 ) -> tuple[Any, str]:
     """Measure one of `PARTS`; return the figures and the text in Markdown. `names` are the services to compare."""
     ours = services["minimodel"]
