@@ -1,4 +1,7 @@
-"""Every hyperparameter of a training run, with the reason for its value, and the two named recipes."""
+"""Every hyperparameter of a training run, and the two named recipes, with where each value comes from.
+
+Few of them were compared in this history: "2 epochs" below are those of benchmarks/results/recipes.md, one run each.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -54,25 +57,25 @@ class Recipe(BaseModel):
 RECIPES = {
     # Adam(0.001), batch 128, 50 epochs: as published.
     "article": Recipe(),
-    # The card has the table of what was compared.
     "fast": Recipe(
         epochs=24,  # one to two hours on two CPU cores with bfloat16 (card of version 2)
-        optimizer="muon",
-        learning_rate=0.003,
-        schedule="cosine",
-        warmup=0.1,
-        weight_decay=0.1,
-        label_smoothing=0.1,
+        optimizer="muon",  # 81.6 % after 2 epochs, where sgd has 78.0 % and adam 74.1 %
+        learning_rate=0.003,  # earlier code's (docs/versions/minimodel-2.md); not compared in this history
+        schedule="cosine",  # a rate that ends at zero lets few epochs settle
+        warmup=0.1,  # the first steps go by averages of few gradients
+        weight_decay=0.1,  # earlier code's, too
+        label_smoothing=0.1,  # as is common; 81.3 % without after 2 epochs, no difference; the export undoes it
         dropout=0.0,  # so short a run does not overfit
-        normalization="channel",
-        rotation=0.0,
-        shift=0.125,
-        # People's photographs differ from the data mostly in scale, framing and colour.
+        normalization="channel",  # no pixel position is special, least of all in a picture that was moved
+        rotation=0.0,  # the data are upright
+        shift=0.125,  # 4 of 32 pixels, as is common for CIFAR-10
+        # People's photographs differ from the data mostly in scale, framing and colour. After 2 epochs it costs nothing
+        # that one run could tell: 81.8 % without. How far each goes was not compared.
         scale=0.3,
         scale_share=0.5,
         color=0.2,
         gray=0.05,
-        fill="reflect",
-        validation=0.05,
+        fill="reflect",  # a border that looks like a picture, with no streaks
+        validation=0.05,  # 2,500 of CIFAR-10's images: they tell accuracy to about 1 %
     ),
 }
