@@ -44,7 +44,13 @@ class Calibration:
 
 
 def fit_calibration(logits: Floats, labels: Labels, label_smoothing: float) -> Calibration:
-    """Fit the calibration of a network that was taught `label_smoothing`, on images that it was not fitted to."""
+    """Fit the calibration of a network on images that it was not fitted to.
+
+    Args:
+        logits: (N, classes), the network's answers.
+        labels: (N,) true classes.
+        label_smoothing: the share that the network was taught, from 0 to 1.
+    """
 
     def fit(smoothing: float) -> tuple[float, Calibration]:
         plain = keras.ops.convert_to_numpy(undo_smoothing(logits, smoothing))
@@ -79,7 +85,12 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
 
 
 def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Return mean confidence, accuracy and count of each bin of confidence, three (15,) arrays; empty bins hold 0."""
+    """Return mean confidence, accuracy and count of each bin of confidence, three (15,) arrays; empty bins hold 0.
+
+    Args:
+        probabilities: (N, classes).
+        labels: (N,) true classes.
+    """
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
@@ -89,7 +100,15 @@ def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Float
 
 
 def measure_calibration_error(probabilities: Floats, labels: Labels) -> float:
-    """Return the expected calibration error: |accuracy - confidence|, averaged over the bins by their counts."""
+    """Return the expected calibration error: |accuracy - confidence|, averaged over the bins by their counts.
+
+    Args:
+        probabilities: (N, classes).
+        labels: (N,) true classes.
+
+    Returns:
+        A share, from 0 to 1.
+    """
     confidence, accuracy, counts = bin_confidence(probabilities, labels)
     return float(np.abs(accuracy - confidence) @ counts / counts.sum())
 

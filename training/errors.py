@@ -3,7 +3,7 @@
 TrainingError
 ├── DataError      the data set can't be had
 ├── DeviceError    the devices that were asked for are not there, or can't share the work
-├── DivergedError  the network learnt nothing
+├── DivergedError  the loss is not finite any more
 ├── FolderError    a folder can't be written to
 ├── ResumeError    the run can't be gone on with
 ├── ExportError    the version can't be published
@@ -24,7 +24,7 @@ class DeviceError(TrainingError):
 
 
 class DivergedError(TrainingError):
-    """The loss is not finite any more; the message says what to change."""
+    """The loss is not finite any more; the last good epoch's checkpoint is kept; the message says what to change."""
 
 
 class FolderError(TrainingError):
@@ -32,7 +32,7 @@ class FolderError(TrainingError):
 
 
 class ResumeError(TrainingError):
-    """A run can't be resumed: it has no checkpoint, or another recipe."""
+    """A run can't be resumed: it has no checkpoint, or was started by another recipe, on other data or precision."""
 
 
 class ExportError(TrainingError):

@@ -28,7 +28,10 @@ class Muon(keras.optimizers.Muon):
 
 
 def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
-    """Make the recipe's optimizer for a run of `total_steps` steps."""
+    """Make the recipe's optimizer for a run of `total_steps` steps, over which its learning rate follows the schedule.
+
+    For weights of any shape: what is called bias, gamma or beta does not decay.
+    """
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
         warmup_steps = round(total_steps * recipe.warmup)
