@@ -217,7 +217,7 @@ def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
     whole = fit(tmp_path / "whole", recipe=SGD, devices=devices)
     resumed = fit(tmp_path / "cut", recipe=SGD, devices=devices, resume=True)
     for model in (whole, resumed):
-        assert 0 < int(model.optimizer.iterations) < SGD.epochs * steps_per_epoch(TRAIN, SGD)
+        assert 0 < int(model.optimizer.iterations) < SGD.epochs * steps_per_epoch(len(TRAIN.labels), SGD)
     assert list_epochs(tmp_path / "cut") == ["0", "1"]
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
