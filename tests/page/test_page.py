@@ -271,6 +271,29 @@ def test_an_unreachable_service_is_named_so(open_page):
     expect_label(page, "red")
 
 
+def test_an_upload_that_came_too_slowly_can_be_tried_again(open_page):
+    """There is nothing wrong with the picture."""
+    page = open_page()
+    refusal = "<main><article><h2>The upload took too long</h2></article></main>"
+    page.route("**/predict", lambda route: route.fulfill(status=408, content_type="text/html", body=refusal), times=1)
+    choose(page, as_file(encode("red")))
+    page.get_by_role("button", name="Try again").click()
+    expect_label(page, "red")
+
+
+def test_another_page_is_not_taken_for_the_models_description(open_page):
+    """A proxy may answer in the place of a service that restarts; the next look is as good."""
+    page = open_page()
+    version = page.locator("#model").get_attribute("data-version")
+    page.evaluate("document.querySelector('#model').dataset.version = '7'")
+    page.route(page.url, lambda route: route.fulfill(content_type="text/html", body="<h1>Bad gateway</h1>"), times=1)
+    choose(page, as_file(encode("red")))
+    expect_label(page, "red")
+    expect(page.locator("#model")).to_have_attribute("data-version", "7")
+    choose(page, as_file(encode("blue")))
+    expect(page.locator("#model")).to_have_attribute("data-version", version)
+
+
 def test_a_key_is_asked_for_once_and_sent(open_page):
     """Upon 401 a field appears; what was refused is sent again with the key, and the curl line names no key."""
     page = open_page()
