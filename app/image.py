@@ -175,6 +175,10 @@ def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
         least = math.ceil(_DRAFT_GAP * max(size))
         image.draft(None, (least, least))
         image.load()
+        if image.mode == "P" and image.palette is None:  # Pillow would make up one, at times
+            raise BrokenImageError(
+                "the image names colours of a palette that it does not have; save it anew as PNG or JPEG"
+            )
         return np.array(_fit(image, (width, height)), dtype=np.uint8)
     except BrokenImageError:
         raise

@@ -392,23 +392,28 @@ def test_what_is_decoded_quickly_is_decoded_alike():
         decode_quickly(small[:-30], SIZE, max_pixels=LIMIT)
 
 
-def make_png(*chunks: tuple[bytes, bytes]) -> bytes:
-    """Write a palette image of 6 x 8 pixels with these chunks before its pixels."""
-    pixels = zlib.compress(bytes(7) * 8)
-    written = [(b"IHDR", struct.pack(">IIBBBBB", 6, 8, 8, 3, 0, 0, 0)), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
+def make_png(*chunks: tuple[bytes, bytes], side: int = 8) -> bytes:
+    """Write a square palette image with these chunks before its pixels."""
+    pixels = zlib.compress(bytes(1 + side) * side)
+    written = [
+        (b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)),
+        *chunks,
+        (b"IDAT", pixels),
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in written
     )
 
 
-@pytest.mark.parametrize("size", [SIZE, (2, 2)])
-@pytest.mark.parametrize("chunks", [(), ((b"PLTE", bytes(768)), (b"tRNS", bytes(300)))])
-def test_a_palette_that_is_missing_or_too_long_is_broken(size, chunks):
-    """Pillow finds out where it converts the pixels, which it has decoded already."""
-    assert decode(make_png((b"PLTE", bytes(768)))).shape == (*SIZE, 3)
+@pytest.mark.parametrize("side", [8, 32, 200])
+@pytest.mark.parametrize("chunks", [(), ((b"tRNS", bytes(9)),), ((b"PLTE", bytes(768)), (b"tRNS", bytes(300)))])
+def test_a_palette_that_is_missing_or_too_short_is_broken(side, chunks):
+    """Pillow finds out where it converts the pixels, which it has decoded already, or makes up a palette."""
+    assert decode(make_png((b"PLTE", bytes(768)), side=side)).shape == (*SIZE, 3)
     with pytest.raises(BrokenImageError):
-        decode_image(make_png(*chunks), size, max_pixels=LIMIT)
+        decode(make_png(*chunks, side=side))
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
