@@ -79,7 +79,8 @@ class Settings(BaseSettings):
         256 * 2**20,
         ge=1024,
         le=2**40,
-        description="Most bytes of request bodies in memory at once, of all clients; above it 429.",
+        description="Most bytes of request bodies in memory at once, of all clients; above it 429. Not less than "
+        "`APP_MAX_UPLOAD_BYTES`.",
     )
     max_image_pixels: int = Field(
         50_000_000,
