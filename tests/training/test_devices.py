@@ -19,7 +19,7 @@ class CPU:
 @pytest.mark.parametrize(("flags", "precision"), [({"avx512_bf16"}, "mixed_bfloat16"), ({"avx2"}, "float32")])
 def test_cpu_precision_follows_its_instructions(monkeypatch, flags, precision):
     """bfloat16 is used where the processor has it."""
-    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005 -- called by name
     monkeypatch.setattr("training.devices.read_cpu_flags", lambda: flags)
     devices = select_devices()
     assert (devices.precision, devices.jit_compile) == (precision, False)
@@ -50,7 +50,7 @@ def test_xla_is_for_one_gpu_alone(monkeypatch, count, jit_compile):
 
 def test_float32_is_float32(monkeypatch):
     """Not TF32, which TensorFlow takes for it on a GPU that has it: the export is compared in float32."""
-    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005 -- called by name
     tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 - as it is by default
     select_devices()
     assert not tf.config.experimental.tensor_float_32_execution_enabled()

@@ -48,8 +48,8 @@ export async function classify(url, file, tell) {
     const seconds = Number(response.headers.get("Retry-After"));
     if (!seconds || attempt === MOST_TRIES) {
       if (!article) return { kind: "unexpected", said: `${response.status} ${response.statusText}` };
-      const itsFault = response.status < 500 && response.status !== 408 && !seconds; // 408: it came too slowly
-      return { kind: itsFault ? "refused" : "failed", article };
+      const mustChange = response.status < 500 && response.status !== 408 && !seconds; // 408: it came too slowly
+      return { kind: mustChange ? "refused" : "failed", article };
     }
     await wait(seconds, tell);
   }
