@@ -21,23 +21,8 @@ from app.middleware import BodyLimit
 from app.model import Model
 from app.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
+from tests.app.client import check_problem, predict
 from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
-
-
-def predict(client: TestClient, data: bytes, name: str = "image.png", query: str = ""):
-    return client.post(f"/predict{query}", files={"file": (name, data)})
-
-
-def check_problem(response, status: int, code: str) -> str:
-    """Check that `response` is a problem of this kind, and give its detail."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert problem["type"] == "about:blank"
-    assert (problem["status"], problem["code"]) == (status, code)
-    assert problem["title"]
-    assert problem["request_id"] == response.headers["x-request-id"]
-    return problem["detail"]
 
 
 def test_an_uploaded_file_is_classified(client):
@@ -256,69 +241,9 @@ def test_several_images_belong_in_the_field_files(client):
     assert "belongs in the field 'files'; found: 'file'" in check_problem(response, 422, "wrong_field")
 
 
-def test_health_names_the_model(client):
-    """200 and what serves, once it can serve."""
-    response = client.get("/health")
-    assert response.status_code == 200
-    assert response.json() == {
-        "status": "ok",
-        "model": {"name": "tiny", "version": 1},
-        "runtime": {"name": "fake", "precision": "f32"},
-        "refused": [],
-    }
-    assert client.get("/health/live").json() == {"status": "alive"}
-
-
-@pytest.mark.parametrize("path", ["/health", "/health/live"])
-def test_probes_may_ask_by_head(client, path):
-    """What GET answers, without its body; so may a load balancer that knows no other way."""
-    for client.app.state.draining in (False, True):
-        expected, answer = client.get(path), client.head(path)
-        assert (answer.status_code, answer.content) == (expected.status_code, b"")
-        for name in ("content-type", "content-length", "retry-after"):
-            assert answer.headers.get(name) == expected.headers.get(name)
-    assert expected.status_code == (503 if path == "/health" else 200)
-
-
 def test_the_metadata_can_be_read(client):
     """What training wrote, as it is."""
     assert client.get("/model").json() == json.loads(make_model().metadata.model_dump_json())
-
-
-def test_without_a_model_the_service_says_so(tmp_path):
-    """It starts, and everything but liveness answers 503 with the reason."""
-    with TestClient(create_app(Settings(model_dir=tmp_path / "none"))) as client:
-        wait_until_loaded(client)
-        response = client.get("/health")
-        assert (response.status_code, response.json()["status"]) == (503, "unavailable")
-        assert "none is no folder" in response.json()["reason"]
-        assert int(response.headers["retry-after"]) > 0
-        assert client.get("/health/live").status_code == 200
-        for response in (predict(client, encode()), client.get("/model")):
-            assert "is no folder" in check_problem(response, 503, "not_ready")
-            assert response.headers["retry-after"] == str(response.json()["retry_after_seconds"])
-
-
-def test_while_the_model_loads_the_service_is_up(models):
-    """Health says starting, requests are sent away with the time to come back."""
-    opened = threading.Event()
-    app = create_app(Settings(model_dir=models), load=lambda _: opened.wait(10) and make_model())
-    with TestClient(app) as client:
-        response = client.get("/health")
-        assert (response.status_code, response.json()["status"]) == (503, "starting")
-        check_problem(predict(client, encode()), 503, "not_ready")
-        opened.set()
-        wait_until_loaded(client)
-        assert predict(client, encode()).status_code == 200
-
-
-def test_a_refused_version_shows_in_health(models):
-    """With its reason, whether or not an older one serves."""
-    with TestClient(create_app(Settings(model_dir=models))) as client:
-        wait_until_loaded(client)
-        health = client.get("/health").json()
-        assert health["status"] == "unavailable"
-        assert health["refused"] == [{"version": 1, "reason": "metadata.json can't be read: No such file or directory"}]
 
 
 def test_a_real_version_is_served(exported):
@@ -329,18 +254,6 @@ def test_a_real_version_is_served(exported):
         reply = predict(client, encode("blue")).json()
         assert reply["label"] == "blue"
         assert reply["probability"] > 0.9
-
-
-def test_while_draining_requests_are_served_but_health_sends_them_away(client):
-    """And every answer asks to close its connection, so that the next one reaches another process."""
-    assert "connection" not in client.get("/health").headers
-    client.app.state.draining = True
-    response = client.get("/health")
-    assert (response.status_code, response.json()["status"]) == (503, "draining")
-    assert int(response.headers["retry-after"]) > 0
-    response = predict(client, encode())
-    assert response.status_code == 200
-    assert response.headers["connection"] == "close"
 
 
 def test_a_full_queue_answers_429(make_client):
@@ -379,32 +292,6 @@ def test_a_batch_larger_than_the_room_left_is_answered_in_part(make_client):
         results = client.post("/predict/batch", files=[("files", encode())] * 4).json()["results"]
     assert [result.get("code", "fine") for result in results] == ["fine", "fine", "queue_full", "queue_full"]
     assert results[2]["retry_after_seconds"] == 1
-
-
-def test_a_deadline_answers_504(make_client):
-    """The client is told, and what it waited for is dropped."""
-    opened = threading.Event()
-    client = make_client(lambda images: opened.wait(10) and tell_colours(images), request_timeout_seconds=0.1)
-    check_problem(predict(client, encode()), 504, "deadline_passed")
-    opened.set()
-
-
-def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
-    """What waits too long is dropped from the queue, not run for nobody; what comes later is served."""
-    batches = []
-    opened = threading.Event()
-
-    def record(images):
-        batches.append(len(images))
-        return opened.wait(10) and tell_colours(images)
-
-    client = make_client(record, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
-    check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
-    late = [("files", encode())] * 3
-    check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
-    opened.set()
-    assert predict(client, encode("blue")).json()["label"] == "blue"
-    assert batches == [1, 1]
 
 
 def test_a_failing_model_answers_500_without_its_innards(make_client):
@@ -449,73 +336,6 @@ def test_an_insane_request_id_is_replaced(client, offered):
     named = client.get("/health/live", headers={"x-request-id": offered}).headers["x-request-id"]
     assert len(named) == 32
     assert named != client.get("/health/live").headers["x-request-id"]
-
-
-async def call(app, body_messages):
-    """Call `app` as a server would; after `body_messages`, its client is silent until the answer or leaves."""
-    sent = []
-
-    async def receive():
-        if body_messages:
-            return body_messages.pop(0)
-        return await asyncio.Event().wait()
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/predict",
-        "query_string": b"",
-        "headers": [(b"content-type", b"image/png")],
-    }
-    await app(scope, receive, send)
-    return sent[0]["status"]
-
-
-def test_a_client_that_leaves_costs_no_inference(models):
-    """Its image is dropped wherever it is: half sent, or waiting for its batch."""
-    batches = []
-    running, opened = threading.Event(), threading.Event()
-
-    def record(images):
-        batches.append(len(images))
-        running.set()
-        assert opened.wait(10)
-        return tell_colours(images)
-
-    one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
-    app = create_app(one_lane, load=lambda _: make_model(record))
-    whole = {"type": "http.request", "body": encode()}
-    half = {"type": "http.request", "body": encode(), "more_body": True}
-    gone = {"type": "http.disconnect"}
-
-    async def run():
-        async with app.router.lifespan_context(app):
-            await app.state.classifier.store.refresh()
-            assert await call(app, [half, gone]) == 499
-            first = asyncio.create_task(call(app, [whole]))
-            assert await asyncio.to_thread(running.wait, 10)
-            assert await call(app, [whole, gone]) == 499
-            opened.set()
-            assert await first == 200
-
-    asyncio.run(run())
-    assert batches == [1]
-
-
-def test_a_body_that_trickles_answers_408(models):
-    """A slow client holds a place for so long and no longer."""
-    app = create_app(Settings(model_dir=models, upload_timeout_seconds=0.05), load=lambda _: make_model())
-    half = {"type": "http.request", "body": b"x", "more_body": True}
-
-    async def run():
-        async with app.router.lifespan_context(app):
-            await app.state.classifier.store.refresh()
-            assert await call(app, [half]) == 408
-
-    asyncio.run(run())
 
 
 def test_the_documentation_shows_every_call_with_examples(client):
