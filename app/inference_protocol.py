@@ -5,14 +5,24 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
 
 from app import errors
 from app.contract import TensorSpec
+from app.dependencies import ClassifierDep, SettingsDep
+from app.health import assess
+from app.inference_schemas import (
+    InferenceResponse,
+    ModelDescription,
+    ModelReady,
+    ResponseOutput,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
 from app.model import Model, Scores
 from app.patience import work_while_wanted
 from app.problems import INTERNAL, INVALID_PARAMETER, document_errors
-from app.routes import ClassifierDep, SettingsDep
 from app.tensors import DATATYPES, InferenceRequest, Question, parse_request
 from app.uploads import read_body
 
@@ -23,66 +33,6 @@ _BYTES = "application/octet-stream"
 _MODEL_ERRORS = document_errors(errors.UnknownModelError, INVALID_PARAMETER, errors.NotReadyError)
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
-
-
-class ServerMetadata(BaseModel):
-    """What this server is."""
-
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class ServerLive(BaseModel):
-    """The process answers."""
-
-    live: bool
-
-
-class ServerReady(BaseModel):
-    """Whether requests should come here."""
-
-    ready: bool
-
-
-class ModelReady(ServerReady):
-    """Whether a model serves."""
-
-    name: str
-
-
-class TensorMetadata(BaseModel):
-    """One tensor of the model; a dimension of -1 is open."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelDescription(BaseModel):
-    """What the model takes and gives."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
-
-
-class ResponseOutput(TensorMetadata):
-    """One output tensor."""
-
-    parameters: dict[str, Any] | None = None
-    data: list[float] | None = None
-
-
-class InferenceResponse(BaseModel):
-    """The answer to an inference request."""
-
-    model_name: str
-    model_version: str
-    id: str | None = None
-    outputs: list[ResponseOutput]
 
 
 _INFER_DOCUMENTATION: dict[str, Any] = {
@@ -121,7 +71,7 @@ async def describe_server(request: Request) -> ServerMetadata:
     return ServerMetadata(name=request.app.title, version=request.app.version, extensions=["binary_tensor_data"])
 
 
-# Some load balancers probe by HEAD, see `app.routes`.
+# Some load balancers probe by HEAD, see `app.health`.
 _also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
 
 
@@ -150,7 +100,7 @@ async def server_ready(request: Request, response: Response, classifier: Classif
     $ curl localhost:8000/v2/health/ready
     ```
     """
-    ready = classifier.store.model is not None and not request.app.state.draining
+    ready = assess(classifier.store, draining=request.app.state.draining)[0] == "ok"
     response.status_code = 200 if ready else 503
     return ServerReady(ready=ready)
 

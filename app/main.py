@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app import inference_protocol
+from app import health, inference_protocol
 from app.batcher import list_batch_sizes
 from app.classifier import Classifier
 from app.errors import ServiceError
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
     app.state.metrics = Metrics()
     install_handlers(app)
     app.include_router(direct_router)
+    app.include_router(health.router)
     app.include_router(router)
     app.include_router(inference_protocol.router)
     install_page(app)

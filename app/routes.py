@@ -1,10 +1,9 @@
 """The API: thin handlers, from a request to a reply by way of the classifier."""
 
 import asyncio
-from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -13,27 +12,16 @@ from starlette.types import Receive, Scope, Send
 from app import errors
 from app.classifier import Classifier
 from app.contract import ModelMetadata
+from app.dependencies import ClassifierDep
 from app.metrics import MEDIA_TYPE, Metrics
 from app.model import Model
 from app.patience import work_while_wanted
 from app.problems import INTERNAL, Problem, describe_error, document_errors
-from app.schemas import (
-    METADATA_EXAMPLE,
-    BatchReply,
-    Classification,
-    Health,
-    HealthStatus,
-    Liveness,
-    ModelRef,
-    RefusedVersion,
-    RuntimeInfo,
-)
+from app.schemas import METADATA_EXAMPLE, BatchReply, Classification
 from app.settings import Settings
-from app.store import ModelStore
 from app.uploads import read_image, read_images
 
 DEFAULT_TOP_K = 5
-_DRAINING_RETRY_SECONDS = 1
 
 _UPLOAD_ERRORS = (
     errors.EmptyUploadError, errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
@@ -94,25 +82,6 @@ class DirectRoute(APIRoute):
 router = APIRouter()
 direct_router = APIRouter(route_class=DirectRoute)
 
-# Some load balancers probe by HEAD. FastAPI would document it as a second operation of the same name, so this route
-# answers both and the next one, which no request reaches, documents GET.
-_also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
-
-
-async def get_classifier(request: Request) -> Classifier:
-    """Return the process's one classifier."""
-    classifier: Classifier = request.app.state.classifier
-    return classifier
-
-
-async def get_settings(request: Request) -> Settings:
-    """Return the settings that the application was made with."""
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-ClassifierDep = Annotated[Classifier, Depends(get_classifier)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
 TopK = Annotated[
     int | None,
     Query(
@@ -182,48 +151,6 @@ async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
 
 
 @router.get(
-    "/health",
-    tags=["operate"],
-    summary="Whether this process can serve",
-    responses={503: {"model": Health, "description": "It can't serve (any more): starting, draining or unavailable."}},
-    response_model_exclude_none=True,
-)
-@_also_head("/health", response_model_exclude_none=True)
-async def health(request: Request, response: Response, classifier: ClassifierDep) -> Health:
-    """Readiness: 200 while requests should come here, 503 and the reason while they should not.
-
-    ```console
-    $ curl localhost:8000/health
-    ```
-    """
-    store = classifier.store
-    status, reason, retry_after_seconds = _assess(store, draining=request.app.state.draining)
-    if status != "ok":
-        response.status_code = 503
-        response.headers["Retry-After"] = str(retry_after_seconds)
-    model = store.model
-    return Health(
-        status=status,
-        reason=reason,
-        model=ModelRef.of(model) if model else None,
-        runtime=RuntimeInfo(name=model.runtime.name, precision=model.runtime.precision) if model else None,
-        refused=[RefusedVersion(version=refusal.version, reason=refusal.reason) for refusal in store.refusals],
-    )
-
-
-@router.get("/health/live", tags=["operate"], summary="Whether this process answers at all")
-@_also_head("/health/live")
-async def live() -> Liveness:
-    """Liveness: 200 as long as the process answers, whatever else is wrong.
-
-    ```console
-    $ curl localhost:8000/health/live
-    ```
-    """
-    return Liveness()
-
-
-@router.get(
     "/model",
     tags=["operate"],
     summary="What is known of the model",
@@ -280,14 +207,3 @@ def choose_top_k(asked: int | None, model: Model) -> int:
     if not 1 <= asked <= most:
         raise errors.TopKError(f"top_k={str(asked)[:20]}, but the model tells {most} classes apart; send 1 to {most}")
     return asked
-
-
-def _assess(store: ModelStore, *, draining: bool) -> tuple[HealthStatus, str | None, int]:
-    """Return this process's status, the reason if not all is well, and the seconds after which to ask again."""
-    if draining:
-        return "draining", "this process is about to stop; send requests to another", _DRAINING_RETRY_SECONDS
-    try:
-        store.require_model()
-    except errors.NotReadyError as error:
-        return "starting" if store.starting else "unavailable", str(error), error.retry_after_seconds
-    return "ok", store.trouble, 0

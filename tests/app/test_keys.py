@@ -138,7 +138,7 @@ def test_every_answer_tells_browsers_to_be_careful(make_client, path):
 
 def test_even_a_fault_tells_browsers_to_be_careful(make_client, monkeypatch):
     """Starlette answers it outside of everything that answers pass otherwise."""
-    monkeypatch.setattr("app.routes._assess", None)
+    monkeypatch.setattr("app.health.assess", None)
     answer = make_client().get("/health")
     assert answer.status_code == 500
     assert answer.headers["x-content-type-options"] == "nosniff"
