@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 from annotated_types import Ge, Gt, Le
@@ -22,12 +23,14 @@ def write_row(name: str) -> str:
         parts.append(f"above {bounds[Gt].gt:,}")
     if Le in bounds:
         parts.append(f"to {bounds[Le].le:,}")
+    if get_origin(field.annotation) is Literal:
+        parts = [", ".join(f"`{value}`" for value in get_args(field.annotation))]
     default = f"`{field.default}`" if field.default != () else ""
     return f"| `APP_{name.upper()}` | {default} | {field.description} | {' '.join(parts)} |"
 
 
 def test_the_readmes_table_is_the_settings():
-    """Every setting with its default, its sentence and its bounds, in order; nothing else."""
+    """Every setting with its default, its sentence and its bounds or values, in order; nothing else."""
     rows = re.findall(r"^\| `APP_.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == [write_row(name) for name in Settings.model_fields]
 
