@@ -131,13 +131,18 @@ def describe_model(network: keras.Model, name: str, version: int, recipe: Recipe
 
 def read_commit() -> str:
     """Return the commit of the code that runs, with "-dirty" when a tracked file was changed; "unknown" outside git."""
+    source = Path(__file__)
     try:
-        command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match="]
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        # Installed below another project's checkout, in its .venv say, this file is none of that project's.
+        _ask_git(source.parent, "ls-files", "--error-unmatch", source.name)
+        return _ask_git(source.parent, "describe", "--always", "--abbrev=40", "--dirty", "--match=")
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("MINIMODEL_COMMIT", "unknown")  # set in the container image, which has no git
+
+
+def _ask_git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import keras
@@ -13,7 +14,14 @@ from tests.training.conftest import CLASSES, shrink_network
 from training.calibration import Calibration
 from training.config import Recipe
 from training.errors import ExportError
-from training.export import export_model, next_version, publish_version, rebuild_in_float32, stage_version
+from training.export import (
+    export_model,
+    next_version,
+    publish_version,
+    read_commit,
+    rebuild_in_float32,
+    stage_version,
+)
 from training.model import mini_model
 from training.pipeline import measure_normalization
 
@@ -144,3 +152,44 @@ def test_versions_count_up(tmp_path):
     for name in ("1", "7", "latest", ".writing-x"):
         (tmp_path / name).mkdir()
     assert next_version(tmp_path) == 8
+
+
+@pytest.fixture
+def git(tmp_path, monkeypatch):
+    """A repository with one commit, and the code that runs at .venv/export.py in it; gives `git` for it."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's would name another repository
+        monkeypatch.delenv(name)
+
+    def run(*arguments):
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *arguments]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / ".gitignore").write_text(".venv/\n")
+    source = tmp_path / ".venv" / "export.py"
+    source.parent.mkdir()
+    source.touch()
+    run("init", "--quiet")
+    run("add", ".gitignore")
+    run("commit", "--quiet", "--message", "x")
+    monkeypatch.setattr("training.export.__file__", str(source))
+    monkeypatch.delenv("MINIMODEL_COMMIT", raising=False)
+    return run
+
+
+def test_the_commit_is_that_of_the_checkout(git, tmp_path):
+    """In full, and marked where a tracked file was changed."""
+    git("add", "--force", ".venv/export.py")
+    git("commit", "--quiet", "--message", "y")
+    assert read_commit() == git("rev-parse", "HEAD")
+    (tmp_path / ".venv" / "export.py").write_text("changed")
+    assert read_commit() == f"{git('rev-parse', 'HEAD')}-dirty"
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_code_installed_inside_another_checkout_has_not_its_commit(git, tmp_path, monkeypatch, ignored):
+    """What the environment says, as in the container image, else unknown; git's ignoring makes no difference."""
+    (tmp_path / ".gitignore").write_text(".venv/\n" * ignored)
+    git("commit", "--quiet", "--all", "--allow-empty", "--message", "y")
+    assert read_commit() == "unknown"
+    monkeypatch.setenv("MINIMODEL_COMMIT", "f" * 40)
+    assert read_commit() == "f" * 40
