@@ -36,7 +36,7 @@ class ResumeError(TrainingError):
 
 
 class ExportError(TrainingError):
-    """The exported model does not answer as the fitted one, or its folder can't be put in place."""
+    """The exported model can't be loaded or does not answer as the fitted one, or its folder can't be put in place."""
 
 
 class VersionError(TrainingError):

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import keras
 
 from app.contract import DataSet, TrainingRun
+from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
 from training.data import Data, Split, load_data, split_validation
 from training.devices import select_devices
+from training.errors import ExportError
 from training.export import (
     describe_model,
     export_model,
@@ -87,7 +89,8 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         The new version's folder.
 
     Raises:
-        ExportError: the exported files do not answer as the network does, or can't be put in place.
+        ExportError: the exported files do not answer as the network does, no runtime loads them, or they can't be put
+            in place.
     """
     recipe = options.recipe
     network = rebuild_in_float32(fit.network, recipe)
@@ -98,9 +101,12 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
     models = options.models / options.name
     with stage_version(models) as staged:
         export_model(network, fit.normalize, calibrate, staged)
-        if options.quantize:
-            quantize_model(staged, fit.train.images, recipe.seed)
-        evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
+        try:
+            if options.quantize:
+                quantize_model(staged, fit.train.images, recipe.seed)
+            evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
+        except RefusedVersionError as error:
+            raise ExportError(f"no version: {error}; --resume measures and exports the run once more") from error
         version = next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"

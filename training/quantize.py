@@ -30,6 +30,7 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], seed: int) -> No
 
     Raises:
         ExportError: its golden answers are further off than the service accepts.
+        RefusedVersionError: the runtime can't load it.
     """
     import nncf  # noqa: PLC0415 - an extra, and seconds to import
     import openvino  # noqa: PLC0415 - after app.runtime

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.contract import GOLDEN_FILE
+from app.errors import RefusedVersionError
 from tests.training.conftest import SMALL_RUN, START, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
@@ -83,6 +84,22 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 0
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("step", ["quantize_model", "evaluate"])
+def test_an_export_that_no_runtime_loads_is_one_line(step, image_folder, tmp_path, monkeypatch, capsys):
+    """After hours of training: the reason, how to go on, and nothing left beside the versions."""
+
+    def refuse(*_):
+        raise RefusedVersionError("OpenVINO can't load it: a reason")
+
+    shrink_network(monkeypatch)
+    monkeypatch.setattr("training.job.quantize_model", lambda *_: None)
+    monkeypatch.setattr(f"training.job.{step}", refuse)
+    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--quantize")
+    assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 2
+    assert "no version: OpenVINO can't load it: a reason; --resume" in capsys.readouterr().err
+    assert not list((tmp_path / "models" / "minimodel").iterdir())
 
 
 def test_a_run_that_cannot_be_resumed_is_refused_before_anything_happens(tmp_path, monkeypatch, capsys):
