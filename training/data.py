@@ -151,9 +151,9 @@ def _read_folder(folder: Path, name: str, origin: str) -> Data:
     class_names = _class_folders(folder / "train")
     if (test_classes := _class_folders(folder / "test")) != class_names:
         raise DataError(f"{folder}: train/ has the classes {class_names}, test/ has {test_classes}")
-    train, encodings = _read_split(folder / "train", class_names)
-    test, _ = _read_split(folder / "test", class_names)
-    return Data(name, origin, ", ".join(sorted(encodings)), class_names, train, test)
+    train, train_encodings = _read_split(folder / "train", class_names)
+    test, test_encodings = _read_split(folder / "test", class_names)
+    return Data(name, origin, ", ".join(sorted(train_encodings | test_encodings)), class_names, train, test)
 
 
 def _class_folders(split: Path) -> tuple[str, ...]:

@@ -29,6 +29,13 @@ def test_any_image_format_is_read(tmp_path, extension):
     assert data.pixel_encoding == extension
 
 
+def test_the_encoding_is_that_of_both_splits(tmp_path):
+    """A model that was trained on PNGs and tested on JPEGs was measured on what JPEG left."""
+    write_folder(tmp_path / "train", draw_split(1, 0), "png")
+    write_folder(tmp_path / "test", draw_split(1, 1), "jpeg")
+    assert load_data(str(tmp_path)).pixel_encoding == "jpeg, png"
+
+
 def write_archive(folder, count=4):
     rng = np.random.default_rng(0)
     folder.mkdir()
