@@ -174,7 +174,9 @@ def _read_split(split: Path, class_names: tuple[str, ...]) -> tuple[Split, set[s
     """Read every image of a split as the service would decode it; also return the file name endings met."""
     files = []
     for label, name in enumerate(class_names):
-        paths = sorted(path for path in (split / name).iterdir() if path.is_file() and not _is_hidden(path))
+        paths = sorted(path for path in (split / name).iterdir() if not _is_hidden(path))
+        if folders := [path for path in paths if path.is_dir()]:  # their images would be left out in silence
+            raise DataError(f"{folders[0]} is a folder; the images of a class lie side by side in {split / name}")
         if not paths:
             raise DataError(f"no images in {split / name}")
         files += [(path, label) for path in paths]

@@ -93,6 +93,25 @@ def test_missing_data_says_where_it_looked(tmp_path):
         load_data(str(tmp_path))
 
 
+def test_a_folder_among_the_images_is_refused(tmp_path):
+    """Its images would be missing without a word; the first is named."""
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, draw_split(1, 0), "png")
+    for name in (".thumbnails", "b", "a"):
+        (tmp_path / "test" / CLASSES[1] / name).mkdir()
+    with pytest.raises(DataError, match=rf"test/{CLASSES[1]}/a is a folder; the images of a class lie side by side"):
+        load_data(str(tmp_path))
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path):
+    """It stands for an image: the data may not be smaller for a disk that is not there."""
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, draw_split(1, 0), "png")
+    (tmp_path / "train" / CLASSES[0] / "x.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"x\.png can't be read as an image: .*No such file"):
+        load_data(str(tmp_path))
+
+
 def test_hidden_folders_and_files_are_no_part_of_the_data(tmp_path):
     """Jupyter leaves a folder beside the classes, a file manager a file among the images."""
     for split in ("train", "test"):
