@@ -25,7 +25,9 @@ from training.pipeline import Normalization
 
 GOLDEN_IMAGES = 16
 GOLDEN_CANDIDATES = 512
-TOLERANCE = 1e-5  # float32 against float32: only the order of additions differs
+# Float32 against float32: only the order of additions differs, by about 1e-5 (app/contract.py). That as the bound could
+# refuse a good GPU run at its end; this is still twenty times stricter than the service.
+TOLERANCE = 1e-4
 LIBRARIES = ("keras", "numpy", "openvino", "pillow", "tensorflow")
 
 Classify = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]

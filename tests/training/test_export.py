@@ -1,6 +1,7 @@
 import errno
 import os
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from training.config import Recipe
 from training.errors import ExportError
 from training.export import (
     export_model,
+    make_golden,
     next_version,
     publish_version,
     read_commit,
@@ -104,6 +106,21 @@ def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("training.export.predict_logits", lambda *_: np.random.default_rng(0).normal(size=(512, 3)))
     with pytest.raises(ExportError, match="at batch size 1 the SavedModel differs from Keras by"):
         export_model(network, normalize, Calibration(0, 1), tmp_path)
+
+
+@pytest.mark.parametrize(("noise", "refused"), [(5e-5, False), (5e-4, True)])
+def test_noise_of_float_sums_refuses_no_export(noise, refused, tmp_path, monkeypatch):
+    """A GPU adds in another order than a CPU: a good run passes. What is off by more than that does not."""
+    shrink_network(monkeypatch)
+    normalize = measure_normalization(np.zeros((1, 32, 32, 3), np.uint8), "channel")
+
+    def add_noise(classify):
+        images, probabilities = make_golden(classify)
+        return images, probabilities + np.float32(noise)
+
+    monkeypatch.setattr("training.export.make_golden", add_noise)
+    with pytest.raises(ExportError, match=r"differs from Keras by 0\.0005") if refused else nullcontext():
+        export_model(mini_model(num_classes=3), normalize, Calibration(0, 1), tmp_path)
 
 
 def test_rebuilt_network_has_the_fitted_weights(monkeypatch):
