@@ -1,4 +1,4 @@
-"""An exported version measured again: on the data that it was measured on, and beside what its metadata says."""
+"""An exported version measured again: on data as its metadata describes them, and beside the figures that it has."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,10 +51,10 @@ def measure_again(folder: Path, source: str) -> Again:
 
     Raises:
         VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.
-        DataError: the data can't be had, or the version was measured on other data.
+        DataError: the data can't be had, or are not what the metadata describe: their pixels are not compared.
     """
     metadata = _read_metadata(folder)
-    data = _load_same_data(source, metadata)
+    data = _load_described_data(source, metadata)
     taught = float(metadata.recipe.get("label_smoothing", 0))
     smoothing = taught if metadata.smoothing is None else metadata.smoothing
     try:
@@ -106,7 +106,8 @@ def _read_metadata(folder: Path) -> ModelMetadata:
     return metadata
 
 
-def _load_same_data(source: str, metadata: ModelMetadata) -> Data:
+def _load_described_data(source: str, metadata: ModelMetadata) -> Data:
+    """Load the data, and see that class names, sizes and file endings are those that the metadata tell."""
     recorded = metadata.data
     was = (
         f"it was measured on {recorded.name} ({recorded.source}): {_describe(recorded)}; "
