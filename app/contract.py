@@ -108,15 +108,11 @@ class ModelMetadata(_Record):
     output: TensorSpec
     parameters: PositiveInt
     recipe: dict[str, Any] = Field(description="Every hyperparameter of the run.")
-    training: TrainingRun | None = Field(None, description="Older versions don't tell.")
+    training: TrainingRun
     data: DataSet
     metrics: Metrics
-    smoothing: float | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="The share of each answer that is label smoothing, undone inside the graph; older versions undo "
-        "that of the recipe.",
+    smoothing: float = Field(
+        ge=0, lt=1, description="The share of each answer that is label smoothing, undone inside the graph."
     )
     temperature: float = Field(
         gt=0, description="Divides the logits inside the graph (calibration), once label smoothing is undone."

@@ -24,6 +24,13 @@ METADATA_EXAMPLE: JsonDict = {
     "output": {"name": "probabilities", "dtype": "float32", "shape": [2]},
     "parameters": 1_200_000,
     "recipe": {"epochs": 20, "batch_size": 128},
+    "training": {
+        "recipe": "fast",
+        "command": "python -m training --data flowers --epochs 20",
+        "commit": "4f0c2d1",
+        "hardware": "1 GPU: NVIDIA L4",
+        "precision": "mixed_bfloat16",
+    },
     "data": {
         "name": "flowers",
         "source": "a folder of photographs",

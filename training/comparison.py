@@ -23,7 +23,6 @@ LOG_TOLERANCE = 0.01  # between logarithms of probabilities: float noise moves t
 TOLERATED_IMAGES = 2  # where there are so few images that this is more
 BF16 = "runtimes, openvino bf16, "  # not measured on a processor without bfloat16
 INT8 = "runtimes, openvino int8, "
-LATER = "calibration_error_uncalibrated"  # not recorded by older versions
 
 
 class Difference(NamedTuple):
@@ -55,13 +54,12 @@ def measure_again(folder: Path, source: str) -> Again:
     """
     metadata = _read_metadata(folder)
     data = _load_described_data(source, metadata)
-    taught = float(metadata.recipe.get("label_smoothing", 0))
-    smoothing = taught if metadata.smoothing is None else metadata.smoothing
     try:
-        measured, _ = evaluate(folder, data.test, metadata.class_names, smoothing)
+        measured, _ = evaluate(folder, data.test, metadata.class_names, metadata.smoothing)
         with np.load(folder / GOLDEN_FILE) as golden:
             logits = load_network(folder)(golden["images"], "golden images")
-            calibrated = keras.ops.convert_to_numpy(Calibration(smoothing, metadata.temperature)(logits))
+            calibrate = Calibration(metadata.smoothing, metadata.temperature)
+            calibrated = keras.ops.convert_to_numpy(calibrate(logits))
             distance = float(np.abs(np.log(calibrated / golden["probabilities"])).max())
     except RefusedVersionError as error:
         raise VersionError(f"{folder} can't be measured: {error}") from error
@@ -75,13 +73,13 @@ def measure_again(folder: Path, source: str) -> Again:
 def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:
     """Return which figures of an evaluation are not those in a version's `metrics`, by more than rounding.
 
-    A figure that only one side has is a difference, but for bfloat16's and for those that older versions don't record.
+    A figure that only one side has is a difference, but for bfloat16's.
     """
     new, old = dict(_list_figures(measured.model_dump(mode="json"))), dict(_list_figures(recorded))
     sizes = dict(zip(measured.per_class_accuracy, map(sum, measured.confusion), strict=True))
     differences = []
     for name in new | old:
-        if (name.startswith(BF16) and not (name in new and name in old)) or (name == LATER and name not in old):
+        if name.startswith(BF16) and not (name in new and name in old):
             continue
         kind, _, detail = name.partition(", ")
         images = sizes.get(detail, 0) if kind == "per_class_accuracy" else sum(sizes.values())

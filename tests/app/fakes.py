@@ -11,7 +11,7 @@ import numpy as np
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, digest_files
+from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, TrainingRun, digest_files
 from app.model import Model
 from app.runtime import Images, Probabilities, Runtime
 
@@ -44,8 +44,10 @@ def make_metadata(version: int = 1, files: dict[str, str] | None = None) -> Mode
         output=OUTPUT,
         parameters=9,
         recipe={"epochs": 0},
+        training=TrainingRun(recipe="none", command="none", commit="none", hardware="none", precision="none"),
         data=DataSet(name="none", source="none", pixel_encoding="none", train_size=1, validation_size=1, test_size=1),
         metrics={"accuracy": 1.0},
+        smoothing=0.0,
         temperature=1.0,
         libraries={},
         commit="none",

@@ -136,6 +136,16 @@ def test_metadata_must_parse(version, refuse, text):
     refuse("metadata.json is not valid")
 
 
+@pytest.mark.parametrize("field", sorted(ModelMetadata.model_fields.keys() - {"schema_version"}))
+def test_metadata_must_be_complete(version, refuse, field):
+    """Nothing is guessed of what a version does not tell."""
+    path = version / METADATA_FILE
+    metadata = json.loads(path.read_text())
+    del metadata[field]
+    path.write_text(json.dumps(metadata))
+    refuse(f"metadata.json is not valid: {field}: Field required")
+
+
 def test_metadata_must_be_of_a_sane_size(version, refuse):
     """A file that would fill the memory is not read."""
     with (version / METADATA_FILE).open("a") as file:

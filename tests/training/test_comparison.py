@@ -57,8 +57,7 @@ def test_every_figure_is_compared(measured, recorded, path):
     by = 3 if path[0] == "confusion" else 0.3 if path[0] == "per_class_accuracy" else 0.1
     (difference,) = compare(measured, change(recorded, path, by))
     assert difference.name == ", ".join(map(str, path))
-    if path != ("calibration_error_uncalibrated",):  # older versions have none
-        assert compare(measured, change(recorded, path, None))
+    assert compare(measured, change(recorded, path, None))
 
 
 def test_every_figure_is_in_the_list_above(recorded):
