@@ -113,7 +113,7 @@ def _load_described_data(source: str, metadata: ModelMetadata) -> Data:
     )
     if source == OFFICIAL and recorded.source != CIFAR10_SOURCE:  # no need to download it first
         raise DataError(f"{metadata.name} {metadata.version} can't be measured on {source}: {was}")
-    data = load_data(source, name=recorded.name, origin=recorded.source)
+    data = load_data(source)
     if data.class_names != metadata.class_names:
         raise DataError(f"the data's classes {data.class_names} are not the model's {metadata.class_names}")
     # How many of the training images were held out can't be told from here.

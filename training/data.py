@@ -46,13 +46,13 @@ class Data:
     test: Split
 
 
-def load_data(source: str, *, name: str | None = None, origin: str = "image folder") -> Data:
+def load_data(source: str, *, name: str | None = None, origin: str | None = None) -> Data:
     """Load the data set that `source` names: "cifar10", or the path of an official archive's folder or image folder.
 
-    An image folder can't tell what it is: `name` (its own if there is none) and `origin` do.
+    An image folder can't tell what it is: `name` (its own if there is none) and `origin` do; the official data can.
 
     Raises:
-        DataError: it is missing, empty, unreadable or of another size.
+        DataError: it is missing, empty, unreadable or of another size; or an archive was given a name or an origin.
     """
     if source == OFFICIAL:
         return _download_cifar10()
@@ -61,8 +61,13 @@ def load_data(source: str, *, name: str | None = None, origin: str = "image fold
         raise DataError(f"no data: {source!r} is neither {OFFICIAL!r} nor a folder")
     for archive in (folder, folder / ARCHIVE):
         if (archive / "data_batch_1").exists():
+            if name or origin:
+                raise DataError(
+                    f"{archive} is the official archive, which has a name and a source of its own; "
+                    "leave out --data-name and --data-source"
+                )
             return _read_archive(archive)
-    return _read_folder(folder, name or folder.resolve().name, origin)
+    return _read_folder(folder, name or folder.resolve().name, origin or "image folder")
 
 
 def split_validation(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

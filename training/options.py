@@ -26,7 +26,7 @@ class Options(BaseModel):
     recipe_name: str
     data: str
     data_name: str | None = None
-    data_source: str
+    data_source: str | None = None
     name: Name
     models: Path
     runs: Path
@@ -93,7 +93,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         "or an image folder with train/<class>/* and test/<class>/*",
     )
     job.add_argument("--data-name", help="what metadata and card call an image folder (default: the folder's own name)")
-    job.add_argument("--data-source", default="image folder", help="where an image folder came from")
+    job.add_argument("--data-source", help="where an image folder came from (default: image folder)")
     job.add_argument("--name", default="minimodel", help="of the model")
     job.add_argument(
         "--models", type=Path, default=Path("models"), help="the version goes to MODELS/NAME/<next number>"
@@ -140,6 +140,9 @@ def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
             f"argument --name: {values['name']!r} is no model's name: small letters, digits, '.', '_' and '-', "
             "a letter or digit first, 64 at most"
         )
+    for flag in ("data_name", "data_source"):
+        if flag in values and values["data"] == OFFICIAL:  # its archive, too, but that is recognised when it is read
+            parser.error(f"argument --{flag.replace('_', '-')}: {OFFICIAL} has a name and a source of its own")
     for notes in values.get("notes", ()):
         if not notes.is_file():
             parser.error(f"argument --notes: {str(notes)!r} is no file")

@@ -57,6 +57,21 @@ def test_official_archive_is_read(tmp_path, inside):
     np.testing.assert_array_equal(data.test.images[0, :, :, 1].ravel(), pixels["test_batch"][0, 1024:2048])
 
 
+@pytest.mark.parametrize("given", ["name", "origin"])
+def test_official_archive_is_not_called_otherwise(tmp_path, given):
+    """A name or source that would not appear anywhere is refused; an image folder takes both."""
+    write_archive(tmp_path / "cifar-10-batches-py")
+    with pytest.raises(DataError, match=r"is the official archive.*leave out --data-name and --data-source"):
+        load_data(str(tmp_path), **{given: "mine"})
+
+
+def test_image_folder_is_called_as_was_said(image_folder):
+    """Else after itself."""
+    named, plain = load_data(str(image_folder), name="mine", origin="elsewhere"), load_data(str(image_folder))
+    assert (named.name, named.source) == ("mine", "elsewhere")
+    assert (plain.name, plain.source) == (image_folder.name, "image folder")
+
+
 def test_archive_can_not_run_code(tmp_path):
     """A pickle that names a function is refused, not obeyed."""
     folder = tmp_path / "cifar-10-batches-py"

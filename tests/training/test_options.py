@@ -68,6 +68,8 @@ def test_help_shows_no_empty_default_and_none_twice(capsys):
         (["--name", "a,b"], "--name: 'a,b' is no model's name"),
         (["--name", "s" * 65], "is no model's name"),
         (["--quantize", "--no-export"], "--quantize: --no-export leaves nothing to quantize"),
+        (["--data-name", "x"], "--data-name: cifar10 has a name and a source of its own"),
+        (["--data", "cifar10", "--data-source", "x"], "--data-source: cifar10 has a name and a source of its own"),
         (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is no file"),
     ],
 )
