@@ -146,6 +146,10 @@ def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
     for notes in values.get("notes", ()):
         if not notes.is_file():
             parser.error(f"argument --notes: {str(notes)!r} is no file")
+        try:
+            notes.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            parser.error(f"argument --notes: {str(notes)!r} can't be read: {error}")
     if values["quantize"] and not values["export"]:
         parser.error("argument --quantize: --no-export leaves nothing to quantize")
     if values["quantize"] and not importlib.util.find_spec("nncf"):

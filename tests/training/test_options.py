@@ -83,6 +83,18 @@ def test_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
     assert words in error
 
 
+def test_notes_that_are_no_text_are_refused_before_any_training(tmp_path, capsys):
+    """The card is written at the end."""
+    notes = tmp_path / "notes.md"
+    notes.write_bytes("caf\xe9".encode("latin-1"))
+    with pytest.raises(SystemExit) as exit_:
+        parse_options(["--notes", str(notes)])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "notes.md' can't be read: 'utf-8' codec can't decode byte 0xe9" in error
+
+
 def test_quantize_without_nncf_is_refused_before_any_training(monkeypatch, capsys):
     """The extra is named now, not after hours."""
     monkeypatch.setitem(sys.modules, "nncf", None)
