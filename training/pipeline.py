@@ -94,7 +94,7 @@ def make_train_dataset(
 
 
 def make_dataset(split: Split, normalize: Normalization, *, num_classes: int, batch_size: int = 256) -> tf.data.Dataset:
-    """Make batches of a split as it is, in order, for validation and test; shapes as in `make_train_dataset`."""
+    """Make batches of a split as it is, in order, to validate on; shapes as in `make_train_dataset`."""
     one_hot = keras.utils.to_categorical(split.labels, num_classes)
     dataset = tf.data.Dataset.from_tensor_slices((split.images, one_hot)).batch(batch_size)
     return dataset.map(lambda images, labels: (normalize(images), labels)).prefetch(2)

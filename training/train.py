@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from app.contract import TrainingRun
 from training.config import Recipe
@@ -70,12 +71,7 @@ def train(
         is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
         model.fit(
             make_train_dataset(train_split, recipe, normalize, num_classes=num_classes, start_epoch=start_epoch),
-            validation_data=make_dataset(
-                _trim(validation_split, replicas),
-                normalize,
-                num_classes=num_classes,
-                batch_size=VALIDATION_BATCH_SIZE // replicas * replicas,
-            ),
+            validation_data=_make_even_dataset(validation_split, normalize, num_classes, replicas),
             initial_epoch=start_epoch,
             epochs=recipe.epochs,
             steps_per_epoch=steps,
@@ -118,10 +114,15 @@ def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_st
     return model
 
 
-def _trim(split: Split, replicas: int) -> Split:
-    """Leave out the last few images that so many devices can't share evenly: Keras fails on such a batch."""
+def _make_even_dataset(split: Split, normalize: Normalization, num_classes: int, replicas: int) -> tf.data.Dataset:
+    """Make batches that so many devices share evenly, without the last few images: Keras fails on uneven ones."""
     even = len(split.labels) // replicas * replicas
-    return Split(split.images[:even], split.labels[:even])
+    return make_dataset(
+        Split(split.images[:even], split.labels[:even]),
+        normalize,
+        num_classes=num_classes,
+        batch_size=VALIDATION_BATCH_SIZE // replicas * replicas,
+    )
 
 
 def _restore_checkpoint(model: keras.Model, path: Path) -> int:
