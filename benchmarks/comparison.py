@@ -8,9 +8,9 @@ import numpy as np
 
 from benchmarks.load import load
 from benchmarks.pictures import MEDIUM, SMALL, Kind, Known, make_pictures
-from benchmarks.process import LeftOutError, Process, running
+from benchmarks.process import Process, running
 from benchmarks.report import Record, Sample
-from benchmarks.services import Body, Service
+from benchmarks.services import Body, LeftOutError, Service
 
 WARM_UP_SECONDS = 1
 # A service whose answers take seconds is measured for longer: wrk counts none that it still waits for at the end.

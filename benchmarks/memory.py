@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from benchmarks.load import load
 from benchmarks.pictures import MEDIUM, SMALL, Known, make_pictures
 from benchmarks.process import running
-from benchmarks.services import Service
+from benchmarks.services import LeftOutError, Service
 
 CLIENTS = 32
 STEP_SECONDS = 5
@@ -28,8 +28,7 @@ def measure_memory(service: Service, known: Known, *, marks: list[int]) -> Memor
     """Send small and larger images until each of the `marks` is reached; it is read then.
 
     Raises:
-        LeftOutError: it can't be started here.
-        RuntimeError: it answers nothing any more.
+        LeftOutError: it can't be started here, or answers nothing any more.
     """
     pictures = make_pictures(SMALL) + make_pictures(MEDIUM)
     with running(service) as process:
@@ -40,7 +39,7 @@ def measure_memory(service: Service, known: Known, *, marks: list[int]) -> Memor
             while count < mark:
                 seen = load(process.url, pictures, "form", clients=CLIENTS, seconds=STEP_SECONDS)
                 if not seen.requests:
-                    raise RuntimeError("the service answers nothing any more")
+                    raise LeftOutError("it answers nothing any more")
                 count += seen.requests
             memory.requests.append(count)
             memory.rss_mib.append(process.read_rss_mib())

@@ -15,17 +15,13 @@ import psutil
 
 from benchmarks.pictures import FORM_TYPE, ROOT, Known, encode_form, get_media_type
 from benchmarks.rolling_restart import find_free_port
-from benchmarks.services import Body, Service
+from benchmarks.services import Body, LeftOutError, Service
 
 PATIENCE_SECONDS = 90
 # Idle is who takes a tenth of a core at most; /proc counts in hundredths of a second.
 IDLE_SECONDS, IDLE_SHARE = 0.2, 0.1
 STOP_SECONDS = 3  # nothing is lost by a kill then: no request is under way
 TOLERANCES = {"f32": 0.01, "bf16": 0.05, "int8": 0.2}
-
-
-class LeftOutError(Exception):
-    """A service can't be measured here; the text says why."""
 
 
 class Process:
@@ -83,20 +79,22 @@ class Process:
         """Return the processor time, of user and system, that the process and all its children have taken.
 
         Raises:
-            LeftOutError: it has exited.
+            LeftOutError: it has exited, or one of its children just now.
         """
-        self._require_alive()
-        times = [process.cpu_times() for process in self._list_tree()]
+        with self._reading():
+            times = [process.cpu_times() for process in self._list_tree()]
         return sum(entry.user + entry.system for entry in times)
 
     def read_pss_mib(self) -> float:
         """Return the resident memory of process and children, what they share counted once; raises like its sibling."""
-        self._require_alive()
-        return sum(process.memory_full_info().pss for process in self._list_tree()) / 2**20
+        with self._reading():
+            pss: int = sum(process.memory_full_info().pss for process in self._list_tree())
+        return pss / 2**20
 
     def read_rss_mib(self) -> float:
-        """Return the resident memory of the process alone."""
-        rss: int = self._root.memory_info().rss
+        """Return the resident memory of the process alone; raises like its siblings."""
+        with self._reading():
+            rss: int = self._root.memory_info().rss
         return rss / 2**20
 
     def wait_until_idle(self) -> None:
@@ -150,6 +148,15 @@ class Process:
     def _require_alive(self) -> None:
         if self._process.poll() is not None:
             raise LeftOutError(self._read_last_line())
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Read what the system knows of its processes, each of which may exit between being listed and being read."""
+        self._require_alive()
+        try:
+            yield
+        except psutil.NoSuchProcess as error:
+            raise LeftOutError(f"a process of it has exited: {self._read_last_line()}") from error
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Return status and body of the reply; 503 if nobody listens."""

@@ -7,6 +7,10 @@ from typing import Literal
 Body = Literal["form", "raw"]
 
 
+class LeftOutError(Exception):
+    """A service can't be measured here; the text says why."""
+
+
 @dataclass(frozen=True)
 class Service:
     """How one service is started and spoken to."""

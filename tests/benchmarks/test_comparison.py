@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import time
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import count
 from urllib.parse import urlsplit
 
 import psutil
@@ -12,18 +14,21 @@ import pytest
 
 from benchmarks import comparison
 from benchmarks.comparison import COLUMNS, compare
-from benchmarks.load import Seen
+from benchmarks.load import PROGRAM, Seen
 from benchmarks.pictures import Known
 from benchmarks.process import running
-from benchmarks.services import Service
+from benchmarks.services import LeftOutError, Service
 
 KNOWN = Known(b"\x89PNG a picture", "cat", 0.9)
+number = count(1)  # of the requests that this service process gets
 
 
 class Answers(BaseHTTPRequestHandler):
     """Calls every picture what the environment says."""
 
     def do_POST(self) -> None:
+        if next(number) > int(os.environ["LAST"]):
+            os._exit(1)
         self.rfile.read(int(self.headers["Content-Length"]))
         until = time.monotonic() + (self.path == "/work")
         while time.monotonic() < until:
@@ -38,9 +43,11 @@ class Answers(BaseHTTPRequestHandler):
         """Write no line for a request."""
 
 
-def service(name: str, label: str = "cat", *, busy: bool = False) -> Service:
+def service(name: str, label: str = "cat", *, busy: bool = False, last: int = 1_000_000) -> Service:
+    """A service that exits instead of giving more than `last` answers."""
     module = ("tests.benchmarks.test_comparison",)
-    return Service(name, name, "f32", module, {"LABEL": label, "NAME": name}, busy_while_idle=busy)
+    environment = {"LABEL": label, "NAME": name, "LAST": str(last)}
+    return Service(name, name, "f32", module, environment, busy_while_idle=busy)
 
 
 def test_who_still_works_when_its_clients_are_gone_is_waited_for():
@@ -98,6 +105,27 @@ def test_who_answers_wrongly_or_ends_is_left_out_with_the_reason(turns):
     assert "no_such_module" in ended
     assert right is None
     assert {name for name, *_ in turns} == {"right"}
+
+
+@pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PROGRAM}")
+def test_who_exits_while_it_is_loaded_is_left_out(monkeypatch):
+    """In its warm-up, where wrk finds nobody listening in the next column; the other is measured."""
+    monkeypatch.setattr(comparison, "COLUMNS", COLUMNS[:2])
+    gone, right = compare([service("gone", last=3), service("right")], KNOWN, seconds=1, rounds=1)
+    assert "wrk says: unable to connect" in gone.left_out
+    assert right.left_out is None
+    assert set(right.samples) == {column.title for column in COLUMNS[:2]}
+
+
+@pytest.mark.parametrize("read", ["read_cpu_seconds", "read_pss_mib"])
+def test_a_child_that_exits_while_it_is_read_leaves_the_service_out(monkeypatch, read):
+    """Listed a moment before, it is no more."""
+    with running(service("one")) as process, psutil.Popen(["true"]) as child:
+        child.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "_list_tree", lambda: [child])
+            with pytest.raises(LeftOutError, match="a process of it has exited"):
+                getattr(process, read)()
 
 
 def test_a_slow_column_is_measured_for_longer(turns, monkeypatch):

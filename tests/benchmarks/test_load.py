@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.load import PROGRAM, Seen, load, parse_output
 from benchmarks.pictures import FORM_TYPE, encode_form
+from benchmarks.services import LeftOutError
 
 PICTURES = [b"\x89PNG\r\n\x1a\n" + bytes([number]) * 1000 for number in range(3)]
 SEEN = Seen(900, 3.0, 1.5, 2.5, 9.5, 4)
@@ -47,7 +48,7 @@ def test_the_last_line_in_json_is_what_was_seen():
 
 
 def test_output_without_it_is_an_error_that_shows_the_output():
-    with pytest.raises(RuntimeError, match="unable to connect"):
+    with pytest.raises(LeftOutError, match="unable to connect"):
         parse_output("unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
