@@ -1,8 +1,9 @@
 """Changes of the fast recipe, each trained for the same short budget and judged by the validation images alone.
 
 `python -m benchmarks.recipes --data data [NAME …]` trains the named changes (all, if none is named) and writes
-recipes.md into benchmarks/results from every finished run there is, so that the table can grow over several sittings
-and machines. The file holds what this command prints and nothing else: a model card can end with it (`--notes`).
+recipes.md into benchmarks/results from every finished run in the folder `--runs`, so that the table can grow over
+several sittings; and over several machines, if that folder comes along. The file holds what this command prints and
+nothing else: a model card can end with it (`--notes`).
 """
 
 import shlex
@@ -49,7 +50,7 @@ HEADER = """## What was compared
 The recipe `fast` for {epochs} epochs, and changes of it for the same {epochs}; seed {seed}, one run each, so that
 differences under a percent mean little. Accuracy is that of the {validation:,} validation images, minutes are those of
 training steps. `plain` is the network without shortcuts. Printed by
-`python -m benchmarks.recipes{data} --epochs {epochs}`.
+`{command}`.{not_run}
 
 """
 
@@ -108,11 +109,15 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
         minutes = f"{sum_minutes(history, len(splits.train.labels), recipe):.1f}"
         start = read_start(run)
         rows.append([name, shown, accuracy, minutes, f"{start.hardware}, {start.precision}"])
+    names = [row[0] for row in rows]
+    not_run = ", ".join(name for name in CHANGES if name not in names)
+    data = [] if source == OFFICIAL else ["--data DIR"]  # not which: it is a folder of whoever ran it
     header = HEADER.format(
+        command=" ".join([PROGRAM, *names, *data, f"--epochs {epochs}"]),
+        not_run=f"\nNot run: {not_run}." if not_run else "",
         epochs=epochs,
         validation=len(splits.validation.labels),
         seed=RECIPES["fast"].seed,
-        data="" if source == OFFICIAL else " --data DIR",  # not which: it is a folder of whoever ran it
     )
     return header + draw_table(("change", "values", "validation accuracy", "minutes", "on"), rows) + "\n"
 
