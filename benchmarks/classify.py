@@ -26,8 +26,8 @@ from app.runtime import count_lanes
 from app.settings import Settings
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.pictures import MODELS, ROOT, SMALL, find_version, make_pictures
-from benchmarks.report import draw_table
 from benchmarks.runtime import make_batch, time_runs
+from training.table import draw_table
 
 RESULTS = Path(__file__).parent / "results"
 COUNT = 10_000
@@ -101,7 +101,7 @@ def render(rounds: list[Round]) -> str:
         median(getattr(one, name) for one in rounds) for name in ("command", "runtime", "ratio", "start_seconds")
     ]
     rows.append(["median", *(f"{medians[i]:.0f}" for i in (0, 1)), f"{medians[2]:.2f}", f"{medians[3]:.1f} s"])
-    return draw_table(header, rows)
+    return draw_table(header, rows, numbers=True)
 
 
 def main() -> None:

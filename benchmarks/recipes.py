@@ -20,8 +20,9 @@ from training.errors import ResumeError, TrainingError
 from training.export import read_commit
 from training.options import Parser
 from training.pipeline import measure_normalization
-from training.report import draw_table, sum_minutes
+from training.report import sum_minutes
 from training.run import CHECKPOINT_FILE, read_history, read_start, require_resumable
+from training.table import draw_table
 from training.train import train
 
 PROGRAM = "python -m benchmarks.recipes"
@@ -119,7 +120,7 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
         validation=len(splits.validation.labels),
         seed=RECIPES["fast"].seed,
     )
-    return header + draw_table(("change", "values", "validation accuracy", "minutes", "on"), rows) + "\n"
+    return header + draw_table(("change", "values", "validation accuracy", "minutes", "on"), rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.load import Seen
 from benchmarks.services import Service
+from training.table import draw_table
 
 HEADER = ["service", "precision", "requests/s", "rounds", "ours ÷ it", "p50", "p95", "p99", "errors", "CPU a request"]
 
@@ -68,21 +69,15 @@ def render_comparison(rows: list[Row]) -> str:
     """Draw an overview with a column for each load, then a table with everything for each load."""
     titles = list(dict.fromkeys(title for row in rows for title in row.cells))
     present = [row for row in rows if row.cells]
-    text = draw_table(
-        ["requests/s", "precision", *titles, "memory", "start"], (_list_rates(row, titles) for row in present)
-    )
+    header = ["requests/s", "precision", *titles, "memory", "start"]
+    text = draw_table(header, (_list_rates(row, titles) for row in present), numbers=True)
     for title in titles:
         cells = [(row, row.cells[title]) for row in present if title in row.cells]
-        text += f"\n### {title}\n\n" + draw_table(HEADER, (_list_details(row, cell) for row, cell in cells))
+        details = (_list_details(row, cell) for row, cell in cells)
+        text += f"\n### {title}\n\n" + draw_table(HEADER, details, numbers=True)
     if left_out := [row for row in rows if row.left_out]:
         text += "\nLeft out:\n\n" + "".join(f"- {row.name}: {row.left_out}\n" for row in left_out)
     return text
-
-
-def draw_table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """Draw a table in Markdown, numbers to the right."""
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _make_row(record: Record, ours: Record | None) -> Row:

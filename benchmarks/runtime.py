@@ -25,7 +25,7 @@ from app.runtime import Images, Runtime, count_cpus, count_lanes, load_runtime
 from app.settings import Precision, RuntimeName
 from benchmarks.machine import describe_libraries, describe_machine, has_bf16
 from benchmarks.pictures import find_version
-from benchmarks.report import draw_table
+from training.table import draw_table
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_SIZES = (1, 8, 32)
@@ -108,7 +108,7 @@ def render(paces: dict[str, dict[int, Pace]], left_out: dict[str, str]) -> str:
     ]
     rows += [[title, *("–" for _ in BATCH_SIZES)] for title in left_out]
     notes = "".join(f"- {title}: {reason}\n" for title, reason in left_out.items())
-    return draw_table(header, rows) + (f"\nLeft out:\n\n{notes}" if notes else "")
+    return draw_table(header, rows, numbers=True) + (f"\nLeft out:\n\n{notes}" if notes else "")
 
 
 def load_candidates(version: Path) -> tuple[dict[str, Contender], dict[str, str]]:

@@ -20,13 +20,13 @@ import tensorflow as tf
 
 from benchmarks import article
 from benchmarks.machine import describe_libraries, describe_machine
-from benchmarks.report import draw_table
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, load_data, split_validation
 from training.devices import Devices, select_devices
 from training.errors import TrainingError
 from training.options import Parser
 from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
+from training.table import draw_table
 from training.train import compile_network
 
 PROGRAM = "python -m benchmarks.training"
@@ -98,7 +98,8 @@ def compare_speed(trainers: Sequence[Trainer]) -> str:
         inputs = time_steps(lambda: next(trainer.alone), INPUT_STEPS)  # noqa: B023 - called in this turn
         share = median(inputs) / median(seconds[trainer.title])
         rows.append([trainer.title, f"{speed:.0f}", f"{speed / speeds[trainers[0].title]:.2f}", f"{100 * share:.1f} %"])
-    return draw_table(["code", "images/s", "times the article's", "input pipeline, share of a step"], rows)
+    header = ["code", "images/s", "times the article's", "input pipeline, share of a step"]
+    return draw_table(header, rows, numbers=True)
 
 
 def time_steps(step: Callable[[], Any], count: int) -> list[float]:
@@ -114,7 +115,8 @@ def time_steps(step: Callable[[], Any], count: int) -> list[float]:
 def compare_time(trainers: Sequence[Trainer], validation: Split, target: float) -> str:
     """Return a table of how many seconds of training steps each needs to `target` validation accuracy."""
     rows = [[trainer.title, *time_to_target(trainer, validation, target)] for trainer in trainers]
-    return draw_table(["code", f"seconds of training to {100 * target:g} % of the validation images", "steps"], rows)
+    header = ["code", f"seconds of training to {100 * target:g} % of the validation images", "steps"]
+    return draw_table(header, rows, numbers=True)
 
 
 def time_to_target(trainer: Trainer, validation: Split, target: float) -> tuple[str, str]:

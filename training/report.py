@@ -13,6 +13,7 @@ from training.config import Recipe
 from training.metrics import Evaluation
 from training.pipeline import steps_per_epoch
 from training.plots import plot_confusion, plot_curves, plot_reliability
+from training.table import draw_table
 
 ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "bmp": "BMP", "gif": "GIF", "avif": "AVIF"}
 """Names of what the data set's files are called after."""
@@ -135,22 +136,16 @@ def format_table(evaluation: Evaluation) -> str:
     ]
     classes = [(name, percent(share, digits=1)) for name, share in evaluation.per_class_accuracy.items()]
     changes = [(name, percent(share)) for name, share in evaluation.robustness.items()]
-    return "\n\n".join(
+    return "\n".join(
         [
             draw_table(("measure", "test set"), rows),
             draw_table(("class", "accuracy"), classes),
             draw_table(("runtime", "accuracy", "negative log-likelihood", "calibration error", "same label"), runtimes),
             draw_table(("test images changed", "accuracy"), changes),
         ]
-    )
+    ).rstrip()
 
 
 def percent(share: float, digits: int = 2) -> str:
     """Return a fraction as a percentage, with the space that belongs before its sign."""
     return f"{100 * share:.{digits}f} %"
-
-
-def draw_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

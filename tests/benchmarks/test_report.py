@@ -1,9 +1,13 @@
 """From rounds to medians, ratios and tables."""
 
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks.load import Seen
-from benchmarks.report import Record, Sample, draw_table, make_rows, render_comparison
+from benchmarks.pictures import ROOT
+from benchmarks.report import Record, Sample, make_rows, render_comparison
 from benchmarks.services import Service
 
 ONE, MANY = "one client", "many clients"
@@ -82,12 +86,15 @@ def test_each_load_has_a_table_of_those_that_take_it(rows):
     assert len(table) == 4
 
 
+def test_comparing_services_imports_nothing_that_trains():
+    """`make bench` installs nothing that draws plots, and TensorFlow would take memory from the services."""
+    code = "import sys, benchmarks.serving; print({'tensorflow', 'matplotlib', 'sklearn'} & sys.modules.keys())"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert output.strip() == "set()"
+
+
 def test_who_was_left_out_is_told_with_the_reason():
     absent = Record(Service("absent", "Absent", "f32", ("x",)), left_out="No module named 'absent'")
     text = render_comparison(make_rows([record("mine", "f32", ours=True, one_client=[1]), absent]))
     assert text.endswith("Left out:\n\n- absent: No module named 'absent'\n")
     assert "| Absent |" not in text
-
-
-def test_numbers_stand_to_the_right():
-    assert draw_table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |\n"
