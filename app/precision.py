@@ -1,15 +1,11 @@
 """The arithmetic that a version is run in by OpenVINO: the one asked for, or the fastest that costs no accuracy."""
 
 from app.contract import INT8_FILE, ModelMetadata
+from app.cpu import has_int8
 from app.errors import RefusedVersionError
-from app.runtime import read_cpu_flags
 from app.settings import Precision
 
 MAX_INT8_LOSS = 0.002  # 0.2 points of accuracy on the test set
-
-# What adds products of 8-bit numbers up in 32 bits. Elsewhere OpenVINO adds them up in 16, which can overflow: other
-# answers than those whose accuracy was measured.
-INT8_CPU_FLAGS = {"amx_int8", "avx512_vnni", "avx_vnni"}
 
 
 def choose_precision(asked: Precision, metadata: ModelMetadata) -> Precision:
@@ -24,7 +20,7 @@ def choose_precision(asked: Precision, metadata: ModelMetadata) -> Precision:
     quantized = INT8_FILE in metadata.files
     if asked == "int8" and not quantized:
         raise RefusedVersionError("APP_PRECISION=int8, but it was exported without --quantize")
-    if asked == "auto" and quantized and INT8_CPU_FLAGS & read_cpu_flags() and _is_as_accurate(metadata):
+    if asked == "auto" and quantized and has_int8() and _is_as_accurate(metadata):
         return "int8"
     return asked
 

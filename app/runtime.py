@@ -5,7 +5,6 @@ for, so that serving needs no TensorFlow. What the model is good for and whether
 """
 
 import contextlib
-import math
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.contract import INT8_FILE, TensorSpec
+from app.cpu import count_affine_cpus, count_cpus
 from app.errors import RefusedVersionError
 from app.settings import Precision, RuntimeName
 
@@ -73,37 +73,6 @@ def count_lanes(name: RuntimeName, threads: int) -> int:
     return (threads or count_cpus()) if name == "openvino" else 1
 
 
-def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many CPUs this process may use: its affinity, or the cgroup's quota (v2 or v1) if that is less."""
-    cpus = _count_affine_cpus()
-    try:
-        if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
-        else:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period"))
-        if float(quota) > 0:
-            cpus = min(cpus, math.ceil(float(quota) / float(period)))
-    except (OSError, ValueError):  # no cgroup, or "max": no quota
-        pass
-    return cpus
-
-
-def _count_affine_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def read_cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Return Linux's names for the instruction sets of this machine's CPU; none where it lists none (other than x86).
-
-    OpenVINO can't be asked: it says that it has int8 whatever the CPU.
-    """
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split(":", 1)[1].split()}
-
-
 def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     core = openvino.Core()
     # A mapped file that is overwritten in place ends the process that serves from it.
@@ -120,7 +89,7 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
         lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
         # Unpinned, threads that share an image often share a core too. Where there are more cores than threads, those
         # of every replica would be pinned to the same few.
-        pin = {"ENABLE_CPU_PINNING": threads == _count_affine_cpus()}
+        pin = {"ENABLE_CPU_PINNING": threads == count_affine_cpus()}
         whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
     except (OSError, RuntimeError) as error:
         raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error

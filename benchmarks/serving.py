@@ -17,9 +17,10 @@ from typing import Any
 
 import psutil
 
+from app.cpu import has_bf16
 from benchmarks.comparison import compare
 from benchmarks.load import PROGRAM
-from benchmarks.machine import describe_libraries, describe_machine, has_bf16
+from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.memory import measure_memory
 from benchmarks.overhead import measure_overhead
 from benchmarks.photos import measure_photos

@@ -9,9 +9,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, DataSet, DigestError, ModelMetadata, verify_files
+from app.cpu import has_int8
 from app.errors import RefusedVersionError
-from app.precision import INT8_CPU_FLAGS
-from app.runtime import read_cpu_flags
 from training.calibration import Calibration
 from training.config import OFFICIAL
 from training.data import CIFAR10_SOURCE, Data, load_data
@@ -66,7 +65,7 @@ def measure_again(folder: Path, source: str) -> Again:
     differences = compare(measured, metadata.metrics.model_dump(mode="json"))
     if not distance <= LOG_TOLERANCE:
         differences.append(Difference("golden answers by smoothing and temperature, furthest off", distance, 0.0))
-    expected = [] if INT8_CPU_FLAGS & read_cpu_flags() else [d for d in differences if _is_int8_figure(d)]
+    expected = [] if has_int8() else [d for d in differences if _is_int8_figure(d)]
     return Again(measured, [d for d in differences if d not in expected], expected)
 
 

@@ -1,18 +1,15 @@
 """Which devices train, and in which precision: every visible GPU, else the CPU."""
 
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import tensorflow as tf
 
-from app.runtime import count_cpus, read_cpu_flags
+from app.cpu import count_cpus, describe_cpu, has_bf16
 from training.errors import DeviceError
 
 # NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.
 FLOAT16_CAPABILITY = (7, 0)
 BFLOAT16_CAPABILITY = (8, 0)
-BFLOAT16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,9 @@ def select_devices(*, require_gpu: bool = False) -> Devices:
             seen = ", ".join(device.name for device in tf.config.list_physical_devices())
             built = "with" if tf.test.is_built_with_cuda() else "without"
             raise DeviceError(f"no GPU: TensorFlow {tf.__version__}, built {built} CUDA, sees only {seen}")
-        precision = "mixed_bfloat16" if BFLOAT16_CPU_FLAGS & read_cpu_flags() else "float32"
-        return Devices(tf.distribute.get_strategy(), precision, jit_compile=False, description=describe_cpu())
+        precision = "mixed_bfloat16" if has_bf16() else "float32"
+        description = f"{count_cpus()} cores of {describe_cpu()}"
+        return Devices(tf.distribute.get_strategy(), precision, jit_compile=False, description=description)
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, enable=True)
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
@@ -53,15 +51,6 @@ def select_devices(*, require_gpu: bool = False) -> Devices:
     names = ", ".join(detail.get("device_name", "GPU") for detail in details)
     # In a function compiled by XLA one device reaches for the other's copy of a variable (tensorflow issue 53140).
     return Devices(strategy, precision, jit_compile=not several, description=f"{len(gpus)} GPU: {names}")
-
-
-def describe_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return how many cores this process may use, and the processor's name where Linux tells it."""
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    # Clouds hide the number of a processor: its family and model tell what it is.
-    family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
-    return f"{count_cpus()} cores of {facts.get('model name', platform.machine())}{family}"
 
 
 def choose_gpu_precision(capabilities: list[tuple[int, int]]) -> str:

@@ -41,7 +41,7 @@ def test_the_service_never_imports_training():
 
 def test_training_imports_only_what_knows_no_web():
     """Training reads images and measures versions with the service's own code, and needs none of its web."""
-    allowed = {"contract", "errors", "image", "precision", "runtime", "settings"}
+    allowed = {"contract", "cpu", "errors", "image", "precision", "runtime", "settings"}
     names = {name for module in (ROOT / "training").rglob("*.py") for name in find_imports(module)}
     assert {name.split(".")[1] for name in names if name.startswith("app.")} <= allowed
 
@@ -68,7 +68,7 @@ def test_each_library_is_known_to_one_module(package, modules):
 
 def test_the_inner_modules_know_no_web():
     """Images, batches, models and errors would serve a command line as well."""
-    names = "batcher card classifier contract errors image model returns runtime samples store trace"
+    names = "batcher card classifier contract cpu errors image model returns runtime samples store trace"
     inner = [APP / f"{name}.py" for name in names.split()]
     for package in ("fastapi", "starlette", "app.routes", "app.problems", "app.schemas", "app.main"):
         assert who_imports(package, inner) == set()

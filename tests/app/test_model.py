@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, Metrics, ModelMetadata, RuntimeMetrics, TensorSpec
+from app.cpu import count_cpus
 from app.errors import InferenceError, RefusedVersionError
 from app.model import Model, load_model, make_loader
-from app.runtime import MAX_GRAPH_BYTES, Runtime, count_cpus, count_lanes, load_runtime, read_cpu_flags
+from app.runtime import MAX_GRAPH_BYTES, Runtime, count_lanes, load_runtime
 from app.settings import Settings
 from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
 
@@ -345,37 +346,6 @@ def test_too_few_rows_are_a_failure():
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
 
 
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "200000 100000"}, 2),
-        ({"cpu.max": "150000 100000"}, 2),
-        ({"cpu.max": "10000 100000"}, 1),
-        ({"cpu.max": "1600000 100000"}, 8),
-        ({"cpu.max": "nonsense"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
-    ],
-)
-def test_threads_follow_the_containers_quota(tmp_path, monkeypatch, files, cpus):
-    """A container with two CPUs on a host with many runs two threads (cgroup v2 and v1)."""
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    assert count_cpus(tmp_path) == cpus
-
-
-def test_cpu_flags_are_read(tmp_path):
-    """From the kernel's own list; none where there is no such file."""
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor: 0\nflags\t\t: fpu avx512_bf16 sse\n")
-    assert read_cpu_flags(cpuinfo) == {"fpu", "avx512_bf16", "sse"}
-    assert read_cpu_flags(tmp_path / "none") == set()
-
-
 @pytest.fixture
 def quantized(version: Path) -> Path:
     """A version with a second graph where a quantized one would be; the service can't tell, nor need it."""
@@ -405,7 +375,7 @@ def test_int8_is_the_quantized_graph(quantized):
 )
 def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, runtime, flags, precision):
     """The service's own way to load, from its settings on."""
-    monkeypatch.setattr("app.precision.read_cpu_flags", lambda: flags)
+    monkeypatch.setattr("app.cpu.read_cpu_flags", lambda: flags)
     model = make_loader(Settings(runtime=runtime, precision="auto"), batch_sizes=[1, 2])(quantized)
     assert re.fullmatch(precision, model.runtime.precision)
 

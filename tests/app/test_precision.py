@@ -20,7 +20,7 @@ def describe(accuracies=ACCURACIES, files=(INT8_FILE,)):
 
 @pytest.fixture(autouse=True)
 def _made_for_int8(monkeypatch):
-    monkeypatch.setattr("app.precision.read_cpu_flags", lambda: {"sse", "avx512_vnni"})
+    monkeypatch.setattr("app.cpu.read_cpu_flags", lambda: {"sse", "avx512_vnni"})
 
 
 def test_auto_takes_int8_that_costs_next_to_nothing():
@@ -47,14 +47,14 @@ def test_auto_leaves_int8_alone_that_is_not_known_to_be_as_good(metadata):
 @pytest.mark.parametrize("flags", [set(), {"avx2"}, {"avx512f", "avx512bw", "avx512_bf16"}])
 def test_auto_leaves_int8_alone_on_a_cpu_that_is_not_made_for_it(monkeypatch, flags):
     """Its sums would overflow: not the answers that were measured."""
-    monkeypatch.setattr("app.precision.read_cpu_flags", lambda: flags)
+    monkeypatch.setattr("app.cpu.read_cpu_flags", lambda: flags)
     assert choose_precision("auto", describe()) == "auto"
 
 
 @pytest.mark.parametrize("asked", ["f32", "bf16", "f16", "int8"])
 def test_what_is_asked_for_is_taken(monkeypatch, asked):
     """Whatever CPU, whatever accuracy: the operator knows."""
-    monkeypatch.setattr("app.precision.read_cpu_flags", set)
+    monkeypatch.setattr("app.cpu.read_cpu_flags", set)
     assert choose_precision(asked, describe({})) == asked
 
 

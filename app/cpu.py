@@ -1,0 +1,67 @@
+"""The processor: how much of it this process may use, what it computes in, and what it is called."""
+
+import math
+import os
+import platform
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
+# What adds products of 8-bit numbers up in 32 bits. Elsewhere OpenVINO adds them up in 16, which can overflow: other
+# answers than those whose accuracy was measured.
+INT8_FLAGS = {"amx_int8", "avx512_vnni", "avx_vnni"}
+
+
+def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many CPUs this process may use: its affinity, or the cgroup's quota (v2 or v1) if that is less."""
+    cpus = count_affine_cpus()
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{part}_us").read_text() for part in ("quota", "period"))
+        if float(quota) > 0:
+            cpus = min(cpus, math.ceil(float(quota) / float(period)))
+    except (OSError, ValueError):  # no cgroup, or "max": no quota
+        pass
+    return cpus
+
+
+def count_affine_cpus() -> int:
+    """Return how many CPUs this process may run on, whatever its share of their time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_bf16() -> bool:
+    """Whether the processor computes in bfloat16 itself; where it does not, a runtime would emulate it, slowly."""
+    return bool(BF16_FLAGS & read_cpu_flags())
+
+
+def has_int8() -> bool:
+    """Whether the processor computes in 8-bit integers as exactly as was measured."""
+    return bool(INT8_FLAGS & read_cpu_flags())
+
+
+def read_cpu_flags(cpuinfo: Path = CPUINFO) -> set[str]:
+    """Return Linux's names for the instruction sets of this machine's CPU; none where it lists none (other than x86).
+
+    OpenVINO can't be asked: it says that it has int8 whatever the CPU.
+    """
+    return set(_read_facts(cpuinfo).get("flags", "").split())
+
+
+def describe_cpu(cpuinfo: Path = CPUINFO) -> str:
+    """Return the processor's name where Linux tells it, else its kind."""
+    facts = _read_facts(cpuinfo)
+    # Clouds hide the number of a processor: its family and model tell what it is.
+    family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
+    return facts.get("model name", platform.machine()) + family
+
+
+def _read_facts(cpuinfo: Path) -> dict[str, str]:
+    """Read what Linux says of the last processor; all of a machine are alike."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
