@@ -147,10 +147,13 @@ def measure(data: str, target: float | None) -> str:
     keras.utils.set_random_seed(SEED)
     ours = [make_ours(f"recipe {name}", split, num_classes, recipe, devices) for name, recipe in RECIPES.items()]
     speed = compare_speed([make_article(split, num_classes), *ours])
+    flags = "" if data == OFFICIAL else " --data DIR"  # not which: it is a folder of whoever ran it
+    flags += "" if target is None else f" --target {target:g}"
+    gpus = f", {devices.description}" if tf.config.list_physical_devices("GPU") else ""
     text = (
-        "# Training\n\n`python -m benchmarks.training`: training steps in turn, medians of"
-        f" {ROUNDS} rounds of {STEPS_PER_ROUND}.\n\n- Machine: {describe_machine()}; {devices.description}"
-        f" in {devices.precision}, the article's code in float32.\n"
+        f"# Training\n\n`{PROGRAM}{flags}`: training steps in turn, medians of"
+        f" {ROUNDS} rounds of {STEPS_PER_ROUND}.\n\n- Machine: {describe_machine()}{gpus}; the recipes in"
+        f" {devices.precision}, the article's code in float32.\n"
         f"- Libraries: {describe_libraries('keras', 'tensorflow')}.\n\n{speed}"
     )
     if target is not None:

@@ -39,6 +39,8 @@ def test_both_tables_are_written(folder, tmp_path, monkeypatch, capsys):
     assert training.main(["--data", str(folder), "--target", "0.9", "--results", str(tmp_path)]) == 0
     text = (tmp_path / "training.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
+    assert text.startswith("# Training\n\n`python -m benchmarks.training --data DIR --target 0.9`: ")
+    assert text.count(" cores") == 1
     speed, target = text.split("From scratch")
     assert [row[0] for row in read_rows(speed)[2:]] == ["the article's code", "recipe fast"]
     (_, reached, steps), (ours, _, our_steps) = read_rows(target)[2:]
