@@ -50,6 +50,7 @@ told otherwise, is measured below.
 - Machine: {machine}; {busy:.0f} % busy with other things just before.
 - Libraries: {libraries}.
 - Precision: OpenVINO runs {precision}, or int8 where it says so; TensorFlow runs the graph as it was exported, in f32.
+  What is measured of this service alone, after the comparison, runs in {precision}.
 
 """
 
