@@ -3,14 +3,15 @@
 `python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` has both. It
 starts all services, loads them in turn from this machine's own loopback interface, and writes serving.md and
 serving.json into benchmarks/results. Then it measures this service alone: what it adds to the model's own time, photos
-beside small images, its start, its memory.
+beside small images, its start, its memory. What is chosen by `--services` and `--parts` goes to a folder of its own
+(`--results`), since it would take the place of all the rest.
 """
 
-import argparse
 import json
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ from benchmarks.pictures import Known, find_version, make_known
 from benchmarks.report import make_rows, render_comparison
 from benchmarks.services import Service, list_services
 from benchmarks.start import measure_start
+from training.options import Parser
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("comparison", "overhead", "photos", "start", "memory")
 LIBRARIES = ("openvino", "tensorflow", "keras", "fastapi", "uvicorn", "litserve", "bentoml", "mosec", "pillow", "numpy")
 STARTS = 5
@@ -55,9 +57,9 @@ told otherwise, is measured below.
 """
 
 
-def main() -> int:
-    """Measure, print, and write the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the results; status 2 with one line for what a person can mend."""
+    parser = Parser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement, at least 1")
     parser.add_argument("--rounds", type=int, default=5, help="over which medians are taken")
     parser.add_argument("--services", help="names, separated by commas; all unless set")
@@ -66,19 +68,22 @@ def main() -> int:
         "--precision", choices=("f32", "bf16"), default="bf16" if has_bf16() else "f32", help="of what OpenVINO runs"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.seconds < 1:
         parser.error(f"argument --seconds: {options.seconds} is less than 1, and wrk takes whole seconds")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or suspended services would be left
-    if not shutil.which(PROGRAM):
-        print(f"not installed: {PROGRAM}", file=sys.stderr)
-        return 2
-    version = find_version()
     services = {service.name: service for service in list_services(options.precision)}
     names = options.services.split(",") if options.services else list(services)
     parts = options.parts.split(",")
     if unknown := (set(names) - services.keys()) | (set(parts) - set(PARTS)):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(services)} and {', '.join(PARTS)}")
+    is_whole = set(names) == set(services) and set(parts) == set(PARTS)
+    if not is_whole and options.results.resolve() == RESULTS:
+        parser.error(f"it would take the place of all results in {RESULTS}: name another folder by --results")
+    if not shutil.which(PROGRAM):
+        print(f"not installed: {PROGRAM}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or suspended services would be left
+    version = find_version()
     known = make_known(version)
 
     facts: dict[str, Any] = {
