@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.pictures import FORM_TYPE, ROOT, Known, encode_form, get_media_type
-from benchmarks.rolling_restart import find_free_port
+from benchmarks.port import find_free_port
 from benchmarks.services import Body, LeftOutError, Service
 
 PATIENCE_SECONDS = 90

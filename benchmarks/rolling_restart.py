@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.machine import describe_machine
+from benchmarks.port import find_free_port
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "tests" / "data" / "cat.png"
@@ -209,13 +209,6 @@ def wait_until(condition: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{condition} took more than {PATIENCE_SECONDS} s")
         time.sleep(0.02)
-
-
-def find_free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.rolling_restart import find_free_port
+from benchmarks.port import find_free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
