@@ -48,12 +48,12 @@ class Outcome(NamedTuple):
     failed: dict[str, int]
 
 
-class Service:
+class Replica:
     """One service process, always on the same port."""
 
     def __init__(self, folder: Path, drain_seconds: float) -> None:
         self.port = find_free_port()
-        self._log = folder / f"service-{self.port}.log"
+        self._log = folder / f"replica-{self.port}.log"
         self._environment = os.environ | {
             "APP_PORT": str(self.port),
             "APP_MODEL_DIR": str(ROOT / "models"),
@@ -143,29 +143,29 @@ def restart_in_turn(*, restarts: int, connections: int, drain_seconds: float, gr
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        services = []
+        replicas = []
         for _ in range(3):
-            services.append(Service(folder, drain_seconds))
-            stack.callback(services[-1].wait)
-            stack.callback(services[-1].stop, signal.SIGKILL)
-        for service in services:
-            wait_until(service.is_ready)
-        ports = [service.port for service in services]
+            replicas.append(Replica(folder, drain_seconds))
+            stack.callback(replicas[-1].wait)
+            stack.callback(replicas[-1].stop, signal.SIGKILL)
+        for replica in replicas:
+            wait_until(replica.is_ready)
+        ports = [replica.port for replica in replicas]
         proxy = Proxy(folder, ports)
         stack.callback(proxy.stop)
         with loading(proxy.port, connections) as collect:
-            for service in islice(cycle(services), restarts):
+            for replica in islice(cycle(replicas), restarts):
                 if graceful:
-                    service.stop(signal.SIGTERM)
-                    wait_until(service.is_draining)
-                    proxy.use([port for port in ports if port != service.port])
-                    if (status := service.wait()) != 0:
-                        raise RuntimeError(f"the service exited with status {status}")
+                    replica.stop(signal.SIGTERM)
+                    wait_until(replica.is_draining)
+                    proxy.use([port for port in ports if port != replica.port])
+                    if (status := replica.wait()) != 0:
+                        raise RuntimeError(f"a replica exited with status {status}")
                 else:
-                    service.stop(signal.SIGKILL)
-                    service.wait()
-                service.start()
-                wait_until(service.is_ready)
+                    replica.stop(signal.SIGKILL)
+                    replica.wait()
+                replica.start()
+                wait_until(replica.is_ready)
                 proxy.use(ports)
             seen = collect()
     return Outcome(restarts=restarts, **seen)
