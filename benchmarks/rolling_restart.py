@@ -1,7 +1,7 @@
 """A rolling restart for real: nginx before three service processes, each drained and restarted in turn, under load.
 
 `python -m benchmarks.rolling_restart` needs Debian's packages nginx and wrk, takes about a minute, and writes
-benchmarks/results/rolling_restart.md. Exit status 1 if a single request failed.
+rolling_restart.md into benchmarks/results. Exit status 1 if a single request failed.
 
 A process is stopped as an orchestrator does it: SIGTERM, its `/health` says draining, the proxy takes it out, it exits
 on its own; it is started again, its `/health` says ok, the proxy takes it in.
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,12 +26,13 @@ from typing import Any, NamedTuple
 
 from benchmarks.machine import describe_machine
 from benchmarks.port import find_free_port
+from training.table import draw_table
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "tests" / "data" / "cat.png"
 CONFIGURATION = Path(__file__).with_suffix(".nginx.conf")
 SCRIPT = Path(__file__).with_suffix(".lua")
-RESULTS = Path(__file__).parent / "results" / "rolling_restart.md"
+RESULTS = Path(__file__).parent / "results"
 NEEDED = ("nginx", "wrk")
 PATIENCE_SECONDS = 60
 
@@ -211,27 +212,33 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run it, print and write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rolling_restart", description=__doc__)
     parser.add_argument("--restarts", type=int, default=6, help="of three processes in turn")
     parser.add_argument("--connections", type=int, default=16, help="requests under way at once")
-    arguments = parser.parse_args()
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    options = parser.parse_args(arguments)
     if missing := [name for name in NEEDED if not shutil.which(name)]:
         print(f"not installed: {', '.join(missing)}", file=sys.stderr)
         return 2
-    outcome = restart_in_turn(restarts=arguments.restarts, connections=arguments.connections, drain_seconds=5)
+    outcome = restart_in_turn(restarts=options.restarts, connections=options.connections, drain_seconds=5)
     failed = sum(outcome.failed.values())
-    table = (
-        f"Three service processes behind nginx, drained and restarted in turn, under {arguments.connections} "
+    row = [
+        str(outcome.restarts),
+        f"{outcome.requests:,}",
+        str(failed),
+        *(f"{milliseconds:.0f} ms" for milliseconds in (outcome.p50_ms, outcome.p99_ms, outcome.max_ms)),
+    ]
+    text = (
+        f"Three service processes behind nginx, drained and restarted in turn, under {options.connections} "
         f"connections of wrk: {outcome.seconds:.0f} s in all.\n\n"
-        "| restarts | requests | failed | p50 | p99 | slowest |\n| --- | --- | --- | --- | --- | --- |\n"
-        f"| {outcome.restarts} | {outcome.requests:,} | {failed} | {outcome.p50_ms:.0f} ms | {outcome.p99_ms:.0f} ms "
-        f"| {outcome.max_ms:.0f} ms |\n\nMachine: {describe_machine()}.\n"
+        f"{draw_table(('restarts', 'requests', 'failed', 'p50', 'p99', 'slowest'), [row])}\n"
+        f"Machine: {describe_machine()}.\n"
     )
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(table, encoding="utf-8")
-    print(table)
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "rolling_restart.md").write_text(text, encoding="utf-8")
+    print(text)
     return 1 if failed else 0
 
 
