@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from app.contract import GOLDEN_TOLERANCES
 from benchmarks.pictures import FORM_TYPE, ROOT, Known, encode_form, get_media_type
 from benchmarks.port import find_free_port
 from benchmarks.services import Body, LeftOutError, Service
@@ -21,7 +22,6 @@ PATIENCE_SECONDS = 90
 # Idle is who takes a tenth of a core at most; /proc counts in hundredths of a second.
 IDLE_SECONDS, IDLE_SHARE = 0.2, 0.1
 STOP_SECONDS = 3  # nothing is lost by a kill then: no request is under way
-TOLERANCES = {"f32": 0.01, "bf16": 0.05, "int8": 0.2}
 
 
 class Process:
@@ -70,7 +70,7 @@ class Process:
             raise LeftOutError(f"it answers {status}: {reply[:200]!r}")
         answers = json.loads(reply)
         answer = answers[0] if isinstance(answers, list) else answers  # BentoML's batched methods answer with lists
-        tolerance = TOLERANCES[self.service.precision]
+        tolerance = GOLDEN_TOLERANCES[self.service.precision]
         if answer["label"] != known.label or abs(answer["probability"] - known.probability) > tolerance:
             raise LeftOutError(f"it says {reply[:200]!r} where {known.label} with {known.probability:.3f} is right")
         return True

@@ -50,6 +50,14 @@ def service(name: str, label: str = "cat", *, busy: bool = False, last: int = 1_
     return Service(name, name, "f32", module, environment, busy_while_idle=busy)
 
 
+def test_a_probability_is_right_within_the_tolerance_of_a_version():
+    """The picture is of the model's own size: no service resizes it, none may be further off than at a load."""
+    with running(service("one")) as process:
+        process.wait_until_right(KNOWN._replace(probability=0.9019))
+        with pytest.raises(LeftOutError, match=r"where cat with 0\.902 is right"):
+            process.check(KNOWN._replace(probability=0.9021), "form")
+
+
 def test_who_still_works_when_its_clients_are_gone_is_waited_for():
     """Else it would slow whoever is next."""
     with running(service("one")) as process:
