@@ -1,0 +1,28 @@
+"""The list of commands in benchmarks/__init__.py is that of the modules."""
+
+import re
+
+import benchmarks
+from benchmarks.pictures import ROOT
+
+FOLDER = ROOT / "benchmarks"
+LISTED = re.findall(r"^- (\w+): (.+?), ", benchmarks.__doc__, re.MULTILINE)
+
+
+def test_every_command_is_listed_and_nothing_else():
+    """A command is what does something when it is run."""
+    commands = [path.stem for path in FOLDER.glob("*.py") if "\nif __name__ ==" in path.read_text(encoding="utf-8")]
+    assert [name for name, _ in LISTED] == sorted(commands)
+
+
+def test_every_file_of_results_is_written_by_a_command():
+    """And what a command is said to write is there."""
+    written = {file for _, files in LISTED for file in files.split(" and ") if "/" not in file}
+    assert written == {path.name for path in (FOLDER / "results").iterdir()}
+
+
+def test_the_readme_lists_the_same_commands():
+    """In its file tree."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    [names] = re.findall(r"^benchmarks/ +commands: (.+?);", text, re.MULTILINE)
+    assert names.split(", ") == [name for name, _ in LISTED]
