@@ -6,7 +6,7 @@ BENCH  := .venv-bench
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
-.PHONY: help serve train test reliability fuzz bench lint format clean
+.PHONY: help serve train test reliability fuzz bench wrk lint format clean
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -25,9 +25,13 @@ reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real ser
 fuzz: $(VENV)/.dev ## send damaged files for longer than the tests do (how many of each kind: make fuzz FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
 
-bench: $(BENCH)/.bench ## measure the runtimes, and the service beside its peers (flags: make bench ARGS="--rounds 1"; needs wrk)
+bench: wrk $(BENCH)/.bench ## measure the runtimes, and the service beside its peers (flags: make bench ARGS="--rounds 1"; needs wrk)
 	$(BENCH)/bin/python -m benchmarks.runtime
 	$(BENCH)/bin/python -m benchmarks.serving $(ARGS)
+
+# Before gigabytes are installed and minutes measured for want of it.
+wrk:
+	@command -v wrk > /dev/null || { echo 'not installed: wrk' >&2; exit 1; }
 
 lint: $(VENV)/.dev ## check style, types and known vulnerabilities
 	$(BIN)/ruff check .

@@ -1,5 +1,8 @@
 """The environment that `make bench` makes."""
 
+import shutil
+import subprocess
+
 from benchmarks.pictures import ROOT
 
 
@@ -11,3 +14,13 @@ def test_its_constraints_hold_only_what_is_besides_those_of_the_service():
     """But for the one pin that differs, which the Makefile leaves out of the others."""
     both = read_pins(ROOT / "constraints.txt") & read_pins(ROOT / "benchmarks" / "constraints.txt")
     assert both == {"opentelemetry-api"}
+
+
+def test_the_load_generator_is_asked_for_before_anything_is_installed(tmp_path):
+    """Where nothing is on the path, it is what is missing first."""
+    command = [shutil.which("make"), "bench", f"BENCH={tmp_path / 'venv'}"]
+    made = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert made.returncode == 2
+    assert made.stderr.startswith("not installed: wrk\n")
+    assert not (tmp_path / "venv").exists()
+    assert made.stdout == ""
