@@ -159,7 +159,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="APP_MODEL_DIR names the folder of versions (default: models); all APP_ settings of the model hold.",
     )
     parser.add_argument(
-        "images", nargs="+", type=_parse_name, metavar="IMAGE", help="a file, a folder, or - for standard input"
+        "images",
+        nargs="+",
+        type=_parse_name,
+        metavar="IMAGE",
+        help="a file, a folder (of its files those named as images), or - for standard input",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, as the service answers")
     parser.add_argument(

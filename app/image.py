@@ -16,7 +16,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, UnsupportedImageError
 from app.scans import list_scans
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+FORMAT_NAMES = ("JPEG", "PNG", "WebP", "GIF", "BMP", "AVIF")
+FORMATS = tuple(name.upper() for name in FORMAT_NAMES)  # as Pillow has them
 
 # Pillow's own limit is one for the process and partly a warning; `decode_image` holds a stricter one per call.
 Image.MAX_IMAGE_PIXELS = None
@@ -144,7 +145,9 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         if any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS)):
             raise BrokenImageError("the image's header is damaged or cut short; send the whole file") from error
-        raise UnsupportedImageError(f"the file is no image of a kind that is read: {', '.join(FORMATS)}") from error
+        raise UnsupportedImageError(
+            f"the file is no image of a kind that is read: {', '.join(FORMAT_NAMES)}"
+        ) from error
     except Exception as error:
         raise _broken(error) from error
 

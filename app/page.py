@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,11 +22,11 @@ from starlette.types import Scope
 
 from app.card import CARD_FILE, read_card_file, render_markdown
 from app.classifier import Classifier
-from app.image import FORMATS, encode_png
+from app.image import FORMAT_NAMES, encode_png
 from app.middleware import find_header
 from app.patience import work_while_wanted
 from app.problems import Problem
-from app.routes import choose_top_k
+from app.routes import choose_top_k, read_top_k
 from app.samples import find_sample, list_samples
 from app.schemas import Classification
 from app.settings import Settings
@@ -58,7 +58,10 @@ def install_page(app: FastAPI) -> None:
     """Add the pages to `app`, and let its errors answer browsers in HTML. After the API's routes and its errors."""
     swagger = files("fastapi_offline") / "static"
     # Before the API's own route of the same path; the others after, since every request passes those before its own.
-    app.router.routes.insert(0, _BrowserPage("/predict", show_prediction, methods=["POST"]))
+    app.router.routes[:0] = [
+        _BrowserPage("/predict", show_prediction, methods=["POST"]),
+        _BrowserPage("/predict", lead_home),
+    ]
     app.router.routes.extend(
         [
             _Page("/", show_home),
@@ -78,20 +81,20 @@ def show_home(request: Request) -> HTMLResponse:
     model = request.app.state.classifier.store.model
     samples = list_samples(model.folder) if model else []
     max_bytes = request.app.state.settings.max_upload_bytes
-    return render(request, "home.html", model=model, samples=samples, formats=FORMATS, max_bytes=max_bytes)
+    return render(request, "home.html", model=model, samples=samples, formats=FORMAT_NAMES, max_bytes=max_bytes)
 
 
 async def show_prediction(request: Request) -> HTMLResponse:
     """Answer the form: what `/predict` would, and the pixels that the model saw."""
     classifier: Classifier = request.app.state.classifier
     settings: Settings = request.app.state.settings
-    classifier.require_ready()
+    top_k = choose_top_k(read_top_k(request), classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
     begun = time.perf_counter()
     async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
     seconds = time.perf_counter() - begun
-    reply = Classification.of(scores, choose_top_k(None, scores.model))
+    reply = Classification.of(scores, top_k)
     return render(
         request,
         "result.html",
@@ -103,6 +106,11 @@ async def show_prediction(request: Request) -> HTMLResponse:
         url=f"{request.base_url}predict",
         keyed=bool(settings.api_keys),
     )
+
+
+def lead_home(request: Request) -> Response:
+    """Lead whoever asks for the answer's address again, without a picture, to the form."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
 
 
 def show_card(request: Request) -> HTMLResponse:

@@ -68,6 +68,7 @@ def format_card(card: Card) -> str:
         "" if card.exported_by == card.training.commit else f"; measured and exported by commit {card.exported_by}"
     )
     encodings = card.data.pixel_encoding.split(", ")
+    minutes = round(sum_minutes(card.epochs, card.data.train_size, card.recipe))
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     text = template.format(
         title=card.title,
@@ -77,7 +78,7 @@ def format_card(card: Card) -> str:
         training=card.training,
         exported=exported,
         epochs=f"{len(card.epochs)} epoch{'' if len(card.epochs) == 1 else 's'}",
-        minutes=sum_minutes(card.epochs, card.data.train_size, card.recipe),
+        minutes="1 minute" if minutes == 1 else f"{minutes} minutes",
         recipe="\n".join(f"- `{name}` = {value!r}" for name, value in changed.items()) or "- none",
         calibration=_describe_calibration(card.calibration),
         table=format_table(card.evaluation),

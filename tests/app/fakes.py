@@ -21,6 +21,7 @@ INPUT = TensorSpec(name="images", dtype="uint8", shape=(8, 6, 3))
 OUTPUT = TensorSpec(name="probabilities", dtype="float32", shape=(3,))
 CARD = """# tiny 1
 
+Made by commit `4f0c2d1e9b7a68350c1d2e3f4a5b6c7d8e9f0a1b`.
 Tells colours. <script>alert(1)</script> [never](javascript:alert(1))
 
 | class | accuracy |

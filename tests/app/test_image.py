@@ -216,7 +216,7 @@ def test_fewer_bytes_than_an_image_needs_are_broken(kind):
 )
 def test_bytes_of_another_kind_are_unsupported(data):
     """The format is told from the bytes, and the answer names those that are read."""
-    with pytest.raises(UnsupportedImageError, match="JPEG, PNG, WEBP, GIF, BMP, AVIF"):
+    with pytest.raises(UnsupportedImageError, match="JPEG, PNG, WebP, GIF, BMP, AVIF"):
         decode(data)
 
 

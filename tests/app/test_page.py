@@ -82,7 +82,7 @@ def test_a_refusal_keeps_status_and_headers(client):
     assert int(response.headers["retry-after"]) > 0
     assert "The model is not ready" in response.text
     assert response.headers["x-request-id"] in response.text
-    response = client.get("/predict", headers=BROWSER)
+    response = client.get("/predict/batch", headers=BROWSER)
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
@@ -169,3 +169,31 @@ def test_the_shipped_samples_name_their_sources():
         assert {sample["file"] for sample in samples} == {path.name for path in index.parent.glob("*.[jpw]*g")}
         assert all(re.search("CC0|public domain", sample["credit"]) for sample in samples)
         assert all((index.parent / sample["file"]).stat().st_size < 40_000 for sample in samples)
+
+
+def test_an_answers_address_leads_back_to_the_form(client):
+    """Asked for again, without a picture, by a browser; a program is told the method."""
+    response = client.get("/predict", headers=BROWSER, follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert client.get("/predict").status_code == 405
+
+
+def test_the_form_names_as_many_classes_as_are_asked_for(client):
+    """As the API does."""
+    page = client.post("/predict?top_k=2", files={"file": encode()}, headers=BROWSER).text
+    assert page.count("<dt>") == 2
+    response = client.post("/predict?top_k=9", files={"file": encode()}, headers=BROWSER)
+    assert (response.status_code, "send 1 to 3" in response.text) == (422, True)
+
+
+def test_of_many_classes_the_home_page_names_a_dozen(version):
+    """Or they would push the form off the screen."""
+    names = tuple(f"class {number}" for number in range(200))
+    metadata = make_metadata(1, digest_files(version)).model_copy(update={"class_names": names})
+    model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
+    with TestClient(create_app(Settings(model_dir=version.parent), load=lambda _: model)) as client:
+        wait_until_loaded(client)
+        text = client.get("/").text
+    assert "One of 200 things" in text
+    assert "class 11 and 188 more." in text
+    assert "class 12" not in text

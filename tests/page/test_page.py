@@ -392,7 +392,7 @@ def check_for_barriers(page) -> None:
         page.emulate_media(color_scheme=scheme)
         found = Axe().run(page, options=rules)
         assert found.violations_count == 0, found.generate_report()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_dark_and_light_differ(open_page):
