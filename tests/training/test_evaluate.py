@@ -105,14 +105,13 @@ def test_what_can_not_be_measured_is_one_line(copy, image_folder, tmp_path, caps
 def test_other_data_than_it_was_measured_on_is_refused(copy, image_folder, tmp_path, monkeypatch, capsys):
     """The official images are not their JPEG twins: the version's own data are named, and how to pass them."""
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: pytest.fail("downloaded"))
-    assert "it was measured on images0 (image folder): 48 + 24 images, stored as png; --data PATH" in refuse(
-        copy, capsys=capsys
-    )
+    measured = f"it was measured on {image_folder.name} (image folder): 48 + 24 images, stored as png; --data PATH"
+    assert measured in refuse(copy, capsys=capsys)
     jpeg = tmp_path / "jpeg"
     write_folder(jpeg / "train", draw_split(16, seed=0), "jpeg")
     write_folder(jpeg / "test", draw_split(8, seed=1), "jpeg")
     error = refuse(copy, "--data", str(jpeg), capsys=capsys)
-    assert "holds other data (48 + 24 images, stored as jpeg): it was measured on images0" in error
+    assert f"holds other data (48 + 24 images, stored as jpeg): {measured}" in error
     edit_metadata(copy, data=json.loads((copy / METADATA_FILE).read_text())["data"] | {"test_size": 25})
     assert "48 + 25 images" in refuse(copy, "--data", str(image_folder), capsys=capsys)
 
