@@ -1,36 +1,22 @@
-"""Behaviour of app.model and app.runtime, on a real SavedModel."""
+"""Behaviour of app.model, on a real SavedModel."""
 
 import errno
 import json
 import os
-import re
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, Metrics, ModelMetadata, RuntimeMetrics, TensorSpec
-from app.cpu import count_cpus
+from app.contract import METADATA_FILE, ModelMetadata, TensorSpec
 from app.errors import InferenceError, RefusedVersionError
-from app.model import Model, load_model, make_loader
-from app.runtime import MAX_GRAPH_BYTES, Runtime, count_lanes, load_runtime
-from app.settings import Settings
+from app.model import load_model
+from app.runtime import Runtime
 from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
-
-AS_ACCURATE = Metrics(
-    runtimes={"openvino f32": RuntimeMetrics(accuracy=0.9), "openvino int8": RuntimeMetrics(accuracy=0.9)}
-)
-
-
-def load(folder: Path, name: str = "openvino", precision: str = "f32", batch_sizes: Sequence[int] = (1, 4, 5)) -> Model:
-    def runtime(folder: Path, metadata: ModelMetadata) -> Runtime:  # noqa: ARG001
-        return load_runtime(folder, name=name, precision=precision, threads=1)
-
-    return load_model(folder, load_runtime=runtime, batch_sizes=batch_sizes)
+from tests.app.versions import load_version, rewrite_golden
 
 
 @pytest.fixture
@@ -40,58 +26,9 @@ def refuse(version: Path) -> Callable[[str], None]:
     def check(reason: str) -> None:
         for name in ("openvino", "tensorflow"):
             with pytest.raises(RefusedVersionError, match=reason):
-                load(version, name)
+                load_version(version, name)
 
     return check
-
-
-@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
-def test_both_runtimes_load_a_version_and_tell_its_colours(exported, name):
-    """A good version is verified, and the metadata says what its numbers mean."""
-    model = load(exported, name)
-    assert (model.runtime.name, model.runtime.precision) == (name, "f32")
-    assert (model.image_size, model.num_classes) == ((8, 6), 3)
-    blue = np.zeros((7, *INPUT.shape), dtype=np.uint8)
-    blue[..., 2] = 255
-    probabilities = model.predict(blue)
-    assert probabilities.shape == (7, 3)
-    assert probabilities.dtype == np.float32
-    np.testing.assert_allclose(probabilities[:, 2], 1, atol=1e-3)
-
-
-def test_the_runtimes_agree(exported):
-    """One SavedModel, one answer, whatever runs it."""
-    images = np.random.default_rng(5).integers(0, 256, (9, *INPUT.shape), dtype=np.uint8)
-    openvino, tensorflow = load(exported).predict(images), load(exported, "tensorflow").predict(images)
-    np.testing.assert_allclose(openvino, tensorflow, atol=1e-5)
-
-
-def test_batches_beside_each_other_keep_to_their_own_images(exported):
-    """Lanes share a model and no buffers: more callers than lanes, alone and in batches, each get their own answers."""
-    runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
-    alone = load_runtime(exported, name="openvino", precision="f32", threads=1)
-
-    def ask(seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        for _ in range(50):
-            images = rng.integers(0, 256, (rng.choice([1, 1, 4]), *INPUT.shape), dtype=np.uint8)
-            run = rng.choice([runtime.predict, runtime.predict_alone])
-            np.testing.assert_allclose(run(images), alone.predict(images), atol=1e-5)
-
-    with ThreadPoolExecutor(4) as callers:
-        list(callers.map(ask, range(4)))
-
-
-def test_openvino_has_a_lane_for_each_thread_and_tensorflow_one_for_all():
-    """TensorFlow, and a GPU with it, spreads a batch by itself."""
-    assert count_lanes("openvino", 3) == 3
-    assert count_lanes("openvino", 0) == count_cpus()
-    assert count_lanes("tensorflow", 3) == 1
-
-
-def test_openvino_chooses_a_precision_that_passes(exported):
-    """Whatever the CPU has natively keeps to the tolerance stated for it."""
-    assert load(exported, precision="auto").runtime.precision in {"f32", "bf16", "f16"}
 
 
 def test_every_batch_size_is_warm(exported):
@@ -102,7 +39,7 @@ def test_every_batch_size_is_warm(exported):
         sizes.append(len(images))
         return probabilities(images)
 
-    good = load(exported)
+    good = load_version(exported)
     probabilities = good.runtime.predict
     runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
     load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=range(1, 7))
@@ -119,7 +56,7 @@ def test_every_lane_is_warm(exported):
             meeting.wait()
         return probabilities(images)
 
-    probabilities = load(exported).runtime.predict
+    probabilities = load_version(exported).runtime.predict
     runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
     load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=[1, 2, 32], lanes=3)
 
@@ -183,7 +120,7 @@ def test_a_file_that_can_not_be_read_now_says_nothing_of_the_version(version, mo
         monkeypatch.setattr("app.model.verify_files", lambda *_: None)
         monkeypatch.setattr("zipfile.ZipFile", open_or_fail)
     with pytest.raises(OSError, match="Input/output error"):
-        load(version)
+        load_version(version)
 
 
 def test_a_class_name_that_is_there_twice_is_refused(version, refuse):
@@ -264,13 +201,6 @@ def test_another_number_of_class_names_is_refused(version, refuse):
     refuse("2 class names")
 
 
-def rewrite_golden(version: Path, **arrays: np.ndarray) -> None:
-    with np.load(version / "golden.npz") as golden:
-        arrays = {name: arrays.get(name, golden[name]) for name in ("images", "probabilities")}
-    np.savez(version / "golden.npz", **arrays)
-    seal(version)
-
-
 def test_other_golden_answers_are_refused(version, refuse):
     """The model that loads is not the model that was exported."""
     rewrite_golden(version, probabilities=np.full((16, 3), 1 / 3, dtype=np.float32))
@@ -324,13 +254,6 @@ def test_golden_images_must_be_there(version, refuse, content):
     refuse("golden.npz can't be read")
 
 
-def test_tensorflow_is_named_where_it_is_missing(exported, monkeypatch):
-    """The serving image has no TensorFlow: the reason says what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
-    with pytest.raises(RefusedVersionError, match="TensorFlow is not installed"):
-        load(exported, "tensorflow")
-
-
 @pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
 def test_numbers_that_are_no_probabilities_are_a_failure(wrong):
     """They never reach a client."""
@@ -346,108 +269,7 @@ def test_too_few_rows_are_a_failure():
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
 
 
-@pytest.fixture
-def quantized(version: Path) -> Path:
-    """A version with a second graph where a quantized one would be; the service can't tell, nor need it."""
-    import openvino  # noqa: PLC0415 -- after app.runtime
-
-    openvino.save_model(openvino.Core().read_model(version), version / INT8_FILE, compress_to_fp16=False)
-    seal(version, metrics=AS_ACCURATE)
-    return version
-
-
-def test_int8_is_the_quantized_graph(quantized):
-    """It runs from its own two files, and says so."""
-    (quantized / "saved_model.pb").write_bytes(b"not read")
-    seal(quantized)
-    model = load(quantized, precision="int8")
-    assert model.runtime.precision == "int8"
-    np.testing.assert_allclose(model.predict(np.full((1, *INPUT.shape), 255, dtype=np.uint8)), 1 / 3, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("runtime", "flags", "precision"),
-    [
-        ("openvino", {"avx512_vnni"}, "int8"),
-        ("openvino", set(), "f32|bf16|f16"),
-        ("tensorflow", {"avx512_vnni"}, "f32"),
-    ],
-)
-def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, runtime, flags, precision):
-    """The service's own way to load, from its settings on."""
-    monkeypatch.setattr("app.cpu.read_cpu_flags", lambda: flags)
-    model = make_loader(Settings(runtime=runtime, precision="auto"), batch_sizes=[1, 2])(quantized)
-    assert re.fullmatch(precision, model.runtime.precision)
-
-
-def test_int8_of_a_version_that_was_not_quantized_is_refused(exported):
-    """Whoever asks for it has sized the machine by it: no silent change to something slower."""
-    with pytest.raises(RefusedVersionError, match="APP_PRECISION=int8, but it was exported without --quantize"):
-        make_loader(Settings(precision="int8"), batch_sizes=[1, 2])(exported)
-
-
-def refuse_int8(version: Path, reason: str) -> None:
-    seal(version)
-    with pytest.raises(RefusedVersionError, match=reason):
-        load(version, precision="int8")
-
-
-@pytest.mark.parametrize("content", [b"", b"<net", b"<net/>"])
-def test_a_broken_quantized_graph_is_refused(quantized, content):
-    """As a broken SavedModel is."""
-    (quantized / INT8_FILE).write_bytes(content)
-    refuse_int8(quantized, "can't load it")
-
-
-@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
-def test_half_a_quantized_graph_is_refused(quantized, name):
-    """Even if the metadata names no more than is there."""
-    (quantized / "int8" / name).unlink()
-    refuse_int8(quantized, "can't load it")
-
-
-def test_a_quantized_graph_without_all_of_its_weights_is_refused(quantized):
-    """Nothing is read beyond the file's end."""
-    weights = quantized / "int8" / "model.bin"
-    weights.write_bytes(weights.read_bytes()[:-4])
-    refuse_int8(quantized, "can't load it")
-
-
-def test_a_quantized_graph_that_fills_the_memory_is_refused(quantized):
-    """It is not even read."""
-    with (quantized / INT8_FILE).open("a") as file:
-        file.truncate(MAX_GRAPH_BYTES + 1)
-    refuse_int8(quantized, "int8/model.xml is larger than")
-
-
-def test_a_quantized_graph_of_another_shape_is_refused(quantized):
-    """What holds for the SavedModel's signature holds for the graph beside it."""
-    graph = (quantized / INT8_FILE).read_text()
-    (quantized / INT8_FILE).write_text(graph.replace('shape="?,8,6,3"', 'shape="?,9,6,3"'))
-    refuse_int8(quantized, "the graph has")
-
-
-@pytest.mark.parametrize(("factor", "good"), [(0.9, True), (1.1, False)])
-def test_golden_answers_are_compared_as_exactly_as_int8_allows(quantized, factor, good):
-    """Rounded to 8 bits a model answers a little otherwise, and never as another model does."""
-    golden = load(quantized).predict(np.load(quantized / "golden.npz")["images"])
-    golden[0, 0] -= np.copysign(GOLDEN_TOLERANCES["int8"] * factor, golden[0, 0] - 0.5)
-    rewrite_golden(quantized, probabilities=golden)
-    if good:
-        load(quantized, precision="int8")
-    else:
-        refuse_int8(quantized, "where int8 may be off by")
-
-
-def test_a_loaded_graph_is_independent_of_its_files(quantized):
-    """A mapped file that is overwritten in place would end the process (SIGBUS)."""
-    model = load(quantized, precision="int8")
-    maps = Path("/proc/self/maps").read_text()
-    assert "model.bin" not in maps
-    assert model.runtime.precision == "int8"
-
-
 def test_a_copy_elsewhere_is_as_good(exported, tmp_path):
     """A version carries all it needs."""
     shutil.copytree(exported, tmp_path / "1")
-    load(tmp_path / "1")
+    load_version(tmp_path / "1")
