@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import json
 import os
 import subprocess
 import tempfile
@@ -10,8 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+from annotated_types import Len
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.contract import GOLDEN_TOLERANCES
 from benchmarks.pictures import FORM_TYPE, ROOT, Known, encode_form, get_media_type
@@ -22,6 +24,17 @@ PATIENCE_SECONDS = 90
 # Idle is who takes a tenth of a core at most; /proc counts in hundredths of a second.
 IDLE_SECONDS, IDLE_SHARE = 0.2, 0.1
 STOP_SECONDS = 3  # nothing is lost by a kill then: no request is under way
+
+
+class Answer(BaseModel):
+    """What every service says of a picture, whatever it says besides."""
+
+    label: str
+    probability: float
+
+
+_ANSWERS: TypeAdapter[Answer | Annotated[list[Answer], Len(1)]] = TypeAdapter(Answer | Annotated[list[Answer], Len(1)])
+"""BentoML's batched methods answer with lists."""
 
 
 class Process:
@@ -68,10 +81,13 @@ class Process:
             return False
         if status != http.HTTPStatus.OK:
             raise LeftOutError(f"it answers {status}: {reply[:200]!r}")
-        answers = json.loads(reply)
-        answer = answers[0] if isinstance(answers, list) else answers  # BentoML's batched methods answer with lists
+        try:
+            answers = _ANSWERS.validate_json(reply)
+        except ValidationError as error:
+            raise LeftOutError(f"it says {reply[:200]!r}, which is no answer") from error
+        answer = answers[0] if isinstance(answers, list) else answers
         tolerance = GOLDEN_TOLERANCES[self.service.precision]
-        if answer["label"] != known.label or abs(answer["probability"] - known.probability) > tolerance:
+        if answer.label != known.label or abs(answer.probability - known.probability) > tolerance:
             raise LeftOutError(f"it says {reply[:200]!r} where {known.label} with {known.probability:.3f} is right")
         return True
 

@@ -33,7 +33,8 @@ class Answers(BaseHTTPRequestHandler):
         until = time.monotonic() + (self.path == "/work")
         while time.monotonic() < until:
             pass
-        body = json.dumps({"label": os.environ["LABEL"], "probability": 0.9}).encode()
+        answer = {"label": os.environ["LABEL"], "probability": 0.9} if os.environ["LABEL"] else {"detail": "busy"}
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -56,6 +57,12 @@ def test_a_probability_is_right_within_the_tolerance_of_a_version():
         process.wait_until_right(KNOWN._replace(probability=0.9019))
         with pytest.raises(LeftOutError, match=r"where cat with 0\.902 is right"):
             process.check(KNOWN._replace(probability=0.9021), "form")
+
+
+def test_what_is_no_answer_leaves_a_service_out():
+    """And says what it was."""
+    with running(service("one", label="")) as process, pytest.raises(LeftOutError, match=r"busy.*which is no answer"):
+        process.wait_until_right(KNOWN)
 
 
 def test_who_still_works_when_its_clients_are_gone_is_waited_for():
