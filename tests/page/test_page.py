@@ -267,8 +267,9 @@ def test_an_unreachable_service_is_named_so(open_page):
     expect(page.locator("#gallery .caption").first).to_have_text("image.pngThe service can’t be reached")
     expect(page.locator("#status")).to_contain_text("2 of 2 done")
     page.context.set_offline(False)
-    page.get_by_role("button", name="Try again").click()
+    page.get_by_role("button", name="Try again").press("Enter")
     expect_label(page, "red")
+    expect(page.get_by_role("article", name="image.png")).to_be_focused()  # the button that had the focus has gone
 
 
 def test_an_upload_that_came_too_slowly_can_be_tried_again(open_page):
@@ -313,6 +314,7 @@ def test_a_key_is_asked_for_once_and_sent(open_page):
     expect_label(page, "red")
     expect(page.locator("#status")).to_contain_text("2 of 2 done")
     expect(page.locator("#access")).to_be_hidden()
+    expect(page.locator("#shown > article")).to_be_focused()
     expect(page.locator("#shown .curl")).to_contain_text('-H "Authorization: Bearer $KEY" -F file=@image.png')
     assert "se cret" not in page.content()
     page.reload()

@@ -23,6 +23,7 @@ export class Entry {
     this.waiting = this.article.querySelector(".waiting");
     this.retry = this.article.querySelector(".retry");
     this.retry.querySelector("button").addEventListener("click", () => onRetry(this));
+    this.article.setAttribute("aria-label", file.name); // what is said when it gets the focus
     const picture = this.article.querySelector(".original img");
     picture.src = URL.createObjectURL(file);
     picture.alt = `Your picture, ${file.name}`;
@@ -68,6 +69,7 @@ export class Entry {
   async send() {
     for (const part of this.article.querySelectorAll(".seen, .programs")) part.remove();
     this.article.querySelector(".answer").replaceChildren();
+    if (this.retry.contains(document.activeElement)) this.article.focus({ preventScroll: true }); // the button is about to go
     this.retry.hidden = true;
     this.waiting.hidden = false;
     this.article.setAttribute("aria-busy", "true");

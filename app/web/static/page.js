@@ -100,6 +100,7 @@ access.addEventListener("submit", (event) => {
   setKey(find("#key").value);
   access.hidden = true;
   find("#key").value = "";
+  find("#shown > article").focus(); // the form has gone, and the focus with it
   start(...locked);
   locked = [];
 });
