@@ -224,14 +224,21 @@ def test_a_busy_service_is_asked_again_after_the_time_it_named(open_page, servic
     page = open_page()
     requests = []
     page.on("request", lambda request: requests.append((request.method, time.monotonic())))
+    page.evaluate("""() => {
+        const status = document.querySelector("#status");
+        globalThis.said = [];
+        new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
+    }""")
     choose(page, as_file(encode("red"), "first.png"))
     page.wait_for_selector("[aria-busy=true]")
     assert held.wait(5)
     choose(page, as_file(encode("blue"), "second.png"))
-    page.get_by_role("button", name="second.png").click()
-    expect(page.locator("#shown .waiting")).to_contain_text("Trying again in 1")
+    page.get_by_role("button", name="second.png: busy, tries again").click()
+    expect(page.locator("#shown .waiting")).to_have_text("The service is busy. Trying again in 1 s")
+    expect(page.locator("#status")).to_have_text("0 of 2 done. second.png: busy, tries again")
     opened.set()
     expect_label(page, "blue")
+    assert sum("tries again" in text for text in page.evaluate("said")) == 1
     posted = [at for method, at in requests if method == "POST"]
     assert len(posted) == 3
     assert posted[2] - posted[1] > 0.9  # the browser's news of a request comes a few milliseconds early or late
@@ -463,7 +470,8 @@ def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
         idle, asking = open_page("/", service.url), open_page("/", service.url)
         expect(idle.locator("#model")).to_contain_text("No model serves at the moment")
         choose(asking, as_file(encode("red")))
-        expect(asking.locator("#shown .waiting")).to_contain_text("Trying again in")
+        expect(asking.locator("#shown .waiting")).to_contain_text("The service is starting. Trying again in")
+        expect(asking.locator("#status")).to_have_text("image.png: starting, tries again")
         write_version(tmp_path)
         expect(asking.locator("#model strong")).to_have_text("tiny 1")
         expect(idle.locator("[data-sample]")).to_have_count(2)

@@ -16,8 +16,9 @@ function quote(name) {
 }
 
 export class Entry {
-  constructor(file, { onDone, onRetry }) {
+  constructor(file, { onWait, onDone, onRetry }) {
     this.file = file;
+    this.onWait = onWait;
     this.onDone = onDone;
     this.article = make("entry");
     this.waiting = this.article.querySelector(".waiting");
@@ -46,7 +47,7 @@ export class Entry {
     this.caption = document.createElement("span");
     this.caption.className = "caption";
     this.button.append(thumbnail, this.caption);
-    this.label("…");
+    this.label();
     this.button.addEventListener("click", () => {
       this.show();
       this.article.scrollIntoView({ block: "nearest" }); // on a phone it is below the tiles
@@ -69,15 +70,19 @@ export class Entry {
   async send() {
     for (const part of this.article.querySelectorAll(".seen, .programs")) part.remove();
     this.article.querySelector(".answer").replaceChildren();
-    if (this.retry.contains(document.activeElement)) this.article.focus({ preventScroll: true }); // the button is about to go
+    if (this.retry.contains(document.activeElement)) this.article.focus({ preventScroll: true }); // it hides
     this.retry.hidden = true;
     this.waiting.hidden = false;
     this.article.setAttribute("aria-busy", "true");
+    this.label();
     const { action, dataset } = document.querySelector("#upload");
     // Not sent at all: a server that refuses a body before it has read it may break the connection under its answer.
     const fits = this.file.size < Number(dataset.maxBytes);
-    const tell = (text) => {
+    const tell = (text, summary = this.summary) => {
       this.waiting.textContent = text;
+      if (summary === this.summary) return;
+      this.label(summary);
+      this.onWait(this); // once, neither each second nor at each try
     };
     const answer = fits ? await classify(action, this.file, tell) : { kind: "oversized" };
     this.article.removeAttribute("aria-busy");
@@ -93,24 +98,23 @@ export class Entry {
     article.querySelector(".upload").textContent = quote(this.file.name);
     if (getKey()) article.querySelector(".key").textContent = '-H "Authorization: Bearer $KEY" ';
     this.version = article.dataset.version;
-    this.summary = `${article.querySelector(".label").textContent}, ${article.querySelector(".sure").textContent}`;
+    this.label(`${article.querySelector(".label").textContent}, ${article.querySelector(".sure").textContent}`);
     this.article.querySelector(".pictures").append(article.querySelector(".seen"));
     this.article.querySelector(".answer").replaceWith(article.querySelector(".answer"));
     this.article.append(article.querySelector(".programs"));
-    this.label(this.summary);
   }
 
   refuse({ kind, article, said }) {
     const problem = article ?? make(kind);
     if (said) problem.querySelector(".said").textContent = said;
-    this.summary = problem.querySelector("h2").textContent;
     this.article.querySelector(".answer").replaceChildren(problem);
     this.retry.hidden = ["refused", "oversized", "locked"].includes(kind);
-    this.label(this.summary);
+    this.label(problem.querySelector("h2").textContent);
   }
 
   /** Writes on the button which file it is and what became of it. */
-  label(summary) {
+  label(summary = "…") {
+    this.summary = summary;
     const name = document.createElement("span");
     name.className = "name";
     name.textContent = this.file.name;

@@ -28,7 +28,7 @@ function add(files) {
     note = `. Only the first ${MOST_PICTURES} are taken; python -m app.classify takes whole folders.`;
     pictures.length = MOST_PICTURES;
   }
-  const entries = pictures.map((file) => new Entry(file, { onDone: finish, onRetry: retry }));
+  const entries = pictures.map((file) => new Entry(file, { onWait: report, onDone: finish, onRetry: retry }));
   entries[0].show();
   start(...entries);
 }
@@ -54,16 +54,21 @@ function start(...entries) {
   }
 }
 
+/** Says what became of a picture, or what it waits for, and how many are done. */
+function report(entry) {
+  const left = running + queue.length;
+  const total = done.size + left;
+  const count = total > 1 ? `${done.size} of ${total} done. ` : "";
+  say(`${count}${entry.file.name}: ${entry.summary}${left ? "" : note}`);
+}
+
 function finish(entry) {
   running -= 1;
   start();
   if (entry.locked) unlock(entry);
   else {
     done.add(entry);
-    const left = running + queue.length;
-    const total = done.size + left;
-    const count = total > 1 ? `${done.size} of ${total} done. ` : "";
-    say(`${count}${entry.file.name}: ${entry.summary}${left ? "" : note}`);
+    report(entry);
   }
   if (entry.article.isConnected) entry.article.scrollIntoView({ block: "nearest" });
   if (entry.version && entry.version !== find("#model").dataset.version) describe();

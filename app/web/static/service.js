@@ -14,15 +14,15 @@ const parse = async (response) => {
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 /** Waits as long as the service asked for; tells every second how long that still is. */
-async function wait(seconds, tell) {
+async function wait(seconds, why, tell) {
   for (let left = seconds; left > 0; left -= 1) {
-    tell(`The service is busy or starting. Trying again in ${left} s`);
+    tell(`The service is ${why}. Trying again in ${left} s`, `${why}, tries again`);
     await sleep(Math.min(1, left));
   }
 }
 
 /**
- * Posts `file` until it is answered for good.
+ * Posts `file` until it is answered for good; `tell` gets what goes on, and in short what it waits for, if it does.
  * @returns {Promise<{kind: string, article?: Element, milliseconds?: number, said?: string}>} the kind is result,
  *   refused (it must change first), failed (it may succeed at another try), locked, unexpected or unreachable
  */
@@ -51,7 +51,7 @@ export async function classify(url, file, tell) {
       const mustChange = response.status < 500 && response.status !== 408 && !seconds; // 408: it came too slowly
       return { kind: mustChange ? "refused" : "failed", article };
     }
-    await wait(seconds, tell);
+    await wait(seconds, response.status === 429 ? "busy" : "starting", tell);
   }
 }
 
