@@ -279,6 +279,33 @@ def test_an_unreachable_service_is_named_so(open_page):
     expect(page.get_by_role("article", name="image.png")).to_be_focused()  # the button that had the focus has gone
 
 
+def test_a_dropped_folder_is_named_so(open_page, tmp_path):
+    """It is no fault of the service's, and another try helps nothing."""
+    page = open_page()
+    devtools = page.context.new_cdp_session(page)
+    carried = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 200, "y": 200, "data": carried})
+    expect(page.locator("#shown .problem")).to_contain_text("The file can’t be read\nIt is a folder, or")
+    expect(page.locator("#status")).to_have_text(f"{tmp_path.name}: The file can’t be read")
+    expect(page.locator("#shown .retry")).to_be_hidden()
+
+
+def test_a_file_that_has_gone_before_another_try_is_named_so(open_page, tmp_path):
+    """The first time the service was not there, the second time the file is not."""
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(encode("red"))
+    page = open_page()
+    page.context.set_offline(True)
+    page.set_input_files("#file", picture)
+    expect(page.locator("#shown .problem h2")).to_have_text("The service can’t be reached")
+    page.context.set_offline(False)
+    picture.unlink()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#shown .problem h2")).to_have_text("The file can’t be read")
+    expect(page.locator("#shown .retry")).to_be_hidden()
+
+
 def test_an_upload_that_came_too_slowly_can_be_tried_again(open_page):
     """There is nothing wrong with the picture."""
     page = open_page()

@@ -108,7 +108,7 @@ export class Entry {
     const problem = article ?? make(kind);
     if (said) problem.querySelector(".said").textContent = said;
     this.article.querySelector(".answer").replaceChildren(problem);
-    this.retry.hidden = ["refused", "oversized", "locked"].includes(kind);
+    this.retry.hidden = ["refused", "oversized", "unreadable", "locked"].includes(kind);
     this.label(problem.querySelector("h2").textContent);
   }
 

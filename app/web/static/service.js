@@ -24,9 +24,15 @@ async function wait(seconds, why, tell) {
 /**
  * Posts `file` until it is answered for good; `tell` gets what goes on, and in short what it waits for, if it does.
  * @returns {Promise<{kind: string, article?: Element, milliseconds?: number, said?: string}>} the kind is result,
- *   refused (it must change first), failed (it may succeed at another try), locked, unexpected or unreachable
+ *   refused (it must change first), failed (it may succeed at another try), unreadable, locked, unexpected or
+ *   unreachable
  */
 export async function classify(url, file, tell) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    return { kind: "unreadable" }; // fetch would fail as it does without a network
+  }
   for (let attempt = 1; ; attempt += 1) {
     const body = new FormData();
     body.append("file", file, file.name);
