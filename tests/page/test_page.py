@@ -453,9 +453,21 @@ def test_a_phone_offers_its_camera_and_a_desktop_does_not(open_page):
     expect_label(page, "blue")
 
 
+def test_nothing_moves_on_a_phone_when_the_script_has_come(open_page):
+    """What it shows beyond the form is there from the first paint on."""
+    page = open_page(**PHONE)
+    page.wait_for_selector("#file[multiple]")
+    samples = page.locator(".samples").bounding_box()
+    page.route("**/page.js", lambda route: route.abort())
+    page.reload()
+    assert page.locator("#file[multiple]").count() == 0
+    assert page.locator(".samples").bounding_box() == samples
+
+
 def test_without_a_script_it_is_a_plain_form(open_page):
     """The answer is a page of its own, refusals too."""
-    page = open_page(java_script_enabled=False)
+    page = open_page(java_script_enabled=False, **PHONE)
+    expect(page.get_by_text("Take a picture")).to_be_hidden()
     choose(page, as_file(encode("blue")))
     page.get_by_role("button", name="Classify").click()
     expect(page.locator(".label")).to_have_text("blue")

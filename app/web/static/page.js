@@ -110,9 +110,6 @@ access.addEventListener("submit", (event) => {
   locked = [];
 });
 
-// A camera is worth a button where fingers are: on other machines it would only open the same dialogue again.
-for (const element of document.querySelectorAll("#camera, label[for=camera]")) element.hidden = !navigator.maxTouchPoints;
-
 for (const input of [find("#file"), find("#camera")]) {
   input.multiple = input.id === "file";
   input.addEventListener("change", () => {
