@@ -173,6 +173,30 @@ def test_a_chosen_tile_brings_its_result_into_sight(open_page):
     expect(page.locator("#shown .label")).to_be_in_viewport()
 
 
+def test_answers_to_several_pictures_move_nobody(open_page):
+    """The page goes to status and tiles when the files are added; who scrolls elsewhere then, is left there."""
+    page = open_page(**PHONE)
+    held = []
+    page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 -- Playwright takes no built-in
+    choose(page, *(as_file(encode("red"), f"{number}.png") for number in range(20)))
+    expect(page.locator("#gallery li").first).to_be_in_viewport(ratio=0.9)
+    expect(page.locator("h1")).not_to_be_in_viewport()
+
+    def answer(first: int, last: int) -> None:
+        for number in range(first, last + 1):
+            while not held:
+                page.wait_for_timeout(10)
+            held.pop(0).fulfill(status=422, body="<main><article><h2>No</h2></article></main>")
+            expect(page.locator("#status")).to_contain_text(f"{number} of 20 done")
+
+    answer(1, 10)
+    expect(page.locator("#status")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#gallery li").first).to_be_in_viewport(ratio=0.9)
+    page.evaluate("scrollTo(0, 0)")
+    answer(11, 20)
+    assert page.evaluate("scrollY") == 0
+
+
 def test_more_pictures_than_are_taken_at_once_are_named_to_the_end(open_page):
     """The sixty-first is not sent, and what is left to read says so."""
     page = open_page()

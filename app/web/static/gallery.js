@@ -16,8 +16,9 @@ function quote(name) {
 }
 
 export class Entry {
-  constructor(file, { onWait, onDone, onRetry }) {
+  constructor(file, { alone, onWait, onDone, onRetry }) {
     this.file = file;
+    this.alone = alone; // it was added with no others
     this.onWait = onWait;
     this.onDone = onDone;
     this.article = make("entry");

@@ -28,8 +28,10 @@ function add(files) {
     note = `. Only the first ${MOST_PICTURES} are taken; python -m app.classify takes whole folders.`;
     pictures.length = MOST_PICTURES;
   }
-  const entries = pictures.map((file) => new Entry(file, { onWait: report, onDone: finish, onRetry: retry }));
+  const alone = pictures.length === 1; // else the tiles are what to look at
+  const entries = pictures.map((file) => new Entry(file, { alone, onWait: report, onDone: finish, onRetry: retry }));
   entries[0].show();
+  if (entries.length > 1) find("#results").scrollIntoView();
   start(...entries);
 }
 
@@ -70,7 +72,7 @@ function finish(entry) {
     done.add(entry);
     report(entry);
   }
-  if (entry.article.isConnected) entry.article.scrollIntoView({ block: "nearest" });
+  if (entry.alone && entry.article.isConnected) entry.article.scrollIntoView({ block: "nearest" });
   if (entry.version && entry.version !== find("#model").dataset.version) describe();
 }
 
