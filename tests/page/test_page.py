@@ -537,4 +537,11 @@ def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
         expect(asking.locator("#status")).to_have_text("image.png: starting, tries again")
         write_version(tmp_path)
         expect(asking.locator("#model strong")).to_have_text("tiny 1")
-        expect(idle.locator("[data-sample]")).to_have_count(2)
+        for page in (idle, asking):
+            expect(page.locator(".sources li")).to_have_count(2)
+            expect(page.locator("[data-sample] img").last).to_have_js_property("naturalWidth", 40)
+        expect(asking.locator("#shown .original figcaption")).to_have_text("image.png")  # it waits on
+        for page in (idle, asking):
+            page.locator("[data-sample]").last.click()
+            expect_label(page, "blue")
+        expect(asking.locator("#gallery li")).to_have_count(2)

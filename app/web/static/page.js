@@ -1,7 +1,7 @@
 // The ways in: choosing, taking, dropping, pasting, samples. Without this script the form works by itself.
 
 import { Entry } from "./gallery.js";
-import { fetchSummary, setKey } from "./service.js";
+import { fetchPage, setKey } from "./service.js";
 
 const MOST_AT_ONCE = 4;
 const MOST_PICTURES = 60;
@@ -76,22 +76,24 @@ function finish(entry) {
   if (entry.version && entry.version !== find("#model").dataset.version) describe();
 }
 
-/** Another version serves than the page was made with. */
+/** Another version serves than the page was made with, or the first one, with which samples come. */
 async function describe() {
   try {
-    find("#model").replaceWith(await fetchSummary(home));
+    const page = await fetchPage(home);
+    find("#model").replaceWith(page.querySelector("#model"));
+    if (!find(".samples")) find("#upload").after(...page.querySelectorAll(".samples"));
+    if (!find(".sources")) find("#results").after(...page.querySelectorAll(".sources"));
   } catch {
     // The next answer tries again.
   }
 }
 
-/** No model served when the page was made: it is shown as soon as one does, with its samples. */
+/** No model served when the page was made: it is shown as soon as one does. */
 async function awaitModel() {
   while (!find("#model").dataset.version) {
     await new Promise((resolve) => setTimeout(resolve, 1000 * SECONDS_BETWEEN_LOOKS));
     await describe();
   }
-  if (!find("#shown").children.length) location.reload();
 }
 
 function unlock(entry) {
@@ -120,18 +122,18 @@ for (const input of [find("#file"), find("#camera")]) {
   });
 }
 
-for (const button of document.querySelectorAll("[data-sample]")) {
-  button.addEventListener("click", async () => {
-    try {
-      const response = await fetch(button.dataset.sample);
-      if (!response.ok) throw new Error(response.statusText);
-      const blob = await response.blob();
-      add([new File([blob], button.dataset.sample.split("/").at(-1), { type: blob.type })]);
-    } catch {
-      say("The sample can’t be fetched: the service can’t be reached.");
-    }
-  });
-}
+document.addEventListener("click", async (event) => {
+  const sample = event.target.closest("[data-sample]")?.dataset.sample;
+  if (!sample) return;
+  try {
+    const response = await fetch(sample);
+    if (!response.ok) throw new Error(response.statusText);
+    const blob = await response.blob();
+    add([new File([blob], sample.split("/").at(-1), { type: blob.type })]);
+  } catch {
+    say("The sample can’t be fetched: the service can’t be reached.");
+  }
+});
 
 document.addEventListener("paste", (event) => {
   const files = event.clipboardData?.files ?? [];

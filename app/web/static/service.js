@@ -61,11 +61,10 @@ export async function classify(url, file, tell) {
   }
 }
 
-/** Gives the current description of the model, after another version has answered; throws if there is none to be had. */
-export async function fetchSummary(url) {
+/** Gives the page as it would be made now, when another version serves; throws if it is not to be had. */
+export async function fetchPage(url) {
   const response = await fetch(url, { headers: { Accept: "text/html" } });
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  const summary = page.querySelector("#model");
-  if (!summary) throw new Error(`no page of the service: ${response.status}`);
-  return summary;
+  if (!page.querySelector("#model")) throw new Error(`no page of the service: ${response.status}`);
+  return page;
 }
