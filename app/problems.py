@@ -170,10 +170,11 @@ async def answer_error(request: Request, error: errors.ServiceError) -> JSONResp
         headers["Connection"] = "close"  # the rest of the body would go on trickling in
     answer = _answer(request, problem, headers)
     if isinstance(error, errors.MissingKeyError):
-        # The second is what a browser asks a person for, the key as the password, so that the pages work too. Two
-        # lines, since Chromium reads one scheme a line.
-        for challenge in ('Bearer realm="classifier"', 'Basic realm="classifier", charset="UTF-8"'):
-            answer.headers.append("WWW-Authenticate", challenge)
+        answer.headers.append("WWW-Authenticate", 'Bearer realm="classifier"')
+        # What a browser asks a person for, the key as the password, so that the pages work too, and what they are made
+        # of. Not upon a fetch: there the page asks by itself. A line of its own, as Chromium reads one scheme a line.
+        if request.headers.get("sec-fetch-dest") != "empty":
+            answer.headers.append("WWW-Authenticate", 'Basic realm="classifier", charset="UTF-8"')
     return answer
 
 

@@ -33,12 +33,27 @@ def test_everything_but_health_takes_a_key(client, path):
     assert response.headers["www-authenticate"].startswith('Bearer realm="')
 
 
+def list_challenges(response) -> list[str]:
+    return [value.split()[0] for value in response.headers.get_list("www-authenticate")]
+
+
 def test_a_browser_is_told_by_a_page(client):
     """With the status and both challenges: the second makes a browser ask for the key."""
     response = client.get("/", headers={"accept": "text/html"})
     assert (response.status_code, response.headers["content-type"]) == (401, "text/html; charset=utf-8")
     assert "An API key is needed" in response.text
-    assert [value.split()[0] for value in response.headers.get_list("www-authenticate")] == ["Bearer", "Basic"]
+    assert list_challenges(response) == ["Bearer", "Basic"]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "*/*"])
+def test_a_browser_asks_for_the_key_itself_unless_a_script_does(client, accept):
+    """Upon a fetch its own dialogue would cover the page's form; what the pages are made of needs its key."""
+    for made_for in ("document", "style", "script", "image"):
+        mode = "navigate" if made_for == "document" else "no-cors"
+        headers = {"accept": accept, "sec-fetch-mode": mode, "sec-fetch-dest": made_for}
+        assert list_challenges(client.get("/", headers=headers)) == ["Bearer", "Basic"]
+    headers = {"accept": accept, "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
+    assert list_challenges(client.post("/predict", headers=headers)) == ["Bearer"]
 
 
 def test_the_documentation_says_what_takes_a_key(client, make_client):

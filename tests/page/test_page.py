@@ -16,6 +16,7 @@ from tests.app.fakes import INPUT, encode, tell_colours, write_version
 from tests.page.conftest import serve
 
 PHONE = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
+API_KEY = "0123456789-secret-0123456789"
 SMALLEST = {**PHONE, "viewport": {"width": 320, "height": 640}}
 
 
@@ -380,10 +381,21 @@ def test_a_key_is_asked_for_once_and_sent(open_page):
     expect_label(page, "blue")
 
 
+def test_a_service_with_keys_shows_any_of_its_pages_in_full(open_page, models):
+    """One that is not above the others, too: a browser keeps the key for what is below the page it was asked for."""
+    with serve(models, api_keys=API_KEY) as keyed:
+        page = open_page("/model/card/", keyed.url, http_credentials={"username": "", "password": API_KEY})
+        assert page.locator("header img").evaluate("image => image.naturalWidth") > 0
+        page.get_by_role("link", name="Image classification").click()
+        page.wait_for_selector("#file[multiple]")  # the script has come
+        choose(page, as_file(encode("red")))
+        expect_label(page, "red")
+
+
 def test_a_service_with_keys_works_through_the_browsers_own_question(open_page, models):
     """Which asks once for page, pictures and answers; the curl line says where the key goes, not the key."""
-    with serve(models, api_keys="0123456789-secret-0123456789") as keyed:
-        page = open_page("/", keyed.url, http_credentials={"username": "", "password": "0123456789-secret-0123456789"})
+    with serve(models, api_keys=API_KEY) as keyed:
+        page = open_page("/", keyed.url, http_credentials={"username": "", "password": API_KEY})
         page.locator("[data-sample]").last.click()
         expect_label(page, "blue")
         expect(page.locator("#shown .curl")).to_contain_text('-H "Authorization: Bearer $KEY" -F file=@blue.png')
