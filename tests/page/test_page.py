@@ -354,31 +354,87 @@ def test_another_page_is_not_taken_for_the_models_description(open_page):
     expect(page.locator("#model")).to_have_attribute("data-version", version)
 
 
-def test_a_key_is_asked_for_once_and_sent(open_page):
+@pytest.fixture
+def open_locked(open_page, models):
+    """Open the page of a service with a key as if the key had been changed since: the browser has none."""
+    with serve(models, api_keys=API_KEY) as keyed:
+        page = open_page("/", keyed.url, extra_http_headers={"authorization": f"Bearer {API_KEY}"})
+        page.wait_for_selector("#file[multiple]")
+        page.context.set_extra_http_headers({})
+        yield page
+
+
+def test_a_key_is_asked_for_once_and_sent(open_locked):
     """Upon 401 a field appears; what was refused is sent again with the key, and the curl line names no key."""
-    page = open_page()
-
-    def guard(route):
-        if route.request.headers.get("authorization") == "Bearer se cret":
-            route.continue_()
-        else:
-            route.fulfill(status=401, content_type="application/problem+json", body='{"code": "missing_key"}')
-
-    page.route("**/predict", guard)
-    choose(page, as_file(encode("red")), as_file(encode("blue")))
-    expect(page.get_by_label("This service asks for an API key")).to_be_focused()
+    page = open_locked
+    with page.expect_response("**/predict") as refusal:
+        choose(page, as_file(encode("red")), as_file(encode("blue")))
+    # Upon Basic a browser would open its own dialogue, over the field.
+    assert refusal.value.all_headers()["www-authenticate"] == 'Bearer realm="classifier"'
+    field = page.get_by_label("This service asks for an API key")
+    expect(field).to_be_focused()
+    expect(field).to_have_accessible_description("")
     expect(page.locator("#shown .problem h2")).to_have_text("An API key is needed")
-    page.keyboard.type("se cret")
+    page.keyboard.type(API_KEY)
     page.keyboard.press("Enter")
     expect_label(page, "red")
     expect(page.locator("#status")).to_contain_text("2 of 2 done")
     expect(page.locator("#access")).to_be_hidden()
     expect(page.locator("#shown > article")).to_be_focused()
     expect(page.locator("#shown .curl")).to_contain_text('-H "Authorization: Bearer $KEY" -F file=@image.png')
-    assert "se cret" not in page.content()
+    assert "secret" not in page.content()
+    page.context.set_extra_http_headers({"authorization": f"Bearer {API_KEY}"})
     page.reload()
-    choose(page, as_file(encode("blue")))
+    page.context.set_extra_http_headers({})
+    page.locator("[data-sample]").last.click()
     expect_label(page, "blue")
+
+
+def test_a_wrong_key_is_said_to_be_wrong(open_locked):
+    """One that the service refuses, and one that can't be sent at all; the right one ends it."""
+    page = open_locked
+    choose(page, as_file(encode("red")))
+    field = page.get_by_label("This service asks for an API key")
+    for key, objection in (
+        ("wrong", "This key was refused."),
+        ("100 €", "No key is like this: keys have only plain letters, digits and signs (ASCII)."),
+    ):
+        field.fill(key)
+        field.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text(objection)
+        expect(page.get_by_role("alert")).to_be_visible()
+        expect(field).to_have_accessible_description(objection)
+        expect(field).to_be_focused()
+    field.fill(API_KEY)
+    field.press("Enter")
+    expect_label(page, "red")
+
+
+@pytest.mark.parametrize("key", ["100 €", "two\nlines"])
+def test_a_kept_key_that_cannot_be_sent_is_asked_for_again(open_locked, key):
+    """The service is not to blame."""
+    page = open_locked
+    page.evaluate("key => sessionStorage.setItem('api-key', key)", key)
+    choose(page, as_file(encode("red")))
+    expect(page.get_by_label("This service asks for an API key")).to_be_focused()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_key_that_comes_while_others_are_refused_is_tried_for_them(open_locked):
+    """It was not this key that was refused."""
+    page = open_locked
+    held = []
+    page.route("**/predict", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+    choose(page, as_file(encode("red"), "red.png"), as_file(encode("blue"), "blue.png"))
+    while len(held) < 2:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    page.get_by_label("This service asks for an API key").fill(API_KEY)
+    page.keyboard.press("Enter")
+    expect_label(page, "red")
+    held[1].continue_()
+    expect(page.locator("#status")).to_have_text(re.compile("^2 of 2 done. blue.png: blue"))
+    expect(page.locator("#access")).to_be_hidden()
 
 
 def test_a_service_with_keys_shows_any_of_its_pages_in_full(open_page, models):

@@ -1,7 +1,7 @@
 // The ways in: choosing, taking, dropping, pasting, samples. Without this script the form works by itself.
 
 import { Entry } from "./gallery.js";
-import { fetchPage, setKey } from "./service.js";
+import { ask, fetchPage, getKey, isKey, setKey } from "./service.js";
 
 const MOST_AT_ONCE = 4;
 const MOST_PICTURES = 60;
@@ -9,6 +9,7 @@ const SECONDS_BETWEEN_LOOKS = 2;
 const find = (selector) => document.querySelector(selector);
 const status = find("#status");
 const access = find("#access");
+const field = find("#key");
 const home = document.baseURI;
 const queue = [];
 let locked = [];
@@ -98,17 +99,27 @@ async function awaitModel() {
 
 function unlock(entry) {
   locked.push(entry);
-  if (access.hidden) {
-    access.hidden = false;
-    find("#key").focus();
-  }
+  if (!access.hidden) return;
+  access.hidden = false;
+  object(getKey() ? "This key was refused." : "");
+}
+
+/** Asks for another key, and says what is wrong with the last. */
+function object(text) {
+  find("#objection").textContent = text;
+  field.setAttribute("aria-invalid", String(text !== ""));
+  field.focus();
 }
 
 access.addEventListener("submit", (event) => {
   event.preventDefault();
-  setKey(find("#key").value);
+  if (!isKey(field.value)) {
+    object("No key is like this: keys have only plain letters, digits and signs (ASCII).");
+    return;
+  }
+  setKey(field.value);
   access.hidden = true;
-  find("#key").value = "";
+  field.value = "";
   find("#shown > article").focus(); // the form has gone, and the focus with it
   start(...locked);
   locked = [];
@@ -126,7 +137,7 @@ document.addEventListener("click", async (event) => {
   const sample = event.target.closest("[data-sample]")?.dataset.sample;
   if (!sample) return;
   try {
-    const response = await fetch(sample);
+    const response = await ask(sample);
     if (!response.ok) throw new Error(response.statusText);
     const blob = await response.blob();
     add([new File([blob], sample.split("/").at(-1), { type: blob.type })]);

@@ -3,8 +3,24 @@
 const MOST_TRIES = 6;
 const KEY = "api-key"; // kept by this tab until it closes
 
-export const getKey = () => sessionStorage.getItem(KEY);
+/** Whether a service can have such a key: no header is sure to carry other characters. */
+export const isKey = (text) => /^[ -~]+$/.test(text);
 export const setKey = (key) => sessionStorage.setItem(KEY, key);
+
+/** Gives the key, or nothing; what was kept but can't be sent goes. */
+export function getKey() {
+  const key = sessionStorage.getItem(KEY) ?? "";
+  if (isKey(key)) return key;
+  sessionStorage.removeItem(KEY);
+  return "";
+}
+
+/** Asks the service, with the key, if there is one. */
+export function ask(url, options) {
+  const headers = { Accept: "text/html" };
+  if (getKey()) headers.Authorization = `Bearer ${getKey()}`;
+  return fetch(url, { ...options, headers });
+}
 
 const parse = async (response) => {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
@@ -36,20 +52,22 @@ export async function classify(url, file, tell) {
   for (let attempt = 1; ; attempt += 1) {
     const body = new FormData();
     body.append("file", file, file.name);
-    const headers = { Accept: "text/html" };
-    if (getKey()) headers.Authorization = `Bearer ${getKey()}`;
+    const key = getKey();
     tell("Looking at it …");
     const begun = performance.now();
     let response;
     let article;
     try {
-      response = await fetch(url, { method: "POST", body, headers });
+      response = await ask(url, { method: "POST", body });
       article = await parse(response);
     } catch {
       return { kind: "unreachable" };
     }
     const milliseconds = performance.now() - begun;
-    if (response.status === 401) return { kind: "locked" };
+    if (response.status === 401) {
+      if (key !== getKey()) continue; // another was typed in meanwhile
+      return { kind: "locked" };
+    }
     if (response.ok && article) return { kind: "result", article, milliseconds };
     const seconds = Number(response.headers.get("Retry-After"));
     if (!seconds || attempt === MOST_TRIES) {
@@ -63,7 +81,7 @@ export async function classify(url, file, tell) {
 
 /** Gives the page as it would be made now, when another version serves; throws if it is not to be had. */
 export async function fetchPage(url) {
-  const response = await fetch(url, { headers: { Accept: "text/html" } });
+  const response = await ask(url);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   if (!page.querySelector("#model")) throw new Error(`no page of the service: ${response.status}`);
   return page;
