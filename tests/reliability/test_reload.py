@@ -236,15 +236,15 @@ async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[f
 def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
     """Loading, verifying and warming share the machine with serving: requests stay within twice the p99 of before.
 
-    The best of five tries counts, since other programs take the two cores too. While the event loop freed the old
-    version, 4 to 16 requests of each try were over it.
+    The best of eight tries counts: on two cores about half of the tries have a few requests that are, so that one in
+    250 runs of this test fails by chance. While the event loop freed the old version, 4 to 16 of each try were over it.
     """
     process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)
     process.wait_until("ok")
     folder = next(shipped.glob("*/*"))
     number = int(folder.name)
     tries: list[tuple[int, int]] = []
-    for attempt in range(5):
+    for attempt in range(8):
         first = number + 1 + 3 * attempt
         before, during = asyncio.run(time_reloads(process.port, folder, range(first, first + 3)))
         p99 = find_percentile(before, 99)
