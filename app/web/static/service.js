@@ -32,7 +32,7 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * s
 /** Waits as long as the service asked for; tells every second how long that still is. */
 async function wait(seconds, why, tell) {
   for (let left = seconds; left > 0; left -= 1) {
-    tell(`The service is ${why}. Trying again in ${left} s`, `${why}, tries again`);
+    tell(`The service is ${why}. Trying again in ${left}\u00a0s`, `${why}, tries again`);
     await sleep(Math.min(1, left));
   }
 }
