@@ -25,7 +25,7 @@ reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real ser
 fuzz: $(VENV)/.dev ## send damaged files for longer than the tests do (how many of each kind: make fuzz FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
 
-bench: wrk $(BENCH)/.bench ## measure the runtimes, and the service beside its peers (flags: make bench ARGS="--rounds 1"; needs wrk)
+bench: wrk $(BENCH)/.bench ## measure the runtimes, and the service beside its peers (flags: make bench ARGS="--rounds 1 --results elsewhere"; needs wrk)
 	$(BENCH)/bin/python -m benchmarks.runtime
 	$(BENCH)/bin/python -m benchmarks.serving $(ARGS)
 
