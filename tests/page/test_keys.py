@@ -1,0 +1,116 @@
+"""Behaviour of the page of a service with keys."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.app.fakes import encode
+from tests.page.actions import as_file, choose, expect_label
+from tests.page.conftest import serve
+
+API_KEY = "0123456789-secret-0123456789"
+
+
+@pytest.fixture
+def open_locked(open_page, models):
+    """Open the page of a service with a key as if the key had been changed since: the browser has none."""
+    with serve(models, api_keys=API_KEY) as keyed:
+        page = open_page("/", keyed.url, extra_http_headers={"authorization": f"Bearer {API_KEY}"})
+        page.wait_for_selector("#file[multiple]")
+        page.context.set_extra_http_headers({})
+        yield page
+
+
+def test_a_key_is_asked_for_once_and_sent(open_locked):
+    """Upon 401 a field appears; what was refused is sent again with the key, and the curl line names no key."""
+    page = open_locked
+    with page.expect_response("**/predict") as refusal:
+        choose(page, as_file(encode("red")), as_file(encode("blue")))
+    # Upon Basic a browser would open its own dialogue, over the field.
+    assert refusal.value.all_headers()["www-authenticate"] == 'Bearer realm="classifier"'
+    field = page.get_by_label("This service asks for an API key")
+    expect(field).to_be_focused()
+    expect(field).to_have_accessible_description("")
+    expect(page.locator("#shown .problem h2")).to_have_text("An API key is needed")
+    page.keyboard.type(API_KEY)
+    page.keyboard.press("Enter")
+    expect_label(page, "red")
+    expect(page.locator("#status")).to_contain_text("2 of 2 done")
+    expect(page.locator("#access")).to_be_hidden()
+    expect(page.locator("#shown > article")).to_be_focused()
+    expect(page.locator("#shown .curl")).to_contain_text('-H "Authorization: Bearer $KEY" -F file=@image.png')
+    assert "secret" not in page.content()
+    page.context.set_extra_http_headers({"authorization": f"Bearer {API_KEY}"})
+    page.reload()
+    page.context.set_extra_http_headers({})
+    page.locator("[data-sample]").last.click()
+    expect_label(page, "blue")
+
+
+def test_a_wrong_key_is_said_to_be_wrong(open_locked):
+    """One that the service refuses, and one that can't be sent at all; the right one ends it."""
+    page = open_locked
+    choose(page, as_file(encode("red")))
+    field = page.get_by_label("This service asks for an API key")
+    for key, objection in (
+        ("wrong", "This key was refused."),
+        ("100 €", "No key is like this: keys have only plain letters, digits and signs (ASCII)."),
+    ):
+        field.fill(key)
+        field.press("Enter")
+        expect(page.get_by_role("alert")).to_have_text(objection)
+        expect(page.get_by_role("alert")).to_be_visible()
+        expect(field).to_have_accessible_description(objection)
+        expect(field).to_be_focused()
+    field.fill(API_KEY)
+    field.press("Enter")
+    expect_label(page, "red")
+
+
+@pytest.mark.parametrize("key", ["100 €", "two\nlines"])
+def test_a_kept_key_that_cannot_be_sent_is_asked_for_again(open_locked, key):
+    """The service is not to blame."""
+    page = open_locked
+    page.evaluate("key => sessionStorage.setItem('api-key', key)", key)
+    choose(page, as_file(encode("red")))
+    expect(page.get_by_label("This service asks for an API key")).to_be_focused()
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_key_that_comes_while_others_are_refused_is_tried_for_them(open_locked):
+    """It was not this key that was refused."""
+    page = open_locked
+    held = []
+    page.route("**/predict", lambda route: held.append(route) if len(held) < 2 else route.continue_())
+    choose(page, as_file(encode("red"), "red.png"), as_file(encode("blue"), "blue.png"))
+    while len(held) < 2:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    page.get_by_label("This service asks for an API key").fill(API_KEY)
+    page.keyboard.press("Enter")
+    expect_label(page, "red")
+    held[1].continue_()
+    expect(page.locator("#status")).to_have_text(re.compile("^2 of 2 done. blue.png: blue"))
+    expect(page.locator("#access")).to_be_hidden()
+
+
+def test_a_service_with_keys_shows_any_of_its_pages_in_full(open_page, models):
+    """One that is not above the others, too: a browser keeps the key for what is below the page it was asked for."""
+    with serve(models, api_keys=API_KEY) as keyed:
+        page = open_page("/model/card/", keyed.url, http_credentials={"username": "", "password": API_KEY})
+        assert page.locator("header img").evaluate("image => image.naturalWidth") > 0
+        page.get_by_role("link", name="Image classification").click()
+        page.wait_for_selector("#file[multiple]")  # the script has come
+        choose(page, as_file(encode("red")))
+        expect_label(page, "red")
+
+
+def test_a_service_with_keys_works_through_the_browsers_own_question(open_page, models):
+    """Which asks once for page, pictures and answers; the curl line says where the key goes, not the key."""
+    with serve(models, api_keys=API_KEY) as keyed:
+        page = open_page("/", keyed.url, http_credentials={"username": "", "password": API_KEY})
+        page.locator("[data-sample]").last.click()
+        expect_label(page, "blue")
+        expect(page.locator("#shown .curl")).to_contain_text('-H "Authorization: Bearer $KEY" -F file=@blue.png')
+        assert "secret" not in page.content()

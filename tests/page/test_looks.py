@@ -1,0 +1,94 @@
+"""How the page looks: without barriers, on any screen, light and dark."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from app.templates import STATIC
+from tests.app.fakes import encode
+from tests.page.actions import PHONE, SMALLEST, as_file, choose, expect_label
+
+
+@pytest.mark.parametrize("options", [{}, PHONE, SMALLEST], ids=["desktop", "phone", "smallest"])
+def test_no_barrier_is_found(open_page, options):
+    """axe-core finds no violation on any of the service's own pages, and nothing is wider than the screen.
+
+    /docs is Swagger UI's page, as its makers have it.
+    """
+    page = open_page(reduced_motion="reduce", **options)  # else colours are still on their way
+
+    def check():
+        check_for_barriers(page)
+
+    check()
+    choose(page, as_file(encode("red"), "a" * 80 + ".png"), as_file(b"text"), as_file(encode("blue")))
+    expect(page.locator("#status")).to_contain_text("3 of 3 done")
+    for summary in page.locator("summary:visible").all():
+        summary.click()
+    check()
+    page.get_by_role("button", name="image.png: This").click()
+    page.evaluate("document.querySelector('#access').hidden = false")
+    check()
+    page.goto(page.url + "model/card/")
+    check()
+    page.goto(page.url.replace("model/card/", "nowhere"))
+    check()
+
+
+@pytest.mark.parametrize("options", [{}, SMALLEST], ids=["desktop", "smallest"])
+def test_no_barrier_is_found_without_a_script(open_page, options):
+    """Neither on the form nor on its answer nor on a refusal; axe-core is a script, so only the page's own are off."""
+    page = open_page(reduced_motion="reduce", **options)
+    page.route("**/page.js", lambda route: route.abort())
+    style = (STATIC / "page.css").read_text(encoding="utf-8").replace("(scripting: none)", "all")
+    page.route("**/page.css", lambda route: route.fulfill(body=style, content_type="text/css"))
+    for data, shown in ((encode("blue"), ".result"), (b"text", ".problem")):
+        page.goto(page.url.removesuffix("predict"))
+        check_for_barriers(page)
+        choose(page, as_file(data))
+        page.evaluate("document.querySelector('#upload').submit()")
+        page.wait_for_selector(f"main > {shown}")
+        check_for_barriers(page)
+
+
+def check_for_barriers(page) -> None:
+    """Check that axe-core finds no violation on a page, in light and dark, and that it is no wider than the screen."""
+    schemes = {"dark": {"runOnly": ["color-contrast"]}, "light": None}  # they differ in nothing but colours
+    for scheme, rules in schemes.items():
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page, options=rules)
+        assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_dark_and_light_differ(open_page):
+    """The page follows what the system prefers."""
+    colours = {
+        open_page(color_scheme=scheme).evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        for scheme in ("light", "dark")
+    }
+    assert len(colours) == 2
+
+
+def test_a_phone_offers_its_camera_and_a_desktop_does_not(open_page):
+    """The camera's input asks for the camera that looks at the world."""
+    desktop = open_page()
+    expect(desktop.get_by_text("Take a picture")).to_be_hidden()
+    expect(desktop.get_by_text("Drop pictures here or paste one")).to_be_visible()
+    page = open_page(**PHONE)
+    expect(page.get_by_text("Take a picture")).to_be_visible()
+    expect(page.get_by_text("Drop pictures here or paste one")).to_be_hidden()  # fingers can do neither
+    assert page.get_attribute("#camera", "capture") == "environment"
+    page.set_input_files("#camera", as_file(encode("blue")))
+    expect_label(page, "blue")
+
+
+def test_nothing_moves_on_a_phone_when_the_script_has_come(open_page):
+    """What it shows beyond the form is there from the first paint on."""
+    page = open_page(**PHONE)
+    page.wait_for_selector("#file[multiple]")
+    samples = page.locator(".samples").bounding_box()
+    page.route("**/page.js", lambda route: route.abort())
+    page.reload()
+    assert page.locator("#file[multiple]").count() == 0
+    assert page.locator(".samples").bounding_box() == samples
