@@ -22,7 +22,7 @@ from app.errors import QueueFullError
 from app.main import create_app
 from app.settings import Settings
 from app.store import ModelStore
-from tests.app.fakes import encode, make_model, tell_colours
+from tests.app.fakes import HeldModel, encode, make_model, tell_colours
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -340,21 +340,16 @@ def test_images_are_taken_all_or_none(models):
 
 def test_all_images_of_a_request_are_answered_by_one_version(models):
     """A version that comes between its batches takes the whole request."""
-    started, opened = threading.Event(), threading.Event()
-
-    def wait(images):
-        started.set()
-        assert opened.wait(10)
-        return tell_colours(images)
+    held = HeldModel()
 
     async def run():
-        classifier = make_classifier(models, wait)
+        classifier = make_classifier(models, held)
         await classifier.store.refresh()
         asking = asyncio.create_task(classifier.classify_pixels(paint("red", "green", "blue")))
-        assert await asyncio.to_thread(started.wait, 10)
+        assert await asyncio.to_thread(held.reached.wait, 10)
         (models / "tiny" / "2").mkdir()
         await classifier.store.refresh()
-        opened.set()
+        held.opened.set()
         scores = await asking
         assert [score.model.metadata.version for score in scores] == [2, 2, 2]
         assert [score.probabilities.argmax() for score in scores] == [0, 1, 2]
@@ -365,31 +360,24 @@ def test_all_images_of_a_request_are_answered_by_one_version(models):
 
 def test_tensors_and_uploads_share_a_batch(models):
     """The protocol goes through the same batcher as everything else."""
-    batches = []
-    started, opened = threading.Event(), threading.Event()
-
-    def record(images):
-        batches.append(len(images))
-        started.set()
-        assert opened.wait(10)
-        return tell_colours(images)
+    held = HeldModel()
 
     async def run():
-        classifier = make_classifier(models, record, batch_sizes=[1, 3], max_image_pixels=10_000)
+        classifier = make_classifier(models, held, batch_sizes=[1, 3], max_image_pixels=10_000)
         await classifier.store.refresh()
         first = asyncio.create_task(classifier.classify(encode("red")))
-        assert await asyncio.to_thread(started.wait, 10)
+        assert await asyncio.to_thread(held.reached.wait, 10)
         upload = asyncio.create_task(classifier.classify(encode("green")))
         tensors = asyncio.create_task(classifier.classify_pixels(paint("blue", "red")))
         while len(classifier._batcher._waiting) < 3:
             await asyncio.sleep(0.01)
-        opened.set()
+        held.opened.set()
         answers = [await first, await upload, *await tensors]
         assert [scores.probabilities.argmax() for scores in answers] == [0, 1, 2, 0]
         classifier.close()
 
     asyncio.run(run())
-    assert batches == [1, 3]
+    assert held.batches == [1, 3]
 
 
 def test_a_body_that_is_under_way_holds_no_model(connect):

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.logs import configure_logs
 from app.problems import KINDS, OTHER_KINDS
-from tests.app.fakes import encode, tell_colours
+from tests.app.fakes import HeldModel, encode
 
 
 def read(client) -> dict[str, float]:
@@ -74,22 +74,16 @@ def test_no_client_makes_a_series(client):
 
 def test_metrics_answer_while_every_place_is_taken(make_client):
     """A full queue is when they are wanted most; the depth is the live one."""
-    reached, opened = threading.Event(), threading.Event()
-
-    def wait(images):
-        reached.set()
-        assert opened.wait(10)
-        return tell_colours(images)
-
-    client = make_client(wait, max_queue_size=1)
+    held = HeldModel()
+    client = make_client(held, max_queue_size=1)
     waiting = threading.Thread(target=client.post, args=("/predict",), kwargs={"files": {"file": encode()}})
     waiting.start()
-    assert reached.wait(10)
+    assert held.reached.wait(10)
     assert client.post("/predict", files={"file": encode()}).status_code == 429
     found = read(client)
     assert found["classifier_queue_images"] == 1
     assert found['classifier_problems_total{code="queue_full"}'] == 1
-    opened.set()
+    held.opened.set()
     waiting.join()
 
 

@@ -1,38 +1,31 @@
 """Behaviour towards clients that leave, dawdle or wait too long: app.patience."""
 
 import asyncio
-import threading
 
 from app.main import create_app
 from app.settings import Settings
 from tests.app.client import check_problem, predict
-from tests.app.fakes import encode, make_model, tell_colours
+from tests.app.fakes import HeldModel, encode, make_model
 
 
 def test_a_deadline_answers_504(make_client):
     """The client is told, and what it waited for is dropped."""
-    opened = threading.Event()
-    client = make_client(lambda images: opened.wait(10) and tell_colours(images), request_timeout_seconds=0.1)
+    held = HeldModel()
+    client = make_client(held, request_timeout_seconds=0.1)
     check_problem(predict(client, encode()), 504, "deadline_passed")
-    opened.set()
+    held.opened.set()
 
 
 def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
     """What waits too long is dropped from the queue, not run for nobody; what comes later is served."""
-    batches = []
-    opened = threading.Event()
-
-    def record(images):
-        batches.append(len(images))
-        return opened.wait(10) and tell_colours(images)
-
-    client = make_client(record, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
+    held = HeldModel()
+    client = make_client(held, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
     check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
     late = [("files", encode())] * 3
     check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
-    opened.set()
+    held.opened.set()
     assert predict(client, encode("blue")).json()["label"] == "blue"
-    assert batches == [1, 1]
+    assert held.batches == [1, 1]
 
 
 async def call(app, body_messages):
@@ -60,17 +53,9 @@ async def call(app, body_messages):
 
 def test_a_client_that_leaves_costs_no_inference(models):
     """Its image is dropped wherever it is: half sent, or waiting for its batch."""
-    batches = []
-    running, opened = threading.Event(), threading.Event()
-
-    def record(images):
-        batches.append(len(images))
-        running.set()
-        assert opened.wait(10)
-        return tell_colours(images)
-
+    held = HeldModel()
     one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
-    app = create_app(one_lane, load=lambda _: make_model(record))
+    app = create_app(one_lane, load=lambda _: make_model(held))
     whole = {"type": "http.request", "body": encode()}
     half = {"type": "http.request", "body": encode(), "more_body": True}
     gone = {"type": "http.disconnect"}
@@ -80,13 +65,13 @@ def test_a_client_that_leaves_costs_no_inference(models):
             await app.state.classifier.store.refresh()
             assert await call(app, [half, gone]) == 499
             first = asyncio.create_task(call(app, [whole]))
-            assert await asyncio.to_thread(running.wait, 10)
+            assert await asyncio.to_thread(held.reached.wait, 10)
             assert await call(app, [whole, gone]) == 499
-            opened.set()
+            held.opened.set()
             assert await first == 200
 
     asyncio.run(run())
-    assert batches == [1]
+    assert held.batches == [1]
 
 
 def test_a_body_that_trickles_answers_408(models):

@@ -22,7 +22,7 @@ from app.model import Model
 from app.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
 from tests.app.client import check_problem, predict
-from tests.app.fakes import encode, make_model, tell_colours, wait_until_loaded
+from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
 
 
 def test_an_uploaded_file_is_classified(client):
@@ -258,23 +258,17 @@ def test_a_real_version_is_served(exported):
 
 def test_a_full_queue_answers_429(make_client):
     """With the time to come back; what was admitted is answered, and probes are not held up."""
-    reached, opened = threading.Event(), threading.Event()
-
-    def wait(images):
-        reached.set()
-        assert opened.wait(10)
-        return tell_colours(images)
-
-    client = make_client(wait, max_queue_size=1)
+    held = HeldModel()
+    client = make_client(held, max_queue_size=1)
     answers = []
     first = threading.Thread(target=lambda: answers.append(predict(client, encode("blue"))))
     first.start()
-    assert reached.wait(10)
+    assert held.reached.wait(10)
     response = predict(client, encode())
     check_problem(response, 429, "queue_full")
     assert response.headers["retry-after"] == "1"
     assert client.get("/health").status_code == 200
-    opened.set()
+    held.opened.set()
     first.join()
     assert answers[0].json()["label"] == "blue"
 

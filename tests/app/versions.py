@@ -14,7 +14,7 @@ from tests.app.fakes import seal
 def load_version(
     folder: Path, name: str = "openvino", precision: str = "f32", batch_sizes: Sequence[int] = (1, 4, 5)
 ) -> Model:
-    def runtime(folder: Path, metadata: ModelMetadata) -> Runtime:  # noqa: ARG001
+    def runtime(folder: Path, _: ModelMetadata) -> Runtime:
         return load_runtime(folder, name=name, precision=precision, threads=1)
 
     return load_model(folder, load_runtime=runtime, batch_sizes=batch_sizes)
