@@ -14,7 +14,7 @@ import pytest
 from app.contract import METADATA_FILE, ModelMetadata, TensorSpec
 from app.errors import InferenceError, RefusedVersionError
 from app.model import load_model
-from app.runtime import Runtime
+from app.runtime import Images, Probabilities, Runtime
 from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
 from tests.app.versions import load_version, rewrite_golden
 
@@ -31,34 +31,95 @@ def refuse(version: Path) -> Callable[[str], None]:
     return check
 
 
-def test_every_batch_size_is_warm(exported):
-    """No client pays for the first batch of its size."""
+def give(images: Images, answers: Probabilities) -> Probabilities:
+    """Give the good answers."""
+    assert len(images) == len(answers)
+    return answers
+
+
+def swap(images: Images, answers: Probabilities) -> Probabilities:
+    """Give those of other classes."""
+    assert len(images) == len(answers)
+    return np.roll(answers, 1, axis=1)
+
+
+@pytest.fixture
+def load_with(exported) -> Callable[..., None]:
+    """Load the good version, but run by functions that are given images and the good answers."""
+    good = load_version(exported).runtime.predict
+
+    def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), lanes=1):
+        functions = [lambda images, run=run: run(images, good(images)) for run in (predict, alone)]
+        runtime = Runtime("fake", "f32", INPUT, OUTPUT, *functions)
+        load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=batch_sizes, lanes=lanes)
+
+    return load
+
+
+def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
+    """The first batch of a size takes longer, since kernels are made for it."""
     sizes = []
 
-    def predict(images):
+    def predict(images, answers):
         sizes.append(len(images))
-        return probabilities(images)
+        return answers
 
-    good = load_version(exported)
-    probabilities = good.runtime.predict
-    runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
-    load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=range(1, 7))
-    assert set(range(1, 7)) <= set(sizes)
-    assert max(sizes) == 6
+    load_with(predict, batch_sizes=[1, 2, 4, 32])
+    assert set(sizes) == {1, 2, 4, 32}
 
 
-def test_every_lane_is_warm(exported):
-    """Each makes kernels of its own, so they are warmed beside each other."""
+def test_every_lane_is_run_before_a_client_needs_it(load_with):
+    """All at once, since nothing else says which lane takes a batch."""
     meeting = threading.Barrier(3, timeout=10)
 
-    def predict(images):
-        if len(images) == 2:
+    def predict(images, answers):
+        if len(images) == 1:
             meeting.wait()
-        return probabilities(images)
+        return answers
 
-    probabilities = load_version(exported).runtime.predict
-    runtime = Runtime("fake", "f32", INPUT, OUTPUT, predict)
-    load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=[1, 2, 32], lanes=3)
+    load_with(predict, batch_sizes=[2, 32], lanes=3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 32])
+def test_kernels_of_one_batch_size_that_are_wrong_refuse_the_version(load_with, size):
+    """Golden images are run in batches of every size."""
+
+    def predict(images, answers):
+        return swap(images, answers) if len(images) == size else answers
+
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load_with(predict)
+
+
+def test_a_wrong_answer_for_an_image_alone_refuses_the_version(load_with):
+    """It goes another way through the runtime."""
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load_with(alone=swap)
+
+
+@pytest.mark.parametrize("batch_sizes", [[1], [1, 2, 3], [1, 2, 4, 32]])
+@pytest.mark.parametrize("index", [0, 7, 15])
+def test_every_golden_image_is_run(exported, load_with, batch_sizes, index):
+    """However many fit into the batches."""
+    wrong = np.load(exported / "golden.npz")["images"][index]
+
+    def predict(images, answers):
+        is_wrong = (images == wrong).all(axis=(1, 2, 3))
+        return np.where(is_wrong[:, None], swap(images, answers), answers)
+
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load_with(predict, batch_sizes=batch_sizes)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_model_that_fails_is_refused(load_with, lanes):
+    """Whatever the runtime raises."""
+
+    def predict(*_):
+        raise RuntimeError("no kernel")
+
+    with pytest.raises(RefusedVersionError, match="no kernel"):
+        load_with(predict, lanes=lanes)
 
 
 def test_metadata_must_be_there(version, refuse):
