@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 BENCH  := .venv-bench
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
+RESULTS ?= benchmarks/results
 
 .PHONY: help serve train test reliability fuzz bench wrk lint format clean
 help: ## list the targets
@@ -25,9 +26,9 @@ reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real ser
 fuzz: $(VENV)/.dev ## send damaged files for longer than the tests do (how many of each kind: make fuzz FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
 
-bench: wrk $(BENCH)/.bench ## measure the runtimes, and the service beside its peers (flags: make bench ARGS="--rounds 1 --results elsewhere"; needs wrk)
-	$(BENCH)/bin/python -m benchmarks.runtime
-	$(BENCH)/bin/python -m benchmarks.serving $(ARGS)
+bench: wrk $(BENCH)/.bench ## measure the service beside its peers, and the runtimes (a short look: make bench RESULTS=elsewhere ARGS="--rounds 1"; needs wrk)
+	$(BENCH)/bin/python -m benchmarks.serving --results $(RESULTS) $(ARGS)
+	$(BENCH)/bin/python -m benchmarks.runtime --results $(RESULTS)
 
 # Before gigabytes are installed and minutes measured for want of it.
 wrk:
