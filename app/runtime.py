@@ -167,6 +167,8 @@ def _load_tensorflow(folder: Path, precision: Precision, threads: int) -> Runtim
         import tensorflow as tf  # noqa: PLC0415 -- seconds and half a gigabyte that the default runtime does without
     except ImportError as error:
         raise RefusedVersionError("APP_RUNTIME=tensorflow, but TensorFlow is not installed (extra: train)") from error
+    # Or a GPU that can rounds the factors of float32 products to 10 bits: the golden answers are float32's.
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 -- TensorFlow's
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         with contextlib.suppress(RuntimeError):  # fixed since the first model of this process
             tf.config.threading.set_intra_op_parallelism_threads(threads)

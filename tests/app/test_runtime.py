@@ -33,6 +33,15 @@ def test_the_runtimes_agree(exported):
     np.testing.assert_allclose(openvino, tensorflow, atol=1e-5)
 
 
+def test_float32_is_float32_by_tensorflow_too(exported):
+    """Not TF32, which it takes for that on a GPU that has it: the golden answers would be missed."""
+    import tensorflow as tf  # noqa: PLC0415 -- seconds
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 -- as it is by default
+    load_version(exported, "tensorflow")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_batches_beside_each_other_keep_to_their_own_images(exported):
     """Lanes share a model and no buffers: more callers than lanes, alone and in batches, each get their own answers."""
     runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
