@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from app.contract import TrainingRun
 from training.config import Recipe
 from training.errors import FolderError, ResumeError
@@ -71,8 +73,15 @@ def start_run(run: Path, recipe: Recipe, data: dict[str, Any], start: TrainingRu
 
 
 def read_start(run: Path) -> TrainingRun:
-    """Read how the run in the folder `run` was started."""
-    return TrainingRun.model_validate_json((run / START_FILE).read_bytes())
+    """Read how the run in the folder `run` was started.
+
+    Raises:
+        ResumeError: the file that says so is damaged.
+    """
+    try:
+        return TrainingRun.model_validate_json((run / START_FILE).read_bytes())
+    except ValidationError as error:
+        raise _tell_damaged(run / START_FILE) from error
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
@@ -89,13 +98,14 @@ def require_resumable(
     Data and precision are left out where they are not known yet.
 
     Raises:
-        ResumeError: with what is missing, or with each value that differs.
+        ResumeError: with what is missing or damaged, or with each value that differs.
     """
     if not run.is_dir():
         raise ResumeError(f"nothing to resume: {run} is no folder")
     for file in (RECIPE_FILE, DATA_FILE, START_FILE, CHECKPOINT_FILE):
         if not (run / file).is_file():
             raise ResumeError(f"nothing to resume: {run / file} does not exist")
+    read_start(run)
     _require_same(run, RECIPE_FILE, "by another recipe", recipe.model_dump(mode="json"))
     if data is not None:
         _require_same(run, DATA_FILE, "on other data", data)
@@ -104,12 +114,19 @@ def require_resumable(
 
 
 def _require_same(run: Path, file: str, difference: str, now: dict[str, Any]) -> None:
-    before = json.loads((run / file).read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads((run / file).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # no JSON, or no object
+        raise _tell_damaged(run / file) from error
     changed = [
         f"{name} was {before.get(name)}, now {value}" for name, value in now.items() if before.get(name) != value
     ]
     if changed:
         raise ResumeError(f"{run} was started {difference}: {', '.join(changed)}")
+
+
+def _tell_damaged(path: Path) -> ResumeError:
+    return ResumeError(f"nothing to resume: {path} is damaged")
 
 
 def trim_history(run: Path, epochs: int) -> None:

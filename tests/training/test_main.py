@@ -14,7 +14,7 @@ from tests.training.conftest import SMALL_RUN, START, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
-from training.run import CHECKPOINT_FILE, find_run, start_run
+from training.run import CHECKPOINT_FILE, DATA_FILE, RECIPE_FILE, START_FILE, find_run, require_resumable, start_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,6 +138,18 @@ def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
         (tmp_path / name / CHECKPOINT_FILE).touch()
     start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {}, START)
     assert find_run(options).name == "a-fast-20260102-000000"
+
+
+@pytest.mark.parametrize("file", [RECIPE_FILE, DATA_FILE, START_FILE])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
+def test_a_damaged_run_is_refused_by_the_name_of_the_file(tmp_path, file, content):
+    """A full disk or a cut copy is told in a line, not by a traceback."""
+    options = parse_options([])
+    start_run(tmp_path / "run", options.recipe, {}, START)
+    (tmp_path / "run" / CHECKPOINT_FILE).touch()
+    (tmp_path / "run" / file).write_bytes(content)
+    with pytest.raises(ResumeError, match=f"nothing to resume: .*/run/{file} is damaged"):
+        require_resumable(tmp_path / "run", options.recipe, data={})
 
 
 def test_nothing_to_resume_is_said(tmp_path):
