@@ -81,7 +81,7 @@ def read_start(run: Path) -> TrainingRun:
     try:
         return TrainingRun.model_validate_json((run / START_FILE).read_bytes())
     except ValidationError as error:
-        raise _tell_damaged(run / START_FILE) from error
+        raise tell_damaged(run / START_FILE) from error
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
@@ -117,7 +117,7 @@ def _require_same(run: Path, file: str, difference: str, now: dict[str, Any]) ->
     try:
         before = dict(json.loads((run / file).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:  # no JSON, or no object
-        raise _tell_damaged(run / file) from error
+        raise tell_damaged(run / file) from error
     changed = [
         f"{name} was {before.get(name)}, now {value}" for name, value in now.items() if before.get(name) != value
     ]
@@ -125,7 +125,8 @@ def _require_same(run: Path, file: str, difference: str, now: dict[str, Any]) ->
         raise ResumeError(f"{run} was started {difference}: {', '.join(changed)}")
 
 
-def _tell_damaged(path: Path) -> ResumeError:
+def tell_damaged(path: Path) -> ResumeError:
+    """Return the error for a file of a run that can't be what was written."""
     return ResumeError(f"nothing to resume: {path} is damaged")
 
 

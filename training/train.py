@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from training.errors import DeviceError, DivergedError
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
-from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, trim_history
+from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, tell_damaged, trim_history
 
 VALIDATION_BATCH_SIZE = 256
 SHORT = 120  # seconds; longer times are told in minutes
@@ -127,9 +128,12 @@ def _make_even_dataset(split: Split, normalize: Normalization, num_classes: int,
 
 def _restore_checkpoint(model: keras.Model, path: Path) -> int:
     """Give `model` the state that `Checkpoint` saved; return how many epochs were finished."""
-    with np.load(path) as file:
-        saved = dict(file)
-    epochs = int(saved.pop("finished_epochs"))
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            saved = dict(arrays)
+        epochs = int(saved.pop("finished_epochs"))
+    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise tell_damaged(path) from error
     for variable, value in zip(_list_variables(model), saved.values(), strict=True):
         variable.assign(value)
     return epochs

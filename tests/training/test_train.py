@@ -192,6 +192,17 @@ def test_resuming_nothing_says_where_it_looked(tmp_path):
         fit(tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+def test_resuming_from_a_cut_checkpoint_is_refused_in_a_line(whole, tmp_path, share):
+    """What a copy over a network leaves when it breaks off."""
+    shutil.copytree(whole.run, tmp_path / "run")
+    checkpoint = tmp_path / "run" / CHECKPOINT_FILE
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ResumeError, match=f"nothing to resume: {checkpoint} is damaged"):
+        fit(tmp_path / "run", resume=True)
+
+
 def test_resuming_in_another_precision_is_refused(whole):
     """Its checkpoint has other variables, and its noise is another."""
     with pytest.raises(ResumeError, match="in another precision: precision was float32, now mixed_float16"):
