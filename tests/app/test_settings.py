@@ -64,6 +64,20 @@ def test_room_for_less_than_one_upload_is_refused():
         Settings(max_upload_bytes=4096, max_uploads_total_bytes=2048)
 
 
+@pytest.mark.parametrize("value", [",", ", ,", " "])
+def test_keys_that_are_none_are_refused(value, monkeypatch):
+    """A secret that was put together wrongly would leave the service open without a word."""
+    monkeypatch.setenv("APP_API_KEYS", value)
+    with pytest.raises(ValidationError, match="nothing between the commas"):
+        Settings()
+
+
+def test_empty_keys_are_no_keys(monkeypatch):
+    """So a compose file may pass on a variable that nobody has set."""
+    monkeypatch.setenv("APP_API_KEYS", "")
+    assert Settings().api_keys == ()
+
+
 @pytest.mark.parametrize("key", ["ключ" * 8, "tab\t" * 8])
 def test_a_key_that_no_header_carries_is_refused(key):
     """Nobody could ever use it as a bearer token."""
