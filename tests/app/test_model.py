@@ -1,10 +1,12 @@
 """Behaviour of app.model, on a real SavedModel."""
 
 import errno
+import io
 import json
 import os
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -313,6 +315,60 @@ def test_golden_images_must_be_there(version, refuse, content):
         (version / "golden.npz").write_bytes(content)
     seal(version)
     refuse("golden.npz can't be read")
+
+
+def pack(kind: int, content: bytes) -> bytes:
+    """Make an archive whose member `images.npy` is packed so."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        archive.writestr("images.npy", content)
+    return buffer.getvalue()
+
+
+def describe(shape: str) -> bytes:
+    """Make the head of an array of that shape."""
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pack(zipfile.ZIP_STORED, b"no array"),
+        pack(zipfile.ZIP_STORED, describe("(99999999999999999999, 32, 32, 3)")),
+        pack(zipfile.ZIP_STORED, describe("((((")),
+        *(
+            pack(kind, NOISE).replace(packed, packed[::-1])
+            for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+            for packed in [pack(kind, NOISE)[200:400]]
+        ),
+        pack(zipfile.ZIP_STORED, NOISE)
+        .replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01")
+        .replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+    ],
+    ids=["no array", "huge", "brackets", "deflate", "bzip2", "lzma", "encrypted"],
+)
+def test_golden_images_that_are_damaged_are_refused(version, refuse, content):
+    """In whatever way: it is no fault of the program, and no trouble of the volume, after which one tries again."""
+    (version / "golden.npz").write_bytes(content)
+    seal(version)
+    refuse("golden.npz can't be read")
+
+
+@pytest.mark.parametrize("fails_on", [1, 2])
+def test_memory_that_runs_out_says_nothing_of_the_version(load_with, fails_on):
+    """It is raised as what it is, so that the version is tried again."""
+
+    def predict(images, answers):
+        if len(images) == fails_on:
+            raise MemoryError
+        return answers
+
+    with pytest.raises(MemoryError):
+        load_with(predict)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
