@@ -17,6 +17,7 @@ from app.metrics import Metrics
 from app.middleware import BodyLimit, Envelope
 from app.model import Model, make_loader
 from app.page import install_page
+from app.probe import probe_version
 from app.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.recorder import Recorder
 from app.routes import direct_router, router
@@ -40,6 +41,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
         load: gives the model in a version folder; by default verified and run as `settings` say.
     """
     settings = settings or Settings()
+    probe = probe_version if load is None and settings.runtime == "openvino" else None
     load = load or make_loader(settings, batch_sizes=list_batch_sizes(settings.max_batch_size))
     app = FastAPI(
         title="Image classification",
@@ -49,7 +51,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
         redoc_url=None,
         # app.metrics measures; whether anyone wants FastAPI's own figures, it would ask the environment at each request
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=partial(_run, settings=settings, load=load),
+        lifespan=partial(_run, settings=settings, load=load, probe=probe),
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
@@ -80,10 +82,12 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
 
 
 @asynccontextmanager
-async def _run(app: FastAPI, settings: Settings, load: Callable[[Path], Model]) -> AsyncIterator[None]:
+async def _run(
+    app: FastAPI, settings: Settings, load: Callable[[Path], Model], probe: Callable[[Path], None] | None
+) -> AsyncIterator[None]:
     """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
     metrics: Metrics = app.state.metrics
-    store = ModelStore(settings.model_dir, load, observe=metrics.observe_load)
+    store = ModelStore(settings.model_dir, load, probe=probe, observe=metrics.observe_load)
     classifier = Classifier(
         store,
         decode_threads=settings.decode_threads,

@@ -73,10 +73,27 @@ def count_lanes(name: RuntimeName, threads: int) -> int:
     return (threads or count_cpus()) if name == "openvino" else 1
 
 
-def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
+def read_graphs(folder: Path) -> None:
+    """Read every graph in `folder` as OpenVINO would to load it, and forget it: for `app.probe`.
+
+    Raises:
+        OSError, RuntimeError: OpenVINO can't read one.
+    """
+    core = _make_core()
+    core.read_model(folder)
+    if (folder / INT8_FILE).is_file() and (folder / INT8_FILE).stat().st_size <= MAX_GRAPH_BYTES:
+        core.read_model(folder / INT8_FILE)
+
+
+def _make_core() -> openvino.Core:
     core = openvino.Core()
     # A mapped file that is overwritten in place ends the process that serves from it.
     core.set_property({"ENABLE_MMAP": False})
+    return core
+
+
+def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
+    core = _make_core()
     config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
     quantized = precision == "int8"
     if precision != "auto":

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,18 +48,26 @@ class ModelStore:
     """Holds the model that serves. All state belongs to the event loop; loading happens in a thread of its own."""
 
     def __init__(
-        self, folder: Path, load: Callable[[Path], Model], *, observe: Callable[[Outcome], None] = lambda _: None
+        self,
+        folder: Path,
+        load: Callable[[Path], Model],
+        *,
+        probe: Callable[[Path], None] | None = None,
+        observe: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
         """Make a store that has not looked yet.
 
         Args:
             folder: holds one `<name>/<version>/`, or the `<version>` folders themselves.
             load: gives a model that may serve, or raises RefusedVersionError.
+            probe: raises RefusedVersionError if loading would end this process; called where there is another version,
+                which would be lost by that.
             observe: told how each attempt to load a version ended.
         """
         self._observe = observe
         self._folder = folder
         self._load = load
+        self._probe = probe
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
         self._loaded: Version | None = None
         self._refused: dict[Version, str] = {}
@@ -140,7 +149,8 @@ class ModelStore:
                 break
             known_bad = version in self._refused and version not in self._unread
             passed_over = known_bad or (settled is not None and version not in settled)
-            if not passed_over and await self._take(version):
+            guarded = self._model is not None or len(versions) > 1
+            if not passed_over and await self._take(version, guarded=guarded):
                 break
             if self._loaded and version.number == self._loaded.number:
                 break  # its files have changed for the worse; what is in memory is still good
@@ -174,12 +184,13 @@ class ModelStore:
                 return
             await asyncio.sleep(poll_seconds)
 
-    async def _take(self, version: Version) -> bool:
-        """Load `version` and let it serve, or refuse it; say which."""
+    async def _take(self, version: Version, *, guarded: bool) -> bool:
+        """Load `version`, if `guarded` after a probe, and let it serve, or refuse it; say which."""
         self._reason = f"loading version {version.number}"
         self._unread.discard(version)
         try:
-            model = await asyncio.get_running_loop().run_in_executor(self._thread, self._load_own, version.folder)
+            load = partial(self._load_own, version.folder, guarded=guarded)
+            model = await asyncio.get_running_loop().run_in_executor(self._thread, load)
             if self._model is not None and model.metadata.input != self._model.metadata.input:
                 self._retired.append(model)
                 # Images already decoded for the one would reach the other.
@@ -208,10 +219,12 @@ class ModelStore:
         )  # fmt: skip
         return True
 
-    def _load_own(self, folder: Path) -> Model:
+    def _load_own(self, folder: Path, *, guarded: bool) -> Model:
         # A link from one place in the folder to another is how Kubernetes and others put a whole version there at once.
         if not folder.resolve().is_relative_to(self._folder.resolve()):
             raise RefusedVersionError(f"it is a link out of {self._folder}")
+        if guarded and self._probe:
+            self._probe(folder)
         try:
             return self._load(folder)
         except RefusedVersionError as error:

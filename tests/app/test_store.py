@@ -366,3 +366,58 @@ async def test_a_serving_version_whose_folder_is_spoiled_goes_on(tmp_path):
         assert get_version(store) == 2
     assert load.loaded == [2, 2]
     assert store.refusals[0].reason == "digest differs"
+
+
+class Probe:
+    """Notes what it is asked, and raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.probed: list[int] = []
+        self.trouble: Exception | None = None
+
+    def __call__(self, folder: Path) -> None:
+        self.probed.append(int(folder.name))
+        if self.trouble:
+            raise self.trouble
+
+
+async def test_a_version_is_probed_where_there_is_another_to_be_lost(tmp_path):
+    """The only one there is loads sooner without: if it kills the process, nothing was served before either."""
+    probe = Probe()
+    add(tmp_path, 1)
+    store = ModelStore(tmp_path, Loader(), probe=probe)
+    await store.refresh()
+    assert probe.probed == []
+    add(tmp_path, 2)
+    await store.refresh()
+    assert (probe.probed, get_version(store)) == ([2], 2)
+    await ModelStore(tmp_path, Loader(), probe=probe).refresh()
+    assert probe.probed == [2, 2]
+
+
+async def test_a_version_that_does_not_pass_its_probe_is_never_loaded(tmp_path):
+    """It is refused, and the one before serves on."""
+    loader, probe = Loader(), Probe()
+    add(tmp_path, 1)
+    store = ModelStore(tmp_path, loader, probe=probe)
+    await store.refresh()
+    add(tmp_path, 2)
+    probe.trouble = RefusedVersionError("OpenVINO dies of it (SIGSEGV)")
+    await store.refresh()
+    assert (loader.loaded, get_version(store)) == ([1], 1)
+    assert [refusal.reason for refusal in store.refusals] == ["OpenVINO dies of it (SIGSEGV)"]
+
+
+async def test_a_probe_that_ran_out_of_memory_is_made_again(tmp_path):
+    """At the next look there may be some."""
+    probe = Probe()
+    add(tmp_path, 1)
+    store = ModelStore(tmp_path, Loader(), probe=probe)
+    await store.refresh()
+    add(tmp_path, 2)
+    probe.trouble = MemoryError("killed")
+    await store.refresh()
+    assert get_version(store) == 1
+    probe.trouble = None
+    await store.refresh()
+    assert get_version(store) == 2

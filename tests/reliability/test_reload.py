@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,28 @@ def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
 
     asyncio.run(run())
     tell("versions that may not serve, each in a way of its own: taken all the same", len(REASONS), 0)
+
+
+def test_a_version_that_kills_who_reads_it_is_refused(start, shipped, tell):
+    """OpenVINO (2026.4) ends the process for twenty bytes of its index: one that serves goes on, and one that starts."""
+    folder = next(shipped.glob("*/*"))
+    process = start(model_dir=shipped, max_batch_size=1, model_poll_seconds=POLL_SECONDS)
+    process.wait_until("ok")
+    number = int(folder.name) + 1
+    spoiled = copy_version(folder, number, folder.parents[2])
+    index = bytearray((spoiled / "variables/variables.index").read_bytes())
+    index[8700:8720] = bytes(byte ^ 0x55 for byte in index[8700:8720])
+    (spoiled / "variables/variables.index").write_bytes(index)
+    seal(spoiled)
+    spoiled.rename(folder.parent / str(number))
+    for server in (process, start(model_dir=shipped, max_batch_size=1, model_poll_seconds=POLL_SECONDS)):
+        for _ in range(300):
+            if (health := server.get("/health")[1])["status"] == "ok" and health["refused"]:
+                break
+            time.sleep(0.05)
+        assert (health["model"]["version"], health["refused"][0]["version"]) == (number - 1, number)
+        assert "OpenVINO" in health["refused"][0]["reason"]
+    tell("versions that kill who reads them: service ended", 2, 0)
 
 
 async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[float], list[float]]:
