@@ -203,7 +203,7 @@ def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
 
 
 def test_a_version_that_kills_who_reads_it_is_refused(start, shipped, tell):
-    """OpenVINO (2026.4) ends the process for twenty bytes of its index: one that serves goes on, and one that starts."""
+    """Twenty bytes of its index end the process in OpenVINO 2026.4: one that serves goes on, and one that starts."""
     folder = next(shipped.glob("*/*"))
     process = start(model_dir=shipped, max_batch_size=1, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
