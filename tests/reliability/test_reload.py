@@ -259,9 +259,10 @@ async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[f
 def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
     """Loading, verifying and warming share the machine with serving: requests stay within twice the p99 of before.
 
-    The best of eight tries counts, since the host's other work slows requests, too: on two cores 2 of 12 tries had 1
-    and 3 of 600 over it (AMD EPYC, family 25, model 1; ten runs of this test). While every lane warmed every batch
-    size, and while the event loop freed the old version, more tries had some, and more.
+    The best of eight tries counts, since the host's other work slows requests, too. In nine runs on two cores of an AMD
+    EPYC (family 25, model 1) the first try had none over it. While nobody read a version at low priority before it was
+    loaded, 2 of 12 tries had some; while every lane warmed every batch size, and while the event loop freed the old
+    version, more.
     """
     process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)
     process.wait_until("ok")
