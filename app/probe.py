@@ -45,6 +45,9 @@ def probe_version(folder: Path) -> None:
 def main(folder: Path) -> None:
     """Read the graphs; a refusal is no death."""
     os.nice(_NICENESS)
+    # A pipe or a device may never come to an end; who loads the version refuses it for that.
+    if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
+        return
     with contextlib.suppress(OSError, RuntimeError):
         read_graphs(folder)
 

@@ -1,5 +1,6 @@
 """Behaviour of app.probe."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def test_a_version_that_is_merely_wrong_passes(version):
     """Who loads it has better words for that."""
     (version / "saved_model.pb").write_bytes(b"not a graph")
     seal(version)
+    probe_version(version)
+
+
+@pytest.mark.timeout(20)
+def test_a_file_without_an_end_keeps_nobody(version):
+    """Opening a pipe waits for who writes into it."""
+    (version / "saved_model.pb").unlink()
+    os.mkfifo(version / "saved_model.pb")
     probe_version(version)
 
 
