@@ -1,9 +1,8 @@
 """The application: settings in, FastAPI out. `uvicorn app.main:app` serves it; `python -m app` also drains it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -15,9 +14,8 @@ from app.errors import ServiceError
 from app.keys import RequireKey, document_keys
 from app.metrics import Metrics
 from app.middleware import BodyLimit, Envelope
-from app.model import Model, make_loader
+from app.model import Load, make_loader
 from app.page import install_page
-from app.probe import probe_version
 from app.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.recorder import Recorder
 from app.routes import direct_router, router
@@ -33,7 +31,7 @@ Each call below lists the errors that are its own. Any request can meet these:
 {tabulate_kinds(*COMMON_KINDS)}"""
 
 
-def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model] | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, load: Load | None = None) -> FastAPI:
     """Make the application.
 
     Args:
@@ -41,7 +39,6 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
         load: gives the model in a version folder; by default verified and run as `settings` say.
     """
     settings = settings or Settings()
-    probe = probe_version if load is None and settings.runtime == "openvino" else None
     load = load or make_loader(settings, batch_sizes=list_batch_sizes(settings.max_batch_size))
     app = FastAPI(
         title="Image classification",
@@ -51,7 +48,7 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
         redoc_url=None,
         # app.metrics measures; whether anyone wants FastAPI's own figures, it would ask the environment at each request
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        lifespan=partial(_run, settings=settings, load=load, probe=probe),
+        lifespan=partial(_run, settings=settings, load=load),
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
@@ -82,12 +79,10 @@ def create_app(settings: Settings | None = None, *, load: Callable[[Path], Model
 
 
 @asynccontextmanager
-async def _run(
-    app: FastAPI, settings: Settings, load: Callable[[Path], Model], probe: Callable[[Path], None] | None
-) -> AsyncIterator[None]:
+async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[None]:
     """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
     metrics: Metrics = app.state.metrics
-    store = ModelStore(settings.model_dir, load, probe=probe, observe=metrics.observe_load)
+    store = ModelStore(settings.model_dir, load, observe=metrics.observe_load)
     classifier = Classifier(
         store,
         decode_threads=settings.decode_threads,

@@ -1,4 +1,4 @@
-"""Reads a version's graphs in a process of its own first: one that kills OpenVINO kills nobody who serves.
+"""Reads a graph in a process of its own first: one that kills OpenVINO kills nobody who serves.
 
 A file that is damaged in the right place ends the process that reads it (SIGSEGV in OpenVINO 2026.4 by twenty changed
 bytes of a SavedModel's `variables.index`), which no `except` can help.
@@ -12,23 +12,26 @@ import sys
 from pathlib import Path
 
 from app.errors import RefusedVersionError
-from app.runtime import read_graphs
+from app.graphs import make_core
 
 # Reading takes a fifth of a second, and what serves meanwhile goes first.
 _TIMEOUT_SECONDS = 120
 _NICENESS = 10
 
 
-def probe_version(folder: Path) -> None:
-    """Have another process read the graphs in `folder`, and see it survive.
+def probe_graph(path: Path) -> None:
+    """Have another process read the graph, and see it survive.
 
-    What else is wrong with them is for who loads them to say.
+    What else is wrong with it is for who loads it to say.
+
+    Args:
+        path: of a SavedModel or of an OpenVINO graph, whose bytes are those that were exported.
 
     Raises:
         RefusedVersionError: it did not survive, or did not come to an end.
-        MemoryError: it was killed from outside, as is done where memory runs out; that says nothing of the version.
+        MemoryError: it was killed from outside, as is done where memory runs out; that says nothing of the graph.
     """
-    command = [sys.executable, "-m", "app.probe", str(folder)]
+    command = [sys.executable, "-m", "app.probe", str(path)]
     try:
         status = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -42,14 +45,11 @@ def probe_version(folder: Path) -> None:
         raise RefusedVersionError(f"OpenVINO dies of it ({signal.Signals(-status).name})")
 
 
-def main(folder: Path) -> None:
-    """Read the graphs; a refusal is no death."""
+def main(path: Path) -> None:
+    """Read the graph; a refusal is no death."""
     os.nice(_NICENESS)
-    # A pipe or a device may never come to an end; who loads the version refuses it for that.
-    if not all(path.is_file() or path.is_dir() for path in folder.rglob("*")):
-        return
     with contextlib.suppress(OSError, RuntimeError):
-        read_graphs(folder)
+        make_core().read_model(path)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ for, so that serving needs no TensorFlow. What the model is good for and whether
 
 import contextlib
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from app.contract import INT8_FILE, TensorSpec
 from app.cpu import count_affine_cpus, count_cpus
 from app.errors import RefusedVersionError
+from app.graphs import make_core
+from app.probe import probe_graph
 from app.settings import Precision, RuntimeName
 
-# OpenVINO reports every import to its makers if this module is there. The service calls nobody.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python notes that there is none
-import openvino  # noqa: E402 -- only now
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 SIGNATURE = "serving_default"
 MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory
@@ -47,7 +47,9 @@ class Runtime:
     """Runs a batch on all threads: soonest where nothing else is to be done. None if `predict` does."""
 
 
-def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threads: int) -> Runtime:
+def load_runtime(
+    folder: Path, *, name: RuntimeName, precision: Precision, threads: int, guarded: bool = False
+) -> Runtime:
     """Load the model in `folder`.
 
     Args:
@@ -56,12 +58,15 @@ def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threa
         precision: arithmetic to run in; `auto` leaves it to the runtime, which runs the SavedModel; `int8` runs the
             quantized graph.
         threads: how many run one batch; 0 takes as many as the container may use.
+        guarded: have another process read the graph first, so that one which kills OpenVINO does not kill this one.
 
     Raises:
         RefusedVersionError: the runtime can't load it, can't run in `precision`, or is not installed.
+        OSError, MemoryError: there is not enough of something to find out.
     """
-    load = _load_openvino if name == "openvino" else _load_tensorflow
-    return load(folder, precision, threads or count_cpus())
+    if name == "tensorflow":
+        return _load_tensorflow(folder, threads or count_cpus())
+    return _load_openvino(folder, precision, threads or count_cpus(), guarded=guarded)
 
 
 def count_lanes(name: RuntimeName, threads: int) -> int:
@@ -73,36 +78,20 @@ def count_lanes(name: RuntimeName, threads: int) -> int:
     return (threads or count_cpus()) if name == "openvino" else 1
 
 
-def read_graphs(folder: Path) -> None:
-    """Read every graph in `folder` as OpenVINO would to load it, and forget it: for `app.probe`.
-
-    Raises:
-        OSError, RuntimeError: OpenVINO can't read one.
-    """
-    core = _make_core()
-    core.read_model(folder)
-    if (folder / INT8_FILE).is_file() and (folder / INT8_FILE).stat().st_size <= MAX_GRAPH_BYTES:
-        core.read_model(folder / INT8_FILE)
-
-
-def _make_core() -> openvino.Core:
-    core = openvino.Core()
-    # A mapped file that is overwritten in place ends the process that serves from it.
-    core.set_property({"ENABLE_MMAP": False})
-    return core
-
-
-def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
-    core = _make_core()
+def _load_openvino(folder: Path, precision: Precision, threads: int, *, guarded: bool) -> Runtime:
+    core = make_core()
     config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
     quantized = precision == "int8"
+    graph = folder / INT8_FILE if quantized else folder
     if precision != "auto":
         # What is not quantized runs in float32, as it did when the accuracy was measured.
         config["INFERENCE_PRECISION_HINT"] = "f32" if quantized else precision
+    if quantized and graph.is_file() and graph.stat().st_size > MAX_GRAPH_BYTES:
+        raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
+    if guarded:
+        probe_graph(graph)
     try:
-        if quantized and (folder / INT8_FILE).stat().st_size > MAX_GRAPH_BYTES:
-            raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
-        model = core.read_model(folder / INT8_FILE if quantized else folder)
+        model = core.read_model(graph)
         lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
         # Unpinned, threads that share an image often share a core too. Where there are more cores than threads, those
         # of every replica would be pinned to the same few.
@@ -129,7 +118,7 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
 class _Lanes:
     """Runs batches beside each other, each on one thread."""
 
-    def __init__(self, model: openvino.CompiledModel, count: int) -> None:
+    def __init__(self, model: "CompiledModel", count: int) -> None:
         """Take the model compiled for `count` lanes."""
         self._idle = deque(model.create_infer_request() for _ in range(count))
         self._room = threading.BoundedSemaphore(count)
@@ -152,7 +141,7 @@ class _Lanes:
 class _Whole:
     """Runs a batch on all threads; one that comes while another runs goes to the lanes."""
 
-    def __init__(self, model: openvino.CompiledModel, lanes: _Lanes) -> None:
+    def __init__(self, model: "CompiledModel", lanes: _Lanes) -> None:
         """Take the model compiled for all threads together."""
         self._request = model.create_infer_request()
         self._free = threading.Lock()
@@ -175,8 +164,7 @@ def _describe_port(role: str, port: Any) -> TensorSpec:
     return _make_spec(role, min(port.names, default=""), str(port.element_type.to_dtype()), dimensions)
 
 
-def _load_tensorflow(folder: Path, precision: Precision, threads: int) -> Runtime:
-    del precision  # it runs the SavedModel, in the graph's own
+def _load_tensorflow(folder: Path, threads: int) -> Runtime:
     # Read when TensorFlow is imported: leave its start-up notes out, and let several processes share one GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from app.errors import NotReadyError, RefusedVersionError
-from app.model import Model
+from app.model import Load, Model
 
 _VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
 # What a client is told to wait: loading takes seconds, a missing model a person.
@@ -47,27 +47,17 @@ class Refusal:
 class ModelStore:
     """Holds the model that serves. All state belongs to the event loop; loading happens in a thread of its own."""
 
-    def __init__(
-        self,
-        folder: Path,
-        load: Callable[[Path], Model],
-        *,
-        probe: Callable[[Path], None] | None = None,
-        observe: Callable[[Outcome], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, folder: Path, load: Load, *, observe: Callable[[Outcome], None] = lambda _: None) -> None:
         """Make a store that has not looked yet.
 
         Args:
             folder: holds one `<name>/<version>/`, or the `<version>` folders themselves.
             load: gives a model that may serve, or raises RefusedVersionError.
-            probe: raises RefusedVersionError if loading would end this process; called where there is another version,
-                which would be lost by that.
             observe: told how each attempt to load a version ended.
         """
         self._observe = observe
         self._folder = folder
         self._load = load
-        self._probe = probe
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
         self._loaded: Version | None = None
         self._refused: dict[Version, str] = {}
@@ -149,6 +139,7 @@ class ModelStore:
                 break
             known_bad = version in self._refused and version not in self._unread
             passed_over = known_bad or (settled is not None and version not in settled)
+            # To end this process would be to lose the other ones, too.
             guarded = self._model is not None or len(versions) > 1
             if not passed_over and await self._take(version, guarded=guarded):
                 break
@@ -185,7 +176,7 @@ class ModelStore:
             await asyncio.sleep(poll_seconds)
 
     async def _take(self, version: Version, *, guarded: bool) -> bool:
-        """Load `version`, if `guarded` after a probe, and let it serve, or refuse it; say which."""
+        """Load `version` and let it serve, or refuse it; say which."""
         self._reason = f"loading version {version.number}"
         self._unread.discard(version)
         try:
@@ -223,10 +214,8 @@ class ModelStore:
         # A link from one place in the folder to another is how Kubernetes and others put a whole version there at once.
         if not folder.resolve().is_relative_to(self._folder.resolve()):
             raise RefusedVersionError(f"it is a link out of {self._folder}")
-        if guarded and self._probe:
-            self._probe(folder)
         try:
-            return self._load(folder)
+            return self._load(folder, guarded=guarded)
         except RefusedVersionError as error:
             reason = str(error)
         raise RefusedVersionError(reason)  # anew: the other's traceback holds the model until the event loop drops it

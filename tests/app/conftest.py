@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from app.errors import RefusedVersionError
 from app.main import create_app
 from app.runtime import Images, Probabilities
 from app.server import Server, make_server
 from app.settings import Settings
 from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
+from tests.app.versions import load_version
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def make_client(models: Path) -> Iterator[Callable[..., TestClient]]:
     clients = []
 
     def start(predict: Callable[[Images], Probabilities] = tell_colours, **settings: object) -> TestClient:
-        app = create_app(Settings(model_dir=models, **settings), load=lambda _: make_model(predict))
+        app = create_app(Settings(model_dir=models, **settings), load=lambda *_, **__: make_model(predict))
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
@@ -54,7 +56,7 @@ def serve(models: Path) -> Iterator[Callable[..., Server]]:
 
     def start(predict: Callable[[Images], Probabilities] = tell_colours, **options: object) -> Server:
         settings = Settings(model_dir=models, port=0, drain_seconds=0, header_timeout_seconds=5, **options)
-        app = create_app(settings, load=lambda _: make_model(predict))
+        app = create_app(settings, load=lambda *_, **__: make_model(predict))
         server = make_server(app, settings)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -104,3 +106,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def version(exported: Path, tmp_path: Path) -> Path:
     """A copy of the real version folder, to be broken."""
     return Path(shutil.copytree(exported, tmp_path / "real" / "tiny" / "1"))
+
+
+@pytest.fixture
+def refuse(version: Path) -> Callable[[str], None]:
+    """Load the broken version with either runtime and expect it to be refused for the reason given."""
+
+    def check(reason: str) -> None:
+        for name in ("openvino", "tensorflow"):
+            with pytest.raises(RefusedVersionError, match=reason):
+                load_version(version, name)
+
+    return check

@@ -38,7 +38,7 @@ async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, mo
     def note(step: str) -> None:
         threads[step] = threading.current_thread().name.rpartition("_")[0]
 
-    def load(_: Path):
+    def load(_: Path, **__):
         note("load")
         return make_model(predict)
 
@@ -62,7 +62,7 @@ async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, mo
 
 async def test_scores_name_the_model_that_gave_them(models):
     """After a swap, what was decoded for the old model runs on the new one, and says so."""
-    store = ModelStore(models, lambda folder: make_model(version=int(folder.name)))
+    store = ModelStore(models, lambda folder, **_: make_model(version=int(folder.name)))
     classifier = make_classifier(store)
     await store.refresh()
     assert (await classifier.classify(encode())).model.metadata.version == 1
@@ -74,7 +74,7 @@ async def test_scores_name_the_model_that_gave_them(models):
 
 async def test_a_broken_image_gives_its_place_back(models):
     """Bad uploads never fill the queue."""
-    store = ModelStore(models, lambda _: make_model())
+    store = ModelStore(models, lambda *_, **__: make_model())
     classifier = make_classifier(store, max_queue_size=1)
     await store.refresh()
     for _ in range(3):
@@ -86,7 +86,7 @@ async def test_a_broken_image_gives_its_place_back(models):
 
 async def test_readiness_is_a_model_and_room(models):
     """Asked before a body is read, so that overload costs no uploads."""
-    store = ModelStore(models, lambda _: make_model())
+    store = ModelStore(models, lambda *_, **__: make_model())
     classifier = make_classifier(store, max_queue_size=1)
     with pytest.raises(NotReadyError):
         classifier.require_ready()
@@ -106,7 +106,7 @@ async def test_all_threads_are_for_an_image_that_is_alone(models):
 
     model = make_model()
     runtime = replace(model.runtime, predict=run("beside others"), predict_alone=run("alone"))
-    classifier = make_classifier(ModelStore(models, lambda _: replace(model, runtime=runtime)))
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: replace(model, runtime=runtime)))
     await classifier.store.refresh()
     await classifier.classify(encode("red"))
     with classifier._batcher.admit():
@@ -125,7 +125,7 @@ async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
         return decode_image(*args, **options)
 
     monkeypatch.setattr("app.classifier.decode_image", decode)
-    classifier = make_classifier(ModelStore(models, lambda _: make_model()))
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     await classifier.store.refresh()
     slow, given_up, wanted = (encode("blue", (800, 600)) for _ in range(3))
     unheld = sys.getrefcount(given_up)
@@ -150,7 +150,7 @@ async def test_an_image_that_is_decoded_for_ever_holds_up_no_end(models, monkeyp
     """Its client has been told 504 by then."""
     opened = threading.Event()
     monkeypatch.setattr("app.classifier.decode_image", lambda *_, **__: opened.wait(10))
-    classifier = make_classifier(ModelStore(models, lambda _: make_model()))
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     await classifier.store.refresh()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(classifier.classify(encode("blue", (800, 600))), 0.05)

@@ -52,7 +52,7 @@ def test_without_a_model_the_service_says_so(tmp_path):
 def test_while_the_model_loads_the_service_is_up(models):
     """Health says starting, requests are sent away with the time to come back."""
     opened = threading.Event()
-    app = create_app(Settings(model_dir=models), load=lambda _: opened.wait(10) and make_model())
+    app = create_app(Settings(model_dir=models), load=lambda *_, **__: opened.wait(10) and make_model())
     with TestClient(app) as client:
         response = client.get("/health")
         assert (response.status_code, response.json()["status"]) == (503, "starting")

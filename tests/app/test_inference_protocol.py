@@ -49,7 +49,7 @@ def connect(models) -> Iterator[Callable[..., InferenceServerClient]]:
     running = []
 
     def start(predict=tell_colours, **settings: object) -> InferenceServerClient:
-        app = create_app(Settings(model_dir=models, **settings), load=lambda _: make_model(predict))
+        app = create_app(Settings(model_dir=models, **settings), load=lambda *_, **__: make_model(predict))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -311,7 +311,7 @@ def test_without_a_model_the_protocol_answers_503(tmp_path):
 
 
 def make_classifier(models, predict, **settings) -> Classifier:
-    store = ModelStore(models, lambda folder: make_model(predict, int(folder.name)))
+    store = ModelStore(models, lambda folder, **_: make_model(predict, int(folder.name)))
     return Classifier(
         store, **{"decode_threads": 1, "batch_sizes": [1, 2], "max_queue_size": 4, "max_image_pixels": 100} | settings
     )

@@ -29,7 +29,7 @@ def client(version):
     """A service on a version that has a card and samples."""
     metadata = make_metadata(1, digest_files(version))
     model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
-    app = create_app(Settings(model_dir=version.parent), load=lambda _: model)
+    app = create_app(Settings(model_dir=version.parent), load=lambda *_, **__: model)
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_loaded(client)
         yield client
@@ -191,7 +191,7 @@ def test_of_many_classes_the_home_page_names_a_dozen(version):
     names = tuple(f"class {number}" for number in range(200))
     metadata = make_metadata(1, digest_files(version)).model_copy(update={"class_names": names})
     model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
-    with TestClient(create_app(Settings(model_dir=version.parent), load=lambda _: model)) as client:
+    with TestClient(create_app(Settings(model_dir=version.parent), load=lambda *_, **__: model)) as client:
         wait_until_loaded(client)
         text = client.get("/").text
     assert "One of 200 things" in text

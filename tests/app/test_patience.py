@@ -55,7 +55,7 @@ def test_a_client_that_leaves_costs_no_inference(models):
     """Its image is dropped wherever it is: half sent, or waiting for its batch."""
     held = HeldModel()
     one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
-    app = create_app(one_lane, load=lambda _: make_model(held))
+    app = create_app(one_lane, load=lambda *_, **__: make_model(held))
     whole = {"type": "http.request", "body": encode()}
     half = {"type": "http.request", "body": encode(), "more_body": True}
     gone = {"type": "http.disconnect"}
@@ -76,7 +76,7 @@ def test_a_client_that_leaves_costs_no_inference(models):
 
 def test_a_body_that_trickles_answers_408(models):
     """A slow client holds a place for so long and no longer."""
-    app = create_app(Settings(model_dir=models, upload_timeout_seconds=0.05), load=lambda _: make_model())
+    app = create_app(Settings(model_dir=models, upload_timeout_seconds=0.05), load=lambda *_, **__: make_model())
     half = {"type": "http.request", "body": b"x", "more_body": True}
 
     async def run():

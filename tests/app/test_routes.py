@@ -72,7 +72,7 @@ def test_five_of_ten_classes_are_named_by_default(models):
     metadata = tiny.metadata.model_copy(update={"class_names": names, "output": output})
     scores = np.arange(10, dtype=np.float32) / 45
     runtime = replace(tiny.runtime, output=output, predict=lambda images: np.tile(scores, (len(images), 1)))
-    app = create_app(Settings(model_dir=models), load=lambda _: Model(metadata, runtime))
+    app = create_app(Settings(model_dir=models), load=lambda *_, **__: Model(metadata, runtime))
     with TestClient(app) as client:
         wait_until_loaded(client)
         predictions = predict(client, encode()).json()["predictions"]

@@ -27,10 +27,12 @@ class Loader:
 
     def __init__(self) -> None:
         self.loaded: list[int] = []
+        self.guarded: list[bool] = []
         self.trouble: Exception | None = None
 
-    def __call__(self, folder: Path) -> Model:
+    def __call__(self, folder: Path, *, guarded: bool = False) -> Model:
         self.loaded.append(int(folder.name))
+        self.guarded.append(guarded)
         if (folder / "bad").exists():
             raise RefusedVersionError((folder / "bad").read_text())
         if (folder / "bug").exists():
@@ -69,7 +71,7 @@ async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
     """Nor one whose input is another than that of the model that serves."""
     freed: list[str] = []
 
-    def load(folder: Path) -> Model:
+    def load(folder: Path, **_: bool) -> Model:
         model = make_model(version=int(folder.name))
         if folder.name == "3":
             other = TensorSpec(name="images", dtype="uint8", shape=(9, 9, 3))
@@ -234,7 +236,7 @@ async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
     """Images that were decoded for the old one must fit the new one."""
     add(tmp_path, 1)
 
-    def load(folder: Path) -> Model:
+    def load(folder: Path, **_: bool) -> Model:
         model = make_model(version=int(folder.name))
         shape = (8 * model.metadata.version, 6, 3)
         spec = TensorSpec(name="images", dtype="uint8", shape=shape)
@@ -290,7 +292,7 @@ async def test_loading_holds_up_nothing(tmp_path):
     add(tmp_path, 1)
     reached, opened = threading.Event(), threading.Event()
 
-    def load(_: Path) -> Model:
+    def load(_: Path, **__: bool) -> Model:
         reached.set()
         assert opened.wait(10)
         return make_model()
@@ -368,56 +370,17 @@ async def test_a_serving_version_whose_folder_is_spoiled_goes_on(tmp_path):
     assert store.refusals[0].reason == "digest differs"
 
 
-class Probe:
-    """Notes what it is asked, and raises what it is told to."""
-
-    def __init__(self) -> None:
-        self.probed: list[int] = []
-        self.trouble: Exception | None = None
-
-    def __call__(self, folder: Path) -> None:
-        self.probed.append(int(folder.name))
-        if self.trouble:
-            raise self.trouble
-
-
-async def test_a_version_is_probed_where_there_is_another_to_be_lost(tmp_path):
-    """The only one there is loads sooner without: if it kills the process, nothing was served before either."""
-    probe = Probe()
+async def test_loading_is_guarded_where_there_is_another_version_to_be_lost(tmp_path):
+    """The only one there is loads sooner without: if it ends the process, nothing was served before either."""
+    load = Loader()
     add(tmp_path, 1)
-    store = ModelStore(tmp_path, Loader(), probe=probe)
+    store = ModelStore(tmp_path, load)
     await store.refresh()
-    assert probe.probed == []
+    (tmp_path / "tiny" / "1").rename(tmp_path / "away")
     add(tmp_path, 2)
     await store.refresh()
-    assert (probe.probed, get_version(store)) == ([2], 2)
-    await ModelStore(tmp_path, Loader(), probe=probe).refresh()
-    assert probe.probed == [2, 2]
-
-
-async def test_a_version_that_does_not_pass_its_probe_is_never_loaded(tmp_path):
-    """It is refused, and the one before serves on."""
-    loader, probe = Loader(), Probe()
+    assert (load.loaded, load.guarded) == ([1, 2], [False, True])
     add(tmp_path, 1)
-    store = ModelStore(tmp_path, loader, probe=probe)
-    await store.refresh()
-    add(tmp_path, 2)
-    probe.trouble = RefusedVersionError("OpenVINO dies of it (SIGSEGV)")
-    await store.refresh()
-    assert (loader.loaded, get_version(store)) == ([1], 1)
-    assert [refusal.reason for refusal in store.refusals] == ["OpenVINO dies of it (SIGSEGV)"]
-
-
-async def test_a_probe_that_ran_out_of_memory_is_made_again(tmp_path):
-    """At the next look there may be some."""
-    probe = Probe()
-    add(tmp_path, 1)
-    store = ModelStore(tmp_path, Loader(), probe=probe)
-    await store.refresh()
-    add(tmp_path, 2)
-    probe.trouble = MemoryError("killed")
-    await store.refresh()
-    assert get_version(store) == 1
-    probe.trouble = None
-    await store.refresh()
-    assert get_version(store) == 2
+    load = Loader()
+    await ModelStore(tmp_path, load).refresh()
+    assert (load.loaded, load.guarded) == ([2], [True])
