@@ -43,6 +43,14 @@ class Limits:
     hang_up: Callable[[str], None] = lambda _: None
 
 
+class _FaultError(Exception):
+    """What makes the parser stop: a request that is understood and not taken."""
+
+    def __init__(self, kind: Kind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
 class _Ending:
     """What an answer is written to: the transport, but that the connection decides how it closes."""
 
@@ -63,7 +71,6 @@ class Connection(HttpToolsProtocol):
         self.unread_since: float | None = None  # None unless an answer waits for the client to read
         self._unanswered: deque[RequestResponseCycle] = deque()  # the first is under way, others were pipelined
         self._deadline: asyncio.TimerHandle | None = None
-        self._fault = MALFORMED_REQUEST
         self._fed_bytes = 0  # since the parser last told of anything: what it holds back
         self._head_bytes = 0
         self._head_begun = False
@@ -129,9 +136,8 @@ class Connection(HttpToolsProtocol):
         self._weigh(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless too many wait behind it, or nobody can tell what it asks."""
-        if self.parser.get_method() == b"CONNECT" or [name for name, _ in self.headers].count(b"host") > 1:
-            raise ValueError("neither a proxy nor two hosts")
+        """Start the request, unless too many wait behind it, or others could understand it in another way."""
+        self._require_clear_head()
         if self.parser.should_upgrade():
             return  # it comes again, see `_feed`
         self._fed_bytes, self._head_begun, self.idle_since = 0, False, None
@@ -144,7 +150,7 @@ class Connection(HttpToolsProtocol):
         if self._is_last:
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINED:
-            raise ValueError("more requests are pipelined than anyone needs")
+            raise _FaultError(MALFORMED_REQUEST, f"more than {_MAX_PIPELINED} requests were sent ahead")
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -194,8 +200,11 @@ class Connection(HttpToolsProtocol):
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
             self._feed(b"\r\n".join([*lines, b"", data[upgrade.args[0] :]]))
-        except httptools.HttpParserError:
-            self._refuse(self._fault)
+        except httptools.HttpParserError as error:
+            if isinstance(fault := error.__context__, _FaultError):
+                self._refuse(fault.kind, str(fault))
+            else:
+                self._refuse(MALFORMED_REQUEST)
 
     # How it ends.
 
@@ -274,10 +283,21 @@ class Connection(HttpToolsProtocol):
         self._fed_bytes = 0
         self._head_bytes += count
         if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
-            self._fault = HEADERS_TOO_LARGE
-            raise ValueError(HEADERS_TOO_LARGE.example)
+            raise _FaultError(HEADERS_TOO_LARGE, HEADERS_TOO_LARGE.example)
 
-    def _refuse(self, fault: Kind) -> None:
+    def _require_clear_head(self) -> None:
+        """Refuse a request whose host or whose end a proxy in front may see elsewhere (RFC 9112, 3.2 and 6.1)."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        is_old = self.parser.get_http_version() == "1.0"
+        if self.parser.get_method() == b"CONNECT":
+            raise _FaultError(MALFORMED_REQUEST, "this is no proxy: CONNECT is not taken")
+        if hosts > 1 or (hosts == 0 and not is_old):
+            raise _FaultError(MALFORMED_REQUEST, f"a request has one Host header, this has {hosts or 'none'}")
+        if codings and (is_old or [coding.lower() for coding in codings] != [b"chunked"]):
+            raise _FaultError(MALFORMED_REQUEST, "of transfer codings only HTTP/1.1's chunked is taken")
+
+    def _refuse(self, fault: Kind, detail: str | None = None) -> None:
         """Answer what never became a request, and end the connection.
 
         Where an answer has begun, or requests that came before are still to be answered, there is no room for another:
@@ -289,7 +309,7 @@ class Connection(HttpToolsProtocol):
         if self.receiving_since is not None and self.cycle.response_started:
             self._hang_up(fault.code)
             return
-        body = make_problem(fault, fault.example, None).model_dump_json(exclude_none=True).encode()
+        body = make_problem(fault, detail or fault.example, None).model_dump_json(exclude_none=True).encode()
         status = HTTPStatus(fault.status)
         head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
         self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)

@@ -25,12 +25,15 @@ def process(tmp_path_factory):
     process.end()
 
 
-def check_problem(answer: bytes, status: int, code: str) -> None:
+def check_problem(answer: bytes, status: int, code: str) -> str:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer
     assert b"application/problem+json" in head
     assert b"connection: close" in head
-    assert (json.loads(body)["status"], json.loads(body)["code"]) == (status, code)
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (status, code)
+    detail: str = problem["detail"]
+    return detail
 
 
 def count_hang_ups(process: Process) -> dict[str, int]:
@@ -87,7 +90,7 @@ def test_a_silent_connection_is_closed(process):
         b"GET /health/live HTTP/1.1\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n",
         b"GET /" + b"y" * 40_000,
         b"GET /health/live HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"y" * 900) for i in range(50)),
-        b"POST /predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 200,
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 200,
     ],
 )
 def test_a_head_without_end_is_refused(process, head):
@@ -109,14 +112,38 @@ def test_what_is_no_http_is_a_problem(process):
         check_problem(read_all(client), 400, "malformed_request")
 
 
+POST = b"POST /nowhere HTTP/1.1\r\nHost: x\r\n"
+
+
 @pytest.mark.parametrize(
-    "head", [b"GET /health/live HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n"]
+    ("head", "detail"),
+    [
+        (b"GET / HTTP/1.1\r\n", "one Host header, this has none"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n", "one Host header, this has 2"),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n", "one Host header, this has 2"),
+        (b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n", "CONNECT"),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n", "chunked"),
+        (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", "chunked"),
+        (POST + b"Transfer-Encoding: chunked, chunked\r\n", "no HTTP/1.1 request"),
+        (POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n", "chunked"),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "no HTTP/1.1 request"),
+    ],
 )
-def test_a_request_for_two_hosts_or_for_a_proxy_is_a_problem(process, head):
-    """Whoever stands in front may understand it in another way."""
+def test_a_request_that_others_may_understand_otherwise_is_a_problem(process, head, detail):
+    """A proxy in front may take another host for meant, or another byte for the request's last."""
     with dial(process.port) as client:
-        client.sendall(head)
-        check_problem(read_all(client), 400, "malformed_request")
+        client.sendall(head + b"\r\n0\r\n\r\n")
+        assert detail in check_problem(read_all(client), 400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"GET /health/live HTTP/1.0\r\n\r\n", POST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"]
+)
+def test_old_and_chunked_requests_are_taken(process, request_):
+    """HTTP/1.0 knows no Host, and codings no case."""
+    with dial(process.port) as client:
+        client.sendall(request_ + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert read_all(client)[:12] in {b"HTTP/1.1 200", b"HTTP/1.1 404"}
 
 
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
