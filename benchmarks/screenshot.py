@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "tests" / "data" / "cat.png"
@@ -26,7 +26,10 @@ def main(url: str = "http://localhost:8000/") -> None:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"],
         )
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light")
-        page.goto(url)
+        try:
+            page.goto(url)
+        except Error as error:
+            sys.exit(f"no service to take a picture of: {error.message.splitlines()[0]}")
         page.set_input_files("#file", PICTURE)
         page.wait_for_selector("#shown .label")
         height = page.evaluate("document.querySelector('#results').getBoundingClientRect().bottom + scrollY + 24")

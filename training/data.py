@@ -153,12 +153,16 @@ def _read_batch(path: Path) -> Split:
 
 
 def _read_folder(folder: Path, name: str, origin: str) -> Data:
+    _require_text("the data's name", name)
+    _require_text("the data's source", origin)
     class_names = _class_folders(folder / "train")
     if (test_classes := _class_folders(folder / "test")) != class_names:
         raise DataError(f"{folder}: train/ has the classes {class_names}, test/ has {test_classes}")
     train, train_encodings = _read_split(folder / "train", class_names)
     test, test_encodings = _read_split(folder / "test", class_names)
-    return Data(name, origin, ", ".join(sorted(train_encodings | test_encodings)), class_names, train, test)
+    encodings = ", ".join(sorted(train_encodings | test_encodings))
+    _require_text("an image's ending", encodings)
+    return Data(name, origin, encodings, class_names, train, test)
 
 
 def _class_folders(split: Path) -> tuple[str, ...]:
@@ -166,13 +170,17 @@ def _class_folders(split: Path) -> tuple[str, ...]:
         raise DataError(f"no images: looked for {split / '<class>' / '*'}, and {split} is no folder")
     names = tuple(sorted(path.name for path in split.iterdir() if path.is_dir() and not _is_hidden(path)))
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:  # neither metadata nor card could hold it, after hours of training
-            raise DataError(f"{split}: the name of the class folder {name!a} is not in UTF-8") from error
+        _require_text(f"{split}: the name of the class folder", name)
     if len(names) < 2:  # noqa: PLR2004 - one class leaves nothing to tell apart
         raise DataError(f"{split} has {len(names)} class folders; at least two are needed")
     return names
+
+
+def _require_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # neither metadata nor card could hold it, after hours of training
+        raise DataError(f"{what} {text!a} is not in UTF-8") from error
 
 
 def _read_split(split: Path, class_names: tuple[str, ...]) -> tuple[Split, set[str]]:

@@ -127,8 +127,9 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         )
         if options.quantize:
             fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
+        plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
+        # Last, so that whatever fails before, such as a disk that is full, leaves no version.
         folder = publish_version(staged, models, version, fields)
-    plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
     print(f"{format_table(evaluation)}\n\nexported {folder}")
     return folder
 

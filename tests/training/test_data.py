@@ -156,6 +156,24 @@ def test_a_class_that_no_text_can_name_is_refused(tmp_path):
         load_data(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("given", "file", "words"),
+    [
+        ({"name": "caf\udce9"}, "1.png", "the data's name"),
+        ({"origin": "caf\udce9"}, "1.png", "the data's source"),
+        ({}, "1.p\udce9", "an image's ending"),
+    ],
+)
+def test_what_metadata_can_not_hold_is_refused(tmp_path, given, file, words):
+    """Before it is trained for hours."""
+    for split in ("train", "test"):
+        write_folder(tmp_path / split, draw_split(1, 0), "png")
+        first = next((tmp_path / split / CLASSES[0]).iterdir())
+        first.rename(first.with_name(file))
+    with pytest.raises(DataError, match=rf"{words} .*udce9' is not in UTF-8"):
+        load_data(str(tmp_path), **given)
+
+
 def test_failed_download_is_one_line(monkeypatch):
     """Without network the message names the source."""
 

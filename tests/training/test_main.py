@@ -86,19 +86,30 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize("step", ["quantize_model", "evaluate"])
-def test_an_export_that_no_runtime_loads_is_one_line(step, image_folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("step", "error", "words"),
+    [
+        (
+            "quantize_model",
+            RefusedVersionError("OpenVINO can't load it"),
+            "no version: OpenVINO can't load it; --resume",
+        ),
+        ("evaluate", RefusedVersionError("OpenVINO can't load it"), "no version: OpenVINO can't load it; --resume"),
+        ("plot_mistakes", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "[Errno 28] No space left on device"),
+    ],
+)
+def test_an_export_that_fails_is_one_line(step, error, words, image_folder, tmp_path, monkeypatch, capsys):
     """After hours of training: the reason, how to go on, and nothing left beside the versions."""
 
     def refuse(*_):
-        raise RefusedVersionError("OpenVINO can't load it: a reason")
+        raise error
 
     shrink_network(monkeypatch)
     monkeypatch.setattr("training.job.quantize_model", lambda *_: None)
     monkeypatch.setattr(f"training.job.{step}", refuse)
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--quantize")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 2
-    assert "no version: OpenVINO can't load it: a reason; --resume" in capsys.readouterr().err
+    assert f"python -m training: {words}" in capsys.readouterr().err
     assert not list((tmp_path / "models" / "minimodel").iterdir())
 
 
