@@ -1,0 +1,31 @@
+"""Pictures, and how tests encode and decode them."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from app.image import decode_image
+
+SIZE = (32, 32)
+LIMIT = 50_000_000
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, size: tuple[int, int] = SIZE, max_pixels: int = LIMIT) -> np.ndarray:
+    pixels = decode_image(data, size, max_pixels=max_pixels)
+    assert pixels.shape == (*size, 3)
+    assert pixels.dtype == np.uint8
+    return pixels
+
+
+def make_halves(size: tuple[int, int]) -> Image.Image:
+    """Red above, blue below."""
+    image = Image.new("RGB", size, "blue")
+    ImageDraw.Draw(image).rectangle((0, 0, size[0], size[1] // 2 - 1), "red")
+    return image
