@@ -33,8 +33,9 @@ SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().it
 QUICK_BYTES = 4096
 QUICK_PIXELS = 128 * 128
 QUICK_FORMATS = {"JPEG", "PNG"}
-# What Pillow unpacks of a PNG as soon as it opens it: up to 1 MB for each kB of the file, in 4 ms.
+# What Pillow unpacks of a PNG as soon as it opens it: up to 1 MB for each kB of the file, in 4 ms. Programs write a few.
 _PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
+_MAX_PACKED_CHUNKS = 64
 
 # A decoded image takes 4 bytes a pixel, and what takes more while it is decoded may have fewer pixels. libjpeg keeps up
 # to 8 bytes a pixel of a JPEG that it has to go over several times; libwebp and libavif keep copies, and Pillow adds
@@ -136,10 +137,18 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _open(data: bytes) -> Image.Image:
-    if data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS:
-        raise BrokenImageError("the image has more EXIF than any camera writes; save it anew as PNG or JPEG")
+    if (
+        data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS
+        or sum(data.count(chunk) for chunk in _PACKED_CHUNKS) > _MAX_PACKED_CHUNKS
+    ):
+        raise BrokenImageError(
+            "the image has more descriptions than any camera or program writes; save it anew as PNG or JPEG"
+        )
     try:
-        return Image.open(_File(data) if len(data) > _FREE_READS else io.BytesIO(data), formats=FORMATS)
+        image = Image.open(_File(data) if len(data) > _FREE_READS else io.BytesIO(data), formats=FORMATS)
+        # Whole, else what libjpeg finds no end of is gone over again for each 64 kB: 4 s for 16 MB of 0xFF.
+        image.decodermaxblock = max(image.decodermaxblock, len(data))
+        return image
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
@@ -234,7 +243,10 @@ def _reduce(image: Image.Image, across: int, down: int) -> Image.Image:
 
 def _convert(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips where it should scale
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values, clear = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+        if clear is not None:
+            image.putalpha(Image.fromarray(np.where(values == clear, np.uint8(0), np.uint8(255))))
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 

@@ -92,6 +92,19 @@ def test_transparency_shows_white(mode, clear, size):
     assert decode(encode(Image.new(mode, size, clear), "PNG")).min() == 255
 
 
+@pytest.mark.parametrize("size", [SIZE, (200, 100)])
+def test_a_clear_grey_of_sixteen_bits_shows_white(size):
+    """A PNG names it by its whole value: the upper half alone may be that of others."""
+    values = np.full(size[::-1], 0x1234, np.uint16)
+    values[: size[1] // 2] = 0x12FF
+    data = encode(Image.fromarray(values), "PNG")
+    clear = b"tRNS" + b"\x12\x34"
+    chunk = struct.pack(">I", 2) + clear + struct.pack(">I", zlib.crc32(clear))
+    pixels = decode(data[:33] + chunk + data[33:])
+    assert abs(pixels[:14].astype(int) - 0x12).max() < 4  # Lanczos rings at an edge
+    assert pixels[18:].min() > 250
+
+
 def test_half_transparency_is_half_white():
     """Alpha mixes with white, and colours under clear pixels do not bleed into a resize."""
     image = Image.new("RGBA", (64, 64), (0, 255, 0, 0))

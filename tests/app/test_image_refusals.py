@@ -151,8 +151,37 @@ def test_a_file_of_countless_small_parts_is_refused(data):
 
 def test_exif_in_countless_segments_is_refused():
     """Pillow copies all that it has of it at each: 4,000 of 4 kB would be 32 GB."""
-    with pytest.raises(BrokenImageError, match="more EXIF"):
+    with pytest.raises(BrokenImageError, match="more descriptions than"):
         decode(encode(Image.new("L", (8, 8)), "JPEG")[:2] + b"\xff\xe1\0\x09Exif\0\0x" * 65)
+
+
+def test_a_png_with_countless_profiles_is_refused():
+    """Pillow unpacks each as soon as it opens the file: a MB from a kB."""
+    data = encode(Image.new("RGB", (8, 8)), "PNG")
+    profile = write_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(10_000)))
+    decode(data[:33] + profile + data[33:])
+    with pytest.raises(BrokenImageError, match="more descriptions than"):
+        decode(data[:33] + profile * 65 + data[33:])
+
+
+def test_a_jpeg_without_an_end_is_gone_over_once():
+    """In pieces of 64 kB it would be gone over for each of them: 4 s for 16 MB."""
+    data = encode(Image.new("RGB", (64, 64)), "JPEG")
+    endless = data[: data.index(b"\xff\xda") + 14] + b"\xff" * 16 * 2**20
+    started = time.thread_time()
+    with pytest.raises(BrokenImageError):
+        decode(endless)
+    assert time.thread_time() - started < 1.5
+
+
+@pytest.mark.parametrize("size", range(2, 9))
+def test_scans_are_found_across_the_ends_of_slices(monkeypatch, size):
+    """Which are there so that others get a turn while a large file is searched."""
+    data = encode(Image.effect_noise((64, 64), 90), "JPEG", progressive=True)
+    expected = list_scans(data)
+    assert len(expected) > 3
+    monkeypatch.setattr("app.scans._SLICE_BYTES", size)
+    assert list_scans(data) == expected
 
 
 def test_a_side_that_is_too_long_is_refused():
