@@ -140,10 +140,13 @@ class Connection(HttpToolsProtocol):
         self._require_clear_head()
         if self.parser.should_upgrade():
             return  # it comes again, see `_feed`
+        if not self.url.startswith(b"/") and not (target := httptools.parse_url(self.url)).path:
+            self.url = b"/?" + (target.query or b"")  # http://host is http://host/, which uvicorn does not know
+        super().on_headers_complete()
+        self.headers = []  # those of the request are its scope's now, and what may follow its body are none of them
         self._fed_bytes, self._head_begun, self.idle_since = 0, False, None
         self.receiving_since = time.monotonic()
         self._await_nothing()
-        super().on_headers_complete()
         self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]  # all it asks for
         self.scope["state"][GONE] = self.loop.create_future()
         self._unanswered.append(self.cycle)

@@ -33,7 +33,7 @@ SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().it
 QUICK_BYTES = 4096
 QUICK_PIXELS = 128 * 128
 QUICK_FORMATS = {"JPEG", "PNG"}
-# What Pillow unpacks of a PNG as soon as it opens it: up to 1 MB for each kB of the file, in 4 ms. Programs write a few.
+# What Pillow unpacks of a PNG as soon as it opens it: up to 1 MB for each kB of the file, in 4 ms. Programs write few.
 _PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 _MAX_PACKED_CHUNKS = 64
 
@@ -146,9 +146,6 @@ def _open(data: bytes) -> Image.Image:
         )
     try:
         image = Image.open(_File(data) if len(data) > _FREE_READS else io.BytesIO(data), formats=FORMATS)
-        # Whole, else what libjpeg finds no end of is gone over again for each 64 kB: 4 s for 16 MB of 0xFF.
-        image.decodermaxblock = max(image.decodermaxblock, len(data))
-        return image
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
@@ -159,6 +156,9 @@ def _open(data: bytes) -> Image.Image:
         ) from error
     except Exception as error:
         raise _broken(error) from error
+    # Whole, else what libjpeg finds no end of is gone over again for each 64 kB: 4 s for 16 MB of 0xFF.
+    image.decodermaxblock = max(image.decodermaxblock, len(data))
+    return image
 
 
 def _require_moderate(image: Image.Image, data: bytes, max_pixels: int) -> None:

@@ -146,6 +146,42 @@ def test_old_and_chunked_requests_are_taken(process, request_):
         assert read_all(client)[:12] in {b"HTTP/1.1 200", b"HTTP/1.1 404"}
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"http://x", b"200"),
+        (b"http://x?y=z", b"200"),
+        (b"http://x/health/live", b"200"),
+        (b"/\xff", b"400"),
+        (b"*", b"404"),
+        (b"x", b"400"),
+    ],
+)
+def test_a_target_of_another_form_is_understood_or_a_problem(process, target, status):
+    """As the first request of a connection and as one that follows; none is a fault of the service."""
+    request = b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    for before, expected in ((b"", [status]), (GET, [b"200", status])):
+        with dial(process.port) as client:
+            client.sendall(before)
+            received = client.recv(65_536) if before else b""
+            client.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            received += read_all(client)
+        assert re.findall(rb"HTTP/1.1 (\d+)", received) == expected
+    assert not [line for line in process.log if "Traceback" in line or "Fatal" in line]
+
+
+def test_what_follows_a_body_is_no_header_of_its_request(serve):
+    """A proxy in front that takes headers away, or sets them, does not look there (RFC 9110, 6.5.1)."""
+    key = "0123456789abcdef"
+    port = find_port(serve(api_keys=key))
+    head = POST.replace(b"/nowhere", b"/model") + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    with dial(port) as client:
+        client.sendall(head + f"Authorization: Bearer {key}\r\nX-Request-ID: chosen\r\n\r\n".encode())
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"chosen" not in answer
+
+
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
 
 
