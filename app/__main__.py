@@ -18,6 +18,9 @@ def main() -> None:
     # first process of a container no signal at all. The server puts its own in their places, and these back at its end.
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, stop_at_once)
+    if sys.argv[1:]:  # `--port 9000` would be passed over, and the port be another
+        print("python -m app takes no arguments: it is set by APP_… variables, which README.md lists", file=sys.stderr)
+        sys.exit(2)
     from pydantic import ValidationError  # noqa: PLC0415 -- after the handlers, as is what follows
 
     from app.logs import configure_logs  # noqa: PLC0415

@@ -149,6 +149,9 @@ class Batcher(Generic[Item, Result]):
             loop.call_soon(self._open_lanes, loop)  # soon, not now: what is submitted in the same turn goes together
         try:
             result, started, finished = await future
+        except InferenceError as error:  # told here, where the log knows whose request it is
+            logger.exception("inference failed", exc_info=error.__cause__)
+            raise
         finally:
             with self._lock:
                 self._waiting.pop(future, None)  # still there only if this waiter was cancelled
@@ -233,10 +236,9 @@ def _run_each(
         results = run(items)
         if len(results) != len(items):
             raise InferenceError(f"the model gave {len(results)} results for {len(items)} images")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- whatever a runtime raises; who waits for the item tells of it
         if len(items) > 1:
             return [result for item in items for result in _run_each(run, [item])]
-        logger.exception("inference failed")
         failure = InferenceError("the model failed on this image; the service's log has the reason")
         failure.__cause__ = error
         return [failure]

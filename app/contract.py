@@ -7,6 +7,7 @@ neither TensorFlow nor OpenVINO nor the web.
 """
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ GOLDEN_FILE = "golden.npz"
 CARD_FOLDER = "card"
 INT8_FILE = "int8/model.xml"
 """The quantized graph; its weights are in `model.bin` beside it."""
+_LISTED = 5  # of files that are wrong, the first few are named
 
 GOLDEN_TOLERANCES = {"f32": 0.002, "f16": 0.01, "bf16": 0.05, "int8": 0.2}
 """How far a probability may be from the golden one, which Keras computed in float32.
@@ -137,7 +139,7 @@ def digest_files(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise DigestError(f"{relative} is not a regular file")
+            raise DigestError(f"{_list([relative])} is not a regular file")
         if path.is_file() and relative != METADATA_FILE:
             with path.open("rb") as file:
                 digests[relative] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,8 +154,14 @@ def verify_files(folder: Path, metadata: ModelMetadata) -> None:
     """
     found = digest_files(folder)
     if missing := metadata.files.keys() - found.keys():
-        raise DigestError(f"missing: {', '.join(sorted(missing))}")
+        raise DigestError(f"missing: {_list(missing)}")
     if unexpected := found.keys() - metadata.files.keys():
-        raise DigestError(f"not named in {METADATA_FILE}: {', '.join(sorted(unexpected))}")
+        raise DigestError(f"not named in {METADATA_FILE}: {_list(unexpected)}")
     if changed := [path for path, digest in metadata.files.items() if found[path] != digest]:
-        raise DigestError(f"digest differs: {', '.join(sorted(changed))}")
+        raise DigestError(f"digest differs: {_list(changed)}")
+
+
+def _list(paths: Collection[str]) -> str:
+    """Name some files of a version; their names are input too, and go into logs and answers."""
+    named = [path.encode("unicode_escape").decode()[:200] for path in sorted(paths)[:_LISTED]]
+    return ", ".join(named) + (f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else "")

@@ -30,10 +30,13 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] != "http" or scope["path"] in _OPEN or self._knows(_read_key(scope)):
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        key = _read_key(scope) if scope["type"] == "http" else ""
+        if scope["type"] != "http" or path in _OPEN or self._knows(key):
             await self._app(scope, receive, send)
             return
-        error = MissingKeyError("send a key of this service as 'Authorization: Bearer <key>'")
+        given = "; the one that was sent is none of them" if key else ""
+        error = MissingKeyError(f"send a key of this service as 'Authorization: Bearer <key>'{given}")
         answer = await self._answer(Request(scope), error)
         await answer(scope, receive, send)
 

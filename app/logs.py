@@ -1,6 +1,7 @@
 """How the log looks: one JSON object a line for programs, plain text for a person at a terminal."""
 
 import logging
+import re
 import sys
 from typing import Literal
 
@@ -12,6 +13,8 @@ from app.trace import current
 LogFormat = Literal["auto", "json", "text"]
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Line ends, and what terminals take for orders.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def configure_logs(level: str, log_format: LogFormat) -> None:
@@ -23,7 +26,7 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "text" or (log_format == "auto" and sys.stderr.isatty()):
-        handler.setFormatter(logging.Formatter(_TEXT))
+        handler.setFormatter(_TextFormatter(_TEXT))
     else:
         handler.setFormatter(
             JsonFormatter(
@@ -37,6 +40,16 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
     handler.addFilter(_name_request)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form, its sender is told
+    logging.getLogger("PIL").setLevel(logging.INFO)  # below, it tells what is in a client's picture
+
+
+class _TextFormatter(logging.Formatter):
+    """One line for each record but for its traceback, whatever names of files and versions hold; ends with its id."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's
+        line = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
+        request_id = getattr(record, "request_id", "")
+        return f"{line} [{request_id}]" if request_id else line
 
 
 def _name_request(record: logging.LogRecord) -> bool:

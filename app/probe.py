@@ -29,13 +29,14 @@ def probe_graph(path: Path) -> None:
 
     Raises:
         RefusedVersionError: it did not survive, or did not come to an end.
-        MemoryError: it was killed from outside, as is done where memory runs out; that says nothing of the graph.
+        MemoryError: it was killed from outside, as is done where memory runs out, or could not be run; that says
+            nothing of the graph.
     """
-    command = [sys.executable, "-m", "app.probe", str(path)]
+    command = [sys.executable, "-m", __name__, str(path.resolve())]
     try:
         status = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            timeout=_TIMEOUT_SECONDS, check=False,
+            command, cwd=Path(__file__).parents[1], timeout=_TIMEOUT_SECONDS, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ).returncode  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise RefusedVersionError(f"OpenVINO has not read it in {_TIMEOUT_SECONDS} s") from error
@@ -43,6 +44,8 @@ def probe_graph(path: Path) -> None:
         raise MemoryError(f"who tried to read it got {signal.Signals(-status).name}")
     if status < 0:
         raise RefusedVersionError(f"OpenVINO dies of it ({signal.Signals(-status).name})")
+    if status:  # not by the graph, whose refusal is none
+        raise MemoryError(f"who tried to read it ended with status {status}")
 
 
 def main(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every knob of the service, read from the environment with the prefix `APP_`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,8 +12,8 @@ from app.logs import LogFormat
 RuntimeName = Literal["openvino", "tensorflow"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 
-
 _MIN_KEY_LENGTH = 16
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers write it (RFC 6454, 6.2)
 
 
 class Settings(BaseSettings):
@@ -137,6 +138,14 @@ class Settings(BaseSettings):
         if value and not parts:
             raise ValueError("there is nothing between the commas; leave it empty for none")
         return parts
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _require_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:  # else no browser ever sends what it is compared with
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"an origin is https://host or https://host:port, in small letters; not {origin!r}")
+        return origins
 
     @field_validator("api_keys")
     @classmethod

@@ -79,11 +79,6 @@ class ModelStore:
         return not self._looked
 
     @property
-    def reason(self) -> str:
-        """Why no model serves; of no meaning while one does."""
-        return self._reason
-
-    @property
     def trouble(self) -> str | None:
         """Why the last look found no versions to choose from; what serves goes on."""
         return self._trouble

@@ -3,10 +3,12 @@
 import base64
 
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from app.main import create_app
 from app.settings import Settings
-from tests.app.fakes import encode
+from tests.app.fakes import encode, make_model
 
 KEYS = ("first-key-of-the-test", "second-key-of-the-test")
 
@@ -81,6 +83,24 @@ def test_health_is_open(client):
 def test_only_health_itself_is_open(client, path):
     """Nothing that merely begins or ends like it."""
     assert client.get(path).status_code == 401
+
+
+def test_health_is_open_under_a_root_path(models):
+    """Where a proxy serves the service below a path of its own, and nothing else is."""
+    app = create_app(Settings(model_dir=models, api_keys=KEYS), load=lambda *_, **__: make_model())
+    with TestClient(app, root_path="/api") as client:
+        assert client.get("/api/health/live").status_code == 200
+        for path in ("/api/model", "/api/x/health/live", "/apihealth/live"):
+            assert client.get(path).status_code == 401
+
+
+def test_who_has_a_key_is_told_that_it_is_another(client):
+    """Not what who has none is told: they would look in the wrong place."""
+    told = [
+        client.get("/model", headers=headers).json()["detail"]
+        for headers in ({}, {"authorization": "Bearer of-another-service"})
+    ]
+    assert [detail.endswith("; the one that was sent is none of them") for detail in told] == [False, True]
 
 
 @pytest.mark.parametrize("value", [f"Bearer {KEYS[0]}", f"bearer {KEYS[1]}", basic(KEYS[0]), basic(KEYS[1])])

@@ -207,6 +207,15 @@ def test_a_bad_setting_is_one_line(name, value, said):
     assert process.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("argument", ["--help", "--port=9000"])
+def test_an_argument_is_one_line(argument):
+    """Passed over, the service would listen elsewhere than was asked for."""
+    command = [sys.executable, "-m", "app", argument]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "takes no arguments: it is set by APP_" in done.stderr
+
+
 def test_an_address_in_use_is_one_line(tmp_path):
     """Before anything is loaded or logged: which settings, which values, and what is wrong."""
     with socket.create_server(("127.0.0.1", 0)) as other:

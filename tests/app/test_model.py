@@ -106,6 +106,13 @@ def test_a_changed_file_is_refused(version, refuse):
     refuse("digest differs: variables/variables.data")
 
 
+def test_names_of_files_are_told_without_what_they_could_do(version, refuse):
+    """They end no line of a log, and do not fill it."""
+    for number in range(9):
+        (version / f"{number}\n2026 INFO version 3 serves").touch()
+    refuse(r"not named in metadata.json: 0\\n2026 INFO version 3 serves, 1.* and 4 more$")
+
+
 def test_a_missing_file_is_refused(version, refuse):
     """A copy that has not ended is not loaded."""
     (version / "saved_model.pb").unlink()

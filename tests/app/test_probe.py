@@ -45,6 +45,19 @@ def test_a_reader_that_others_kill_says_nothing_of_the_graph(reader, tmp_path, n
         probe_graph(tmp_path)
 
 
+def test_a_reader_that_fails_says_nothing_of_the_graph(reader, tmp_path):
+    """A refusal by OpenVINO is no failure of the reader: what it ended by came from elsewhere."""
+    reader.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(MemoryError, match="status 1"):
+        probe_graph(tmp_path)
+
+
+def test_the_reader_is_found_from_everywhere(exported, monkeypatch):
+    """The service may have been started elsewhere, with `uvicorn --app-dir`, and its folder be named from there."""
+    monkeypatch.chdir(exported.parent)
+    probe_graph(Path(exported.name))
+
+
 def test_a_graph_that_is_never_read_to_its_end_is_refused(reader, tmp_path, monkeypatch):
     """It would keep every later version out."""
     monkeypatch.setattr("app.probe._TIMEOUT_SECONDS", 0.1)

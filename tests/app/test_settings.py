@@ -89,3 +89,16 @@ def test_a_precision_that_tensorflow_can_not_choose_is_refused():
     """It would be ignored in silence otherwise."""
     with pytest.raises(ValidationError, match="APP_PRECISION"):
         Settings(runtime="tensorflow", precision="bf16")
+
+
+@pytest.mark.parametrize("value", ["example.org", "https://example.org/", "https://Example.org", "https://a.org/b"])
+def test_an_origin_that_no_browser_sends_is_refused(value):
+    """It would never match, and nothing would tell why."""
+    with pytest.raises(ValidationError, match="an origin is https://host"):
+        Settings(cors_origins=value)
+
+
+def test_origins_as_browsers_send_them_are_taken():
+    """With a port, of a local page, or any."""
+    origins = ("https://example.org", "http://localhost:3000", "http://[::1]:80", "*")
+    assert Settings(cors_origins=",".join(origins)).cors_origins == origins
