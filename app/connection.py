@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Any
 
 import httptools
@@ -248,16 +249,12 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) <= self._limits.max_connections:
             return
         others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
-        idle = [other for other in others if other.idle_since is not None]
-        receiving = [other for other in others if other.receiving_since is not None]
-        unread = [other for other in others if other.unread_since is not None]
-        victim = min(
-            idle or receiving or unread,
-            key=lambda other: other.idle_since or other.receiving_since or other.unread_since or 0,
-            default=self,
-        )
         self._limits.hang_up("too_many_connections")
-        victim.transport.abort()
+        for since in map(attrgetter, ("idle_since", "receiving_since", "unread_since")):
+            if found := [other for other in others if since(other) is not None]:
+                min(found, key=since).transport.abort()
+                return
+        self.transport.abort()
 
     def _await_head(self) -> None:
         self._await(self._limits.header_timeout_seconds, self._give_up_on_head)

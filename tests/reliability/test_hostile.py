@@ -153,6 +153,11 @@ def repeat(kind: str, at: int, piece: bytes) -> bytes:
     return data[:at] + piece * (15_000_000 // len(piece)) + data[at:]
 
 
+def cut_scan(jpeg: bytes) -> bytes:
+    """Leave what comes before the pixels."""
+    return jpeg[: jpeg.index(b"\xff\xda") + 14]
+
+
 def make_scans() -> bytes:
     """Make a progressive JPEG of 1.4 megapixels whose last scan comes again and again: each goes over all of them."""
     data = encode("JPEG", (1400, 1000), "L", progressive=True)
@@ -201,10 +206,13 @@ BOMBS = {
         write_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100_000_000))),
         write_chunk(b"IDAT", zlib.compress(bytes(200))),
     ),
+    "PNG with 10,000 profiles": lambda: repeat("PNG", 33, write_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(10**6)))),
     "PNG with 1,250,000 chunks": lambda: repeat("PNG", 33, write_chunk(b"teXt", b"")),
     "JPEG of 200,000 scans": make_scans,
     "JPEG with 3,750,000 segments": lambda: repeat("JPEG", 2, b"\xff\xe5\0\2"),
     "JPEG with 3,750,000 segments behind its scan": lambda: repeat("JPEG", -2, b"\xff\xe5\0\2"),
+    "JPEG whose scan is 0xFF without an end": lambda: cut_scan(encode("JPEG")) + b"\xff" * 15_000_000,
+    "JPEG whose scan is 0xFF 0x00 without an end": lambda: cut_scan(encode("JPEG")) + b"\xff\0" * 7_500_000,
     "JPEG with 3,700 pieces of EXIF": lambda: repeat("JPEG", 2, b"\xff\xe1\x0f\xffExif\0\0" + bytes(4087)),
     "GIF with 3,000,000 comments": lambda: repeat("GIF", 13 + 3 * 256, b"\x21\xfe\1x\0"),
     "BMP of 1,400,000 runs": make_runs,
