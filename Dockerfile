@@ -65,9 +65,9 @@ FROM base AS serve
 ENV APP_HOST=0.0.0.0 \
     APP_PORT=8000
 COPY --from=serve-dependencies /opt/venv /opt/venv
+COPY models models
 COPY app app
 RUN python -m compileall -q app
-COPY models models
 ARG MINIMODEL_COMMIT=unknown
 ENV MINIMODEL_COMMIT=$MINIMODEL_COMMIT
 LABEL org.opencontainers.image.title="minimodel" \
