@@ -90,10 +90,15 @@ class RuntimeMetrics(BaseModel):
 
 
 class Metrics(BaseModel):
-    """What was measured on the whole test set. As above, training writes more; shares are fractions."""
+    """What was measured on the whole test set; shares are fractions.
+
+    As above, training writes more. Serving decides by `runtimes`; the page tells the others of versions that have them.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    accuracy: Probability | None = None
+    accuracy_interval: tuple[Probability, Probability] | None = None
     runtimes: dict[str, RuntimeMetrics] = Field(
         default={}, description="By runtime and the arithmetic it ran in, such as `openvino int8`."
     )

@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from app.card import render_markdown
-from app.contract import digest_files
+from app.contract import Metrics, digest_files
 from app.main import create_app
 from app.model import Model
 from app.runtime import Runtime
@@ -24,10 +26,10 @@ def version(tmp_path):
     return write_version(tmp_path)
 
 
-@pytest.fixture
-def client(version):
-    """A service on a version that has a card and samples."""
-    metadata = make_metadata(1, digest_files(version))
+@contextmanager
+def serve(version: Path, **changes: object) -> Iterator[TestClient]:
+    """Start a service on a version that has a card and samples, with `changes` to its metadata."""
+    metadata = make_metadata(1, digest_files(version)).model_copy(update=changes)
     model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
     app = create_app(Settings(model_dir=version.parent), load=lambda *_, **__: model)
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -35,13 +37,39 @@ def client(version):
         yield client
 
 
+@pytest.fixture
+def client(version):
+    with serve(version) as client:
+        yield client
+
+
+def read_words(response) -> str:
+    """Give a page's text, without its markup."""
+    return " ".join(re.sub(r"<[^>]+>", " ", response.text).split())
+
+
 def test_the_home_page_tells_what_the_model_is(client):
     """Its version, its accuracy and on what, its classes: from the metadata."""
     response = client.get("/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
-    words = " ".join(re.sub(r"<[^>]+>", " ", response.text).split())
+    words = read_words(response)
     assert "One of 3 things, from 6 × 8 pixels: red, green or blue." in words
     assert "tiny 1 is right about 100.0 % of the 1 test pictures of none." in words
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({}, "tiny 1 was trained on none."),
+        ({"accuracy": None}, "tiny 1 was trained on none."),
+        ({"accuracy": 0.5, "accuracy_interval": None}, "is right about 50.0 % of the 1 test pictures of none."),
+        ({"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}, "of none (95 % interval 40.0 to 60.0 %)."),
+    ],
+)
+def test_the_home_page_tells_what_is_known_of_the_accuracy(version, metrics, said):
+    """A version serves without it, too."""
+    with serve(version, metrics=Metrics.model_validate(metrics)) as client:
+        assert said in read_words(client.get("/"))
 
 
 @pytest.mark.parametrize(
@@ -189,10 +217,7 @@ def test_the_form_names_as_many_classes_as_are_asked_for(client):
 def test_of_many_classes_the_home_page_names_a_dozen(version):
     """Or they would push the form off the screen."""
     names = tuple(f"class {number}" for number in range(200))
-    metadata = make_metadata(1, digest_files(version)).model_copy(update={"class_names": names})
-    model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
-    with TestClient(create_app(Settings(model_dir=version.parent), load=lambda *_, **__: model)) as client:
-        wait_until_loaded(client)
+    with serve(version, class_names=names) as client:
         text = client.get("/").text
     assert "One of 200 things" in text
     assert "class 11 and 188 more." in text
