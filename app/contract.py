@@ -99,6 +99,7 @@ class Metrics(BaseModel):
 
     accuracy: Probability | None = None
     accuracy_interval: tuple[Probability, Probability] | None = None
+    calibration_error: Probability | None = None
     runtimes: dict[str, RuntimeMetrics] = Field(
         default={}, description="By runtime and the arithmetic it ran in, such as `openvino int8`."
     )

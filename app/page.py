@@ -102,6 +102,7 @@ async def show_prediction(request: Request) -> HTMLResponse:
         json=write_json(reply.model_dump(mode="json")),
         pixels="data:image/png;base64," + b64encode(encode_png(scores.image)).decode(),
         size=scores.model.image_size,
+        calibration_error=scores.model.metadata.metrics.calibration_error,
         seconds=seconds,
         url=f"{request.base_url}predict",
         keyed=bool(settings.api_keys),

@@ -102,6 +102,21 @@ def test_the_html_answer_is_the_json_answer(client):
     assert json.loads(shown.replace("&#34;", '"')) == reply
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (0.0, "Of many test pictures given 80&nbsp;%, about 80&nbsp;% were right. What"),
+        (0.03, "Of many test pictures given 80&nbsp;%, about 80&nbsp;% were right. What"),
+        (0.1, "On the test pictures, probabilities were off by 10 points on average. What"),
+        (None, "to decode it, wait its turn and run tiny 1 . What"),
+    ],
+)
+def test_an_answer_promises_of_its_probability_what_was_measured(version, error, said):
+    """And nothing where nothing was."""
+    with serve(version, metrics=Metrics(calibration_error=error)) as client:
+        assert said in read_words(client.post("/predict", files={"file": encode()}, headers=BROWSER))
+
+
 def test_a_refusal_keeps_status_and_headers(client):
     """Only the body is another one: a page with the same words."""
     client.app.state.classifier.store._model = None
