@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Resp
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.routing import Match, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -69,8 +69,8 @@ def install_page(app: FastAPI) -> None:
             _Page("/model/card/{name}", show_plot),
             _Page("/samples/{name}", show_sample),
             _Page("/docs", show_documentation),
-            Mount("/docs/assets", _Assets(directory=str(swagger))),
-            Mount("/web", _Assets(directory=STATIC)),
+            _Folder("/docs/assets", _Assets(directory=str(swagger))),
+            _Folder("/web", _Assets(directory=STATIC)),
         ]
     )
     app.exception_handlers.update({kind: _as_page(answer) for kind, answer in app.exception_handlers.items()})
@@ -153,12 +153,20 @@ def wants_html(scope: Scope) -> bool:
     return "text/html" in accept and "json" not in accept
 
 
-class _Page(Route):
+class _Named(BaseRoute):
     """Tells the log and the metrics which route it was, as FastAPI's own routes do."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
         return match, {**child, "route": self} if match != Match.NONE else child
+
+
+class _Page(_Named, Route):
+    """One page, or one file."""
+
+
+class _Folder(_Named, Mount):
+    """A folder of files, which count together."""
 
 
 class _BrowserPage(_Page):

@@ -131,12 +131,14 @@ def test_a_refusal_keeps_status_and_headers(client):
 
 def test_the_log_and_the_metrics_name_the_pages_routes(client):
     """As patterns, never as what was asked for."""
-    for path in ("/", "/docs", "/model/card/", "/samples/red.png", "/samples/other.png"):
+    asked = "/", "/docs", "/model/card/", "/samples/red.png", "/samples/other.png", "/web/page.css", "/web/other.png"
+    for path in (*asked, "/docs/assets/swagger-ui.css"):
         client.get(path, headers=BROWSER)
     client.post("/predict", files={"file": encode()}, headers=BROWSER)
     metrics = client.get("/metrics").text
-    for route in ("/", "/docs", "/model/card/", "/samples/{name}", "/predict"):
+    for route in ("/", "/docs", "/docs/assets", "/model/card/", "/samples/{name}", "/web", "/predict"):
         assert f'route="{route}"' in metrics
+    assert 'route="none"' not in metrics
     assert "other.png" not in metrics
 
 
