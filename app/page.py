@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from app.card import CARD_FILE, read_card_file, render_markdown
 from app.classifier import Classifier
@@ -33,7 +33,7 @@ from app.settings import Settings
 from app.templates import HEADERS, STATIC, render, write_json
 from app.uploads import read_image
 
-_PLOT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+_PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 # What a person reads first; the problem's own detail follows. Any other code is headed by its status in words.
 HEADINGS = {
     "empty_upload": "The file is empty",
@@ -126,7 +126,7 @@ def show_card(request: Request) -> HTMLResponse:
 def show_plot(request: Request) -> Response:
     """Give one of the card's pictures."""
     name = request.path_params["name"]
-    media_type = _PLOT_TYPES.get(Path(name).suffix)
+    media_type = _PICTURE_TYPES.get(Path(name).suffix)
     data = read_card_file(request.app.state.classifier.store.require_model(), name) if media_type else None
     if data is None:
         raise HTTPException(404, "the card has no such picture")
@@ -139,7 +139,7 @@ def show_sample(request: Request) -> Response:
     path = find_sample(model.folder, request.path_params["name"])
     if path is None:
         raise HTTPException(404, "there is no such sample")
-    return FileResponse(path, headers=HEADERS)
+    return Response(path.read_bytes(), media_type=_PICTURE_TYPES[path.suffix], headers=HEADERS)
 
 
 async def show_documentation(request: Request) -> HTMLResponse:
@@ -179,9 +179,14 @@ class _BrowserPage(_Page):
 class _Assets(StaticFiles):
     """Files that a browser asks after every time, so that an update never meets an old half of the page."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Always whole: Starlette refuses a range that it can't give with a body that is no problem document.
+        headers = [header for header in scope["headers"] if header[0] != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers.update(HEADERS)
+        response.headers.update({**HEADERS, "Accept-Ranges": "none"})
         return response
 
 

@@ -202,6 +202,16 @@ def test_samples_are_those_in_the_index(client, version):
     assert "Or try one of these" not in client.get("/").text
 
 
+@pytest.mark.parametrize("path", ["/web/page.css", "/docs/assets/swagger-ui.css", "/samples/red.png"])
+@pytest.mark.parametrize("part", ["bytes=a-b", "bytes=9999999-", "bytes=0-1"])
+def test_a_file_of_the_page_is_given_whole(client, path, part):
+    """Whatever part of it is asked for."""
+    whole = client.get(path)
+    response = client.get(path, headers={"range": part})
+    assert (response.status_code, response.content) == (200, whole.content)
+    assert response.headers.get("accept-ranges", "none") == "none"
+
+
 def test_the_page_is_small():
     """Under 60 kB in all, samples and Swagger UI left out."""
     assert sum(path.stat().st_size for path in WEB.rglob("*") if path.is_file()) < 60_000
