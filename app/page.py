@@ -200,6 +200,7 @@ def _as_page(answer: Callable[[Request, Any], Any]) -> Callable[[Request, Any], 
         problem = Problem.model_validate_json(bytes(response.body))
         heading = HEADINGS.get(problem.code, problem.title)
         page = render(request, "problem.html", problem.status, problem=problem, heading=heading)
+        # Length, type and policy (Content-Security-Policy) are the page's own.
         page.raw_headers += [(name, value) for name, value in response.raw_headers if not name.startswith(b"content-")]
         return page
 
