@@ -210,7 +210,8 @@ def test_a_new_version_shows_after_its_first_answer(open_page, service):
 def test_without_a_script_it_is_a_plain_form(open_page):
     """The answer is a page of its own, refusals too."""
     page = open_page(java_script_enabled=False, **PHONE)
-    expect(page.get_by_text("Take a picture")).to_be_hidden()
+    for text in ("Take a picture", "Or try one of these", "Where the sample pictures come from"):
+        expect(page.get_by_text(text)).to_be_hidden()
     choose(page, as_file(encode("blue")))
     page.get_by_role("button", name="Classify").click()
     expect(page.locator(".label")).to_have_text("blue")
