@@ -12,22 +12,23 @@ from tests.page.conftest import serve
 
 
 @pytest.mark.parametrize(
-    ("data", "heading"),
+    ("data", "heading", "advice"),
     [
-        (b"", "The file is empty"),
-        (b"text", "This is not a picture that is read here"),
-        (encode()[:60], "The picture is damaged or cut short"),
-        (encode(size=(1001, 1000), kind="JPEG"), "The picture has too many pixels"),
-        (bytes(100_000), "The file is too large"),
+        (b"", "The file is empty", "send the image's bytes"),
+        (b"text", "This is not a picture that is read here", "JPEG, PNG"),
+        (encode()[:60], "The picture is damaged or cut short", "send the whole file"),
+        (encode(size=(1001, 1000), kind="JPEG"), "The picture has too many pixels", "at most 1,000,000 are decoded"),
+        (bytes(100_000), "The file is too large", "Make it smaller: at most 100.0 kB are taken."),
     ],
 )
-def test_a_refusal_is_said_in_clear_words(open_page, data, heading):
+def test_a_refusal_is_said_in_clear_words(open_page, data, heading, advice):
     """What is wrong and what to do; trying the same again is not offered, and what is too large is not sent at all."""
     page = open_page()
     sent = []
     page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
     choose(page, as_file(data, "bad.png"))
     expect(page.locator("#shown .problem h2")).to_have_text(heading)
+    expect(page.locator("#shown .problem")).to_contain_text(advice)
     expect(page.locator("#status")).to_have_text(f"bad.png: {heading}")
     expect(page.locator("#shown .retry")).to_be_hidden()
     assert len(sent) == (len(data) < 100_000)
