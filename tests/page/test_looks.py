@@ -61,6 +61,16 @@ def check_for_barriers(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
+def test_a_table_of_the_card_keeps_its_words_whole(open_page):
+    """On the smallest phone it is the table that scrolls."""
+    page = open_page("/model/card/", **SMALLEST)
+    cell = page.locator("td").first
+    height = cell.bounding_box()["height"]
+    cell.evaluate("cell => cell.textContent = 'long'.repeat(40)")
+    assert cell.bounding_box()["height"] == height
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_dark_and_light_differ(open_page):
     """The page follows what the system prefers."""
     colours = {
