@@ -71,6 +71,20 @@ def test_a_table_of_the_card_keeps_its_words_whole(open_page):
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
+def test_large_text_leaves_room_for_the_bars(open_page):
+    """On the smallest phone each has its length and its number, inside the page."""
+    page = open_page(**SMALLEST)
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    choose(page, as_file(encode("red")))
+    expect_label(page, "red")
+    answer = page.locator("#shown .answer").bounding_box()
+    for number in page.locator("#shown .number").all():
+        box = number.bounding_box()
+        assert box["x"] + box["width"] <= answer["x"] + answer["width"]
+    assert page.locator("#shown .bar").first.bounding_box()["width"] > 60
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_dark_and_light_differ(open_page):
     """The page follows what the system prefers."""
     colours = {
