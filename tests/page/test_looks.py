@@ -13,7 +13,7 @@ from tests.page.actions import PHONE, SMALLEST, as_file, choose, expect_label
 def test_no_barrier_is_found(open_page, options):
     """axe-core finds no violation on any of the service's own pages, and nothing is wider than the screen.
 
-    /docs is Swagger UI's page, as its makers have it.
+    /docs is Swagger UI's page, as its makers have it; what this service adds is looked at below.
     """
     page = open_page(reduced_motion="reduce", **options)  # else colours are still on their way
 
@@ -83,6 +83,16 @@ def test_large_text_leaves_room_for_the_bars(open_page):
         assert box["x"] + box["width"] <= answer["x"] + answer["width"]
     assert page.locator("#shown .bar").first.bounding_box()["width"] > 60
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_the_documentation_is_readable_on_a_phone(open_page):
+    """The keyboard reaches the table that scrolls, and no code covers the lines beside it."""
+    page = open_page("/docs", **SMALLEST)
+    expect(page.locator(".renderedMarkdown table")).to_have_attribute("tabindex", "0")  # once it has come
+    found = Axe().run(page, options={"runOnly": ["scrollable-region-focusable"]})
+    assert found.violations_count == 0, found.generate_report()
+    for side in ("top", "bottom"):
+        expect(page.locator(".renderedMarkdown p > code").first).to_have_css(f"padding-{side}", "0px")
 
 
 def test_dark_and_light_differ(open_page):

@@ -8,6 +8,10 @@ window.SwaggerUIBundle({
   deepLinking: true,
   tryItOutEnabled: true,
   validatorUrl: null,
+  onComplete() {
+    // What scrolls by itself must be within the keyboard's reach.
+    for (const table of place.querySelectorAll(".renderedMarkdown table")) table.tabIndex = 0;
+  },
 });
 
 // Swagger UI has dark colours, and leaves it to a button when they show.
