@@ -224,6 +224,14 @@ def test_without_a_script_it_is_a_plain_form(open_page):
     expect(page.locator(".drop")).to_be_visible()
 
 
+def test_without_a_script_the_documentation_leads_on(open_page):
+    """To what programs read, and to the form."""
+    page = open_page("/docs", java_script_enabled=False)
+    expect(page.get_by_role("main").get_by_role("link", name="openapi.json")).to_have_attribute("href", "/openapi.json")
+    page.get_by_role("link", name="Back to the form").click()
+    expect(page.locator(".drop")).to_be_visible()
+
+
 def test_the_card_is_readable_and_runs_no_script(open_page):
     """Markdown as HTML, its plot loaded; HTML in it is text."""
     page = open_page()
