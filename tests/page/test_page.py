@@ -224,6 +224,22 @@ def test_without_a_script_it_is_a_plain_form(open_page):
     expect(page.locator(".drop")).to_be_visible()
 
 
+@pytest.mark.parametrize("script", ["page.js", "gallery.js", "service.js"])
+def test_a_script_that_does_not_arrive_leaves_a_working_form(open_page, script):
+    """Its button shows once a picture is chosen; where the scripts are there, it never does."""
+    page = open_page()
+    button = page.get_by_role("button", name="Classify")
+    choose(page, as_file(encode("red")))
+    expect_label(page, "red")
+    expect(button).to_be_hidden()
+    page.route(f"**/{script}", lambda route: route.abort())
+    page.reload()
+    expect(button).to_be_hidden()
+    choose(page, as_file(encode("blue")))
+    button.click()
+    expect(page.locator("main > .result .label")).to_have_text("blue")
+
+
 def test_without_a_script_the_documentation_leads_on(open_page):
     """To what programs read, and to the form."""
     page = open_page("/docs", java_script_enabled=False)
