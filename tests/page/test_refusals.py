@@ -153,14 +153,15 @@ def test_another_page_is_not_taken_for_the_models_description(open_page):
 
 
 def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
-    """It says so instead of failing, and goes on once the model is there."""
+    """It says so, and why, instead of failing, and goes on once the model is there."""
     (tmp_path / "tiny").mkdir()
     with serve(tmp_path, model_poll_seconds=0.2) as service:
         idle, asking = open_page("/", service.url), open_page("/", service.url)
         expect(idle.locator("#model")).to_contain_text("No model serves at the moment")
         choose(asking, as_file(encode("red")))
-        expect(asking.locator("#shown .waiting")).to_contain_text("The service is starting. Trying again in")
-        expect(asking.locator("#status")).to_have_text("image.png: starting, tries again")
+        reason = f"No model serves: {tmp_path} holds no version; expected {tmp_path}/<name>/<version>/. Trying again in"
+        expect(asking.locator("#shown .waiting")).to_contain_text(reason)
+        expect(asking.locator("#status")).to_have_text("image.png: not ready, tries again")
         write_version(tmp_path)
         expect(asking.locator("#model strong")).to_have_text("tiny 1")
         for page in (idle, asking):

@@ -30,11 +30,17 @@ const parse = async (response) => {
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 /** Waits as long as the service asked for; tells every second how long that still is. */
-async function wait(seconds, why, tell) {
+async function wait(seconds, [reason, summary], tell) {
   for (let left = seconds; left > 0; left -= 1) {
-    tell(`The service is ${why}. Trying again in ${left}\u00a0s`, `${why}, tries again`);
+    tell(`${reason} Trying again in ${left}\u00a0s`, `${summary}, tries again`);
     await sleep(Math.min(1, left));
   }
+}
+
+/** Says why there is no answer yet, in the service's own words where they tell more, and in short. */
+function explain(status, article) {
+  if (status === 429) return ["The service is busy.", "busy"];
+  return [article?.querySelector("p")?.textContent ?? "The service is not ready.", "not ready"];
 }
 
 /**
@@ -75,7 +81,7 @@ export async function classify(url, file, tell) {
       const mustChange = response.status < 500 && response.status !== 408 && !seconds; // 408: it came too slowly
       return { kind: mustChange ? "refused" : "failed", article };
     }
-    await wait(seconds, response.status === 429 ? "busy" : "starting", tell);
+    await wait(seconds, explain(response.status, article), tell);
   }
 }
 
