@@ -48,7 +48,7 @@ class MalformedUploadError(RequestError):
 
 
 class UploadFieldError(RequestError):
-    """The image is not in the field where it should be."""
+    """The image is not in the field where it should be, or something else is."""
 
 
 class UploadCountError(RequestError):

@@ -16,7 +16,7 @@ async def read_image(request: Request, *, timeout_seconds: float) -> bytes:
 
     Raises:
         UnsupportedUploadError: the body is neither a form nor an image.
-        UploadFieldError: the form holds no file there.
+        UploadFieldError: the form holds no file there, or text, or a file elsewhere.
         UploadCountError: it holds several.
         MalformedUploadError, UploadTimeoutError, UploadTooLargeError, ClientGoneError: the body can't be read.
     """
@@ -38,7 +38,7 @@ async def read_images(request: Request, *, max_files: int, timeout_seconds: floa
 
     Raises:
         UnsupportedUploadError: the body is no form.
-        UploadFieldError: the form holds no file there.
+        UploadFieldError: the form holds no file there, or text, or a file elsewhere.
         UploadCountError: it holds more than `max_files`.
         MalformedUploadError, UploadTimeoutError, UploadTooLargeError, ClientGoneError: the body can't be read.
     """
@@ -68,12 +68,15 @@ def _get_media_type(request: Request) -> str:
 async def _read_files(request: Request, field: str, *, max_files: int) -> list[bytes]:
     """Read the files in `field` of a form, at least one."""
     form = await read_form(request.headers["content-type"], request.stream(), max_files=max_files)
-    if files := [bytes(part.data) for part in form if part.name == field and part.is_file]:
-        return files
-    if any(part.name == field for part in form):
+    # A part that is left out would move the answers to all that follow.
+    if any(part.name == field and not part.is_file for part in form):
         raise UploadFieldError(f"the field {field!r} holds text, not a file (with curl: -F {field}=@image.png)")
-    found = ", ".join(repr(part.name[:50]) for part in form[:5]) or "no field at all"
-    raise UploadFieldError(f"the image belongs in the field {field!r}; found: {found}")
+    files = [part for part in form if part.is_file]
+    if not files or any(part.name != field for part in files):
+        others = dict.fromkeys(repr(part.name[:50]) for part in files or form if part.name != field)
+        found = ", ".join(list(others)[:5]) or "no field at all"
+        raise UploadFieldError(f"the image belongs in the field {field!r}; found: {found}")
+    return [bytes(part.data) for part in files]
 
 
 @asynccontextmanager

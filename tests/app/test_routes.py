@@ -125,6 +125,23 @@ def test_an_image_in_the_wrong_place_is_refused(client, fields, detail):
     assert detail in check_problem(client.post("/predict", **fields), 422, "wrong_field")
 
 
+@pytest.mark.parametrize(
+    ("field", "stray", "detail"),
+    [
+        ("files", ("files", (None, "text")), "the field 'files' holds text"),
+        ("files", ("file", ("b.png", encode())), "belongs in the field 'files'; found: 'file'"),
+        ("file", ("file", (None, "text")), "the field 'file' holds text"),
+    ],
+)
+def test_no_part_is_left_out(client, field, stray, detail):
+    """Else the answers would not be those to the files, in their order; text in other fields is none of them."""
+    path = "/predict/batch" if field == "files" else "/predict"
+    image, note = (field, ("a.png", encode())), ("note", (None, "text"))
+    assert client.post(path, files=[note, image, note]).status_code == 200
+    for parts in ([image, stray], [stray, image]):
+        assert detail in check_problem(client.post(path, files=[note, *parts]), 422, "wrong_field")
+
+
 def test_a_form_without_fields_is_refused(client):
     """An empty form is a missing field."""
     body = {"content": b"--x--\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}
