@@ -25,13 +25,14 @@ class Part:
     data: bytearray = field(default_factory=bytearray)
 
 
-async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files: int) -> list[Part]:
+async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files: int, too_many: str) -> list[Part]:
     """Read a `multipart/form-data` body.
 
     Args:
         content_type: the header, which names the boundary.
         body: the body, in pieces of any size.
         max_files: the most files that are taken, whatever their fields.
+        too_many: what to tell those who send more.
 
     Raises:
         UploadCountError: it has more files.
@@ -40,7 +41,7 @@ async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files:
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise MalformedUploadError("the multipart body can't be parsed: its content type names no boundary")
-    form = _Form(max_files)
+    form = _Form(max_files, too_many)
     try:
         parser = MultipartParser(
             boundary,
@@ -67,10 +68,10 @@ async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files:
 class _Form:
     """What python-multipart tells, part by part."""
 
-    def __init__(self, max_files: int) -> None:
+    def __init__(self, max_files: int, too_many: str) -> None:
         self.parts: list[Part] = []
         self.closed = False
-        self._max_files = max_files
+        self._max_files, self._too_many = max_files, too_many
         self._files = self._fields = 0
         self._part = Part()
         self._header, self._value, self._disposition = b"", b"", b""
@@ -98,8 +99,7 @@ class _Form:
         self._files += self._part.is_file
         self._fields += not self._part.is_file
         if self._files > self._max_files:
-            one = "send one image; /predict/batch takes several"
-            raise UploadCountError(one if self._max_files == 1 else f"send at most {self._max_files} images at once")
+            raise UploadCountError(self._too_many)
         if self._fields > MAX_FIELDS:
             raise MalformedUploadError(f"the multipart body can't be parsed: it has more than {MAX_FIELDS} fields")
 

@@ -29,7 +29,9 @@ async def read_image(request: Request, *, timeout_seconds: float) -> bytes:
                 f"send multipart/form-data with the image in the field 'file' (curl -F file=@image.png …), or the "
                 f"image as the body with its own content type, such as image/png; this has {kind[:100] or 'none'}"
             )
-        [image] = await _read_files(request, "file", max_files=1)
+        [image] = await _read_files(
+            request, "file", max_files=1, too_many="send one image; /predict/batch takes several"
+        )
         return image
 
 
@@ -48,7 +50,8 @@ async def read_images(request: Request, *, max_files: int, timeout_seconds: floa
                 f"send multipart/form-data with the images in the field 'files' (curl -F files=@a.png …); "
                 f"this has {kind[:100] or 'no content type'}"
             )
-        return await _read_files(request, "files", max_files=max_files)
+        too_many = f"send at most {max_files} images at once" if max_files > 1 else "send one image at once"
+        return await _read_files(request, "files", max_files=max_files, too_many=too_many)
 
 
 async def read_body(request: Request, *, timeout_seconds: float) -> bytes:
@@ -65,9 +68,9 @@ def _get_media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read_files(request: Request, field: str, *, max_files: int) -> list[bytes]:
+async def _read_files(request: Request, field: str, *, max_files: int, too_many: str) -> list[bytes]:
     """Read the files in `field` of a form, at least one."""
-    form = await read_form(request.headers["content-type"], request.stream(), max_files=max_files)
+    form = await read_form(request.headers["content-type"], request.stream(), max_files=max_files, too_many=too_many)
     # A part that is left out would move the answers to all that follow.
     if any(part.name == field and not part.is_file for part in form):
         raise UploadFieldError(f"the field {field!r} holds text, not a file (with curl: -F {field}=@image.png)")

@@ -244,6 +244,13 @@ def test_too_many_images_at_once_are_refused(make_client, settings):
         assert detail == "send at most 3 images at once"
 
 
+@pytest.mark.parametrize("settings", [{"max_batch_files": 1}, {"max_queue_size": 1}])
+def test_a_batch_that_may_hold_one_image_says_so(make_client, settings):
+    """Not where several are taken, which would be here."""
+    response = make_client(**settings).post("/predict/batch", files=[("files", encode())] * 2)
+    assert check_problem(response, 422, "too_many_images") == "send one image at once"
+
+
 def test_one_image_is_one(client):
     """Of two it would have to guess which; the answer names where several are taken."""
     for count in (2, 16, 17, 40):
