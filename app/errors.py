@@ -56,7 +56,7 @@ class UploadCountError(RequestError):
 
 
 class UnsupportedUploadError(RequestError):
-    """The body is neither multipart nor an image."""
+    """The body is neither multipart nor an image, or is compressed."""
 
 
 class UploadTooLargeError(RequestError):

@@ -171,8 +171,6 @@ async def infer(
     """
     # Not the model: it would outlive the next one's coming for as long as the body takes.
     expected = require_named(classifier.require_ready(), name, version).metadata
-    if encoding := request.headers.get("content-encoding"):
-        raise errors.UnsupportedUploadError(f"send the body as it is, without Content-Encoding: {encoding[:50]}")
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
     parse = partial(
         parse_request,

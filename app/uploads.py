@@ -15,12 +15,12 @@ async def read_image(request: Request, *, timeout_seconds: float) -> bytes:
     """Read the one image of a request: the body, or the file in the form's field `file`.
 
     Raises:
-        UnsupportedUploadError: the body is neither a form nor an image.
+        UnsupportedUploadError: the body is neither a form nor an image, or is compressed.
         UploadFieldError: the form holds no file there, or text, or a file elsewhere.
         UploadCountError: it holds several.
         MalformedUploadError, UploadTimeoutError, UploadTooLargeError, ClientGoneError: the body can't be read.
     """
-    async with _reading(timeout_seconds):
+    async with _reading(request, timeout_seconds):
         kind = _get_media_type(request)
         if kind.startswith("image/") and kind != "image/":
             return await request.body()
@@ -39,12 +39,12 @@ async def read_images(request: Request, *, max_files: int, timeout_seconds: floa
     """Read the images in a form's field `files`, in order.
 
     Raises:
-        UnsupportedUploadError: the body is no form.
+        UnsupportedUploadError: the body is no form, or is compressed.
         UploadFieldError: the form holds no file there, or text, or a file elsewhere.
         UploadCountError: it holds more than `max_files`.
         MalformedUploadError, UploadTimeoutError, UploadTooLargeError, ClientGoneError: the body can't be read.
     """
-    async with _reading(timeout_seconds):
+    async with _reading(request, timeout_seconds):
         if (kind := _get_media_type(request)) != "multipart/form-data":
             raise UnsupportedUploadError(
                 f"send multipart/form-data with the images in the field 'files' (curl -F files=@a.png …); "
@@ -58,9 +58,10 @@ async def read_body(request: Request, *, timeout_seconds: float) -> bytes:
     """Read a body whole, whatever it is.
 
     Raises:
+        UnsupportedUploadError: it is compressed.
         UploadTimeoutError, UploadTooLargeError, ClientGoneError: it can't be read.
     """
-    async with _reading(timeout_seconds):
+    async with _reading(request, timeout_seconds):
         return await request.body()
 
 
@@ -83,8 +84,11 @@ async def _read_files(request: Request, field: str, *, max_files: int, too_many:
 
 
 @asynccontextmanager
-async def _reading(timeout_seconds: float) -> AsyncIterator[None]:
-    """Turn what can happen while a body is read into the service's own errors."""
+async def _reading(request: Request, timeout_seconds: float) -> AsyncIterator[None]:
+    """Turn what can happen while a body is read into the service's own errors; refuse one that is compressed."""
+    encoding = request.headers.get("content-encoding") or "identity"
+    if encoding.lower() != "identity":
+        raise UnsupportedUploadError(f"send the body as it is, without Content-Encoding: {encoding[:50]}")
     try:
         async with asyncio.timeout(timeout_seconds):
             with timing("receive"):

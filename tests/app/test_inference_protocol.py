@@ -293,12 +293,6 @@ def test_the_documentation_shows_the_protocol(client):
     }  # fmt: skip
 
 
-def test_a_compressed_body_is_refused(client):
-    """By name, not as broken JSON."""
-    response = infer(client, b"", **{"content-encoding": "gzip"})
-    assert (response.status_code, response.json()["code"]) == (415, "unsupported_upload")
-
-
 def test_without_a_model_the_protocol_answers_503(tmp_path):
     """Readiness says so, and an inference when to come back."""
     with TestClient(create_app(Settings(model_dir=tmp_path))) as client:

@@ -1,6 +1,7 @@
 """Behaviour of the API as a client sees it: app.routes, app.uploads, app.schemas, app.main."""
 
 import asyncio
+import gzip
 import io
 import json
 import re
@@ -206,6 +207,17 @@ def test_a_body_of_another_kind_is_refused(client, path, content_type):
     """The answer shows how to send an image."""
     headers = {"content-type": content_type} if content_type else {}
     assert "curl" in check_problem(client.post(path, content=encode(), headers=headers), 415, "unsupported_upload")
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/tiny/infer"])
+def test_a_compressed_body_is_refused(client, path):
+    """By name, not as a damaged picture, form or JSON; one that says that it is not compressed is read."""
+    headers = {"content-type": "image/png", "content-encoding": "gzip"}
+    response = client.post(path, content=gzip.compress(encode()), headers=headers)
+    detail = check_problem(response, 415, "unsupported_upload")
+    assert detail == "send the body as it is, without Content-Encoding: gzip"
+    response = client.post(path, files={"file": encode()}, headers={"content-encoding": "identity"})
+    assert "Content-Encoding" not in response.text
 
 
 def test_a_body_over_the_limit_is_refused(make_client):
