@@ -93,9 +93,11 @@ OTHER_KINDS = (INVALID_PARAMETER, INTERNAL, *COMMON_KINDS)
 
 
 def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
-    """Say what `error` is over HTTP."""
+    """Say what `error` is over HTTP, and note it, since it is going to be answered."""
     retry_after = error.retry_after_seconds if isinstance(error, errors.RetryableError) else None
-    return make_problem(KINDS[type(error)], str(error), request_id, retry_after)
+    kind = KINDS[type(error)]
+    note_problem(kind.code)
+    return make_problem(kind, str(error), request_id, retry_after)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -136,7 +138,6 @@ def tabulate_kinds(*kinds: Kind) -> str:
 
 def make_problem(kind: Kind, detail: str, request_id: str | None, retry_after_seconds: int | None = None) -> Problem:
     """Say what `kind` is over HTTP, of one request."""
-    note_problem(kind.code)
     return Problem(
         title=_name_status(kind.status),
         status=kind.status,
@@ -180,6 +181,7 @@ async def answer_error(request: Request, error: errors.ServiceError) -> JSONResp
 
 async def _answer_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
     findings = (f"{' '.join(map(str, finding['loc']))}: {finding['msg']}" for finding in error.errors())
+    note_problem(INVALID_PARAMETER.code)
     return _answer(request, make_problem(INVALID_PARAMETER, "; ".join(findings), request.state.request_id))
 
 
@@ -191,11 +193,15 @@ async def _answer_http_exception(request: Request, error: HTTPException) -> JSON
     allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
     reason = f"send {allowed}" if allowed else error.detail
     detail = f"{request.method} {request.url.path[:100]}: {reason}; /docs lists what there is"
+    note_problem(kind.code)
     return _answer(request, make_problem(kind, detail, request.state.request_id), headers)
 
 
 async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
-    """Answer a fault of this service. The server logs its traceback; the client gets the id to find it by."""
+    """Answer a fault of this service, which `app.recorder` has noted.
+
+    The server logs its traceback; the client gets the id to find it by.
+    """
     del error
     request_id = request.state.request_id
     answer = _answer(request, make_problem(INTERNAL, INTERNAL.example, request_id), {"X-Request-ID": request_id})

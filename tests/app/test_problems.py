@@ -1,5 +1,6 @@
 """Behaviour of app.errors and app.problems."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from app import errors
-from app.problems import KINDS, OTHER_KINDS, describe_error, document_errors
+from app.problems import INTERNAL, KINDS, OTHER_KINDS, describe_error, document_errors
+from app.trace import Trace, current
 
 
 def find_leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
@@ -49,6 +51,20 @@ def test_the_documentation_is_the_table(kind):
     assert (status, code) == (problem.status, problem.code)
     assert example["value"] == problem.model_dump(exclude_none=True)
     assert ("headers" in response) == bool(retry_after)
+
+
+def test_what_is_only_documented_is_not_counted():
+    """A problem is noted when it is answered."""
+    trace = Trace()
+    asyncio.run(follow(trace))
+    assert trace.problems == ["empty_upload"]
+
+
+async def follow(trace: Trace) -> None:
+    """Document errors and answer one, as a request does that has this trace."""
+    current.set(trace)
+    document_errors(errors.TensorError, INTERNAL)
+    describe_error(errors.EmptyUploadError("the file is empty"), None)
 
 
 def test_errors_know_no_http():
