@@ -154,7 +154,8 @@ def _name_status(status: int) -> str:
 
 def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     content = problem.model_dump(exclude_none=True)
-    if request.scope["path"].startswith("/v2"):
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if f"{path}/".startswith("/v2/"):
         content["error"] = problem.detail  # where clients of the Open Inference Protocol look for it
     return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
 from app import errors
 from app.problems import INTERNAL, KINDS, OTHER_KINDS, describe_error, document_errors
@@ -65,6 +66,17 @@ async def follow(trace: Trace) -> None:
     current.set(trace)
     document_errors(errors.TensorError, INTERNAL)
     describe_error(errors.EmptyUploadError("the file is empty"), None)
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "has_error"),
+    [("", "/v2", True), ("", "/v2/x", True), ("", "/v2foo", False), ("/api", "/v2/x", True), ("/v2", "/x", False)],
+)
+def test_problems_under_v2_have_an_error(client, root, path, has_error):
+    """Where the protocol's clients look for it; under whatever path a proxy serves the service, and there alone."""
+    answer = TestClient(client.app, root_path=root).post(f"{root}{path}")
+    problem = answer.json()
+    assert problem.get("error") == (problem["detail"] if has_error else None)
 
 
 def test_errors_know_no_http():
