@@ -23,7 +23,7 @@ from app.inference_schemas import (
 from app.model import Model, Scores
 from app.patience import work_while_wanted
 from app.problems import INTERNAL, INVALID_PARAMETER, document_errors
-from app.tensors import DATATYPES, InferenceRequest, Question, parse_request
+from app.tensors import DATATYPES, REQUEST_EXAMPLE, Question, parse_request
 from app.uploads import read_body
 
 # How many bytes of a body are JSON; the tensors' own bytes follow.
@@ -43,7 +43,7 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
             "content": {
                 "application/json": {
                     "schema": {"type": "object", "required": ["inputs"]},
-                    "examples": {"one image": {"value": InferenceRequest.model_config["json_schema_extra"]}},
+                    "examples": {"one image": {"value": REQUEST_EXAMPLE}},
                 },
                 _BYTES: {"schema": {"type": "string", "format": "binary"}},
             },

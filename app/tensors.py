@@ -23,6 +23,7 @@ _JSON_BYTES_PER_NUMBER = 16
 _JSON_BYTES_FOR_THE_REST = 65_536
 
 _TENSOR: JsonDict = {"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": [255, 0, 0] * 4}
+REQUEST_EXAMPLE: JsonDict = {"id": "42", "inputs": [_TENSOR]}
 
 
 class RequestInput(BaseModel):
@@ -45,7 +46,7 @@ class RequestedOutput(BaseModel):
 class InferenceRequest(BaseModel):
     """What an inference request says in JSON."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "42", "inputs": [_TENSOR]}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [REQUEST_EXAMPLE]})
 
     id: str | None = None
     parameters: dict[str, Any] = Field(default={}, description="`binary_data_output`: true to get all outputs so.")

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ from tritonclient.utils import InferenceServerException
 from app.classifier import Classifier
 from app.errors import QueueFullError
 from app.main import create_app
+from app.model import Model
 from app.settings import Settings
 from app.store import ModelStore
-from tests.app.fakes import HeldModel, encode, make_model, tell_colours
+from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -291,6 +293,27 @@ def test_the_documentation_shows_the_protocol(client):
     assert set(document["paths"][f"{model}/infer"]["post"]["responses"]) == {
         "200", "400", "404", "408", "413", "415", "422", "429", "500", "503", "504",
     }  # fmt: skip
+
+
+def test_the_documented_requests_are_answered(models):
+    """By a model that takes images of the size that they have."""
+    tiny = make_model()
+    takes = tiny.metadata.input.model_copy(update={"shape": (2, 2, 3)})
+    metadata = tiny.metadata.model_copy(update={"input": takes})
+    model = Model(metadata, replace(tiny.runtime, input=takes))
+    with TestClient(create_app(Settings(model_dir=models), load=lambda *_, **__: model)) as client:
+        wait_until_loaded(client)
+        examples = [
+            (path.format(name="tiny", version="1"), example["value"])
+            for path, operations in client.get("/openapi.json").json()["paths"].items()
+            for operation in operations.values()
+            for content in operation.get("requestBody", {"content": {}})["content"].values()
+            for example in content.get("examples", {}).values()
+        ]
+        assert len(examples) == 2
+        for path, example in examples:
+            answer = client.post(path, json=example).json()
+            assert (answer["id"], np.argmax(answer["outputs"][0]["data"])) == (example["id"], 0)
 
 
 def test_without_a_model_the_protocol_answers_503(tmp_path):
