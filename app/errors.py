@@ -9,7 +9,7 @@ ServiceError
 │   ├── UploadCountError         there are more images than are taken at once
 │   ├── UnsupportedUploadError   the body is neither multipart nor an image
 │   ├── UploadTooLargeError      the body has more bytes than are taken
-│   ├── TopKError                more predictions are asked for than there are classes
+│   ├── TopKError                no number of predictions that the model can give is asked for
 │   ├── UnknownModelError        the model or version that is asked for does not serve here
 │   ├── TensorError              an inference request's tensors are not what the model takes
 │   └── ImageError
@@ -64,7 +64,7 @@ class UploadTooLargeError(RequestError):
 
 
 class TopKError(RequestError):
-    """More predictions are asked for than there are classes."""
+    """What is asked for is no number of predictions, or none, or more than there are classes."""
 
 
 class UnknownModelError(RequestError):

@@ -24,10 +24,13 @@ from app.uploads import read_image, read_images
 DEFAULT_TOP_K = 5
 
 _UPLOAD_ERRORS = (
-    errors.EmptyUploadError, errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
+    errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
     errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError, errors.TopKError,
 )  # fmt: skip
-_IMAGE_ERRORS = (errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError)
+# In a batch these stand in their image's place.
+_IMAGE_ERRORS = (
+    errors.EmptyUploadError, errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError
+)  # fmt: skip
 _SERVICE_ERRORS = (
     errors.QueueFullError, errors.InferenceError, INTERNAL, errors.NotReadyError, errors.DeadlineError
 )  # fmt: skip
@@ -120,7 +123,7 @@ async def predict(request: Request, top_k: TopK = None) -> Classification:
     tags=["classify"],
     summary="Classify several images",
     openapi_extra=_SEVERAL_IMAGES,
-    responses=document_errors(*_UPLOAD_ERRORS[1:], *_SERVICE_ERRORS),
+    responses=document_errors(*_UPLOAD_ERRORS, *_SERVICE_ERRORS),
 )
 async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
     """Say what each of several images shows. Send them as the form field `files`, as often as there are images.
