@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.classifier import Classifier
+from app.metrics import Metrics
 from app.settings import Settings
 
 
@@ -20,5 +21,12 @@ async def get_settings(request: Request) -> Settings:
     return settings
 
 
+async def get_metrics(request: Request) -> Metrics:
+    """Return what the process counts and measures."""
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
 ClassifierDep = Annotated[Classifier, Depends(get_classifier)]
 SettingsDep = Annotated[Settings, Depends(get_settings)]
+MetricsDep = Annotated[Metrics, Depends(get_metrics)]

@@ -10,15 +10,13 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from app import errors
-from app.classifier import Classifier
 from app.contract import ModelMetadata
-from app.dependencies import ClassifierDep
-from app.metrics import MEDIA_TYPE, Metrics
+from app.dependencies import ClassifierDep, MetricsDep, SettingsDep, get_classifier, get_settings
+from app.metrics import MEDIA_TYPE
 from app.model import Model
 from app.patience import work_while_wanted
 from app.problems import INTERNAL, Problem, describe_error, document_errors
 from app.schemas import METADATA_EXAMPLE, BatchReply, Classification
-from app.settings import Settings
 from app.uploads import read_image, read_images
 
 DEFAULT_TOP_K = 5
@@ -67,7 +65,7 @@ _SEVERAL_IMAGES = {
 class DirectRoute(APIRoute):
     """A route that FastAPI documents, and that calls its endpoint without FastAPI's help.
 
-    To inject three values, and to validate a reply that this service itself made, takes FastAPI longer than all else
+    To inject a few values, and to validate a reply that this service itself made, takes FastAPI longer than all else
     that a small image needs before the model.
     """
 
@@ -77,7 +75,8 @@ class DirectRoute(APIRoute):
             await super().handle(scope, receive, send)
             return
         request = Request(scope, receive, send)
-        reply: BaseModel = await self.endpoint(request, read_top_k(request))
+        classifier, settings = await get_classifier(request), await get_settings(request)
+        reply: BaseModel = await self.endpoint(request, classifier, settings, read_top_k(request))
         response = Response(reply.model_dump_json(exclude_none=True), media_type="application/json")
         await response(scope, receive, send)
 
@@ -101,7 +100,9 @@ TopK = Annotated[
     openapi_extra=_ONE_IMAGE,
     responses=document_errors(*_UPLOAD_ERRORS, *_IMAGE_ERRORS, *_SERVICE_ERRORS),
 )
-async def predict(request: Request, top_k: TopK = None) -> Classification:
+async def predict(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, top_k: TopK = None
+) -> Classification:
     """Say what an image shows. Send it as the form field `file`, or as the body with its own `image/…` content type.
 
     ```console
@@ -109,8 +110,6 @@ async def predict(request: Request, top_k: TopK = None) -> Classification:
     $ curl --data-binary @image.png -H 'Content-Type: image/png' 'localhost:8000/predict?top_k=3'
     ```
     """
-    classifier: Classifier = request.app.state.classifier
-    settings: Settings = request.app.state.settings
     top_k = choose_top_k(top_k, classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
     async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
@@ -125,7 +124,9 @@ async def predict(request: Request, top_k: TopK = None) -> Classification:
     openapi_extra=_SEVERAL_IMAGES,
     responses=document_errors(*_UPLOAD_ERRORS, *_SERVICE_ERRORS),
 )
-async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
+async def predict_batch(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, top_k: TopK = None
+) -> BatchReply:
     """Say what each of several images shows. Send them as the form field `files`, as often as there are images.
 
     One bad image spoils no other: its place in `results` holds the problem that `/predict` would have answered.
@@ -134,8 +135,6 @@ async def predict_batch(request: Request, top_k: TopK = None) -> BatchReply:
     $ curl -F files=@image.png -F files=@another.jpg 'localhost:8000/predict/batch?top_k=1'
     ```
     """
-    classifier: Classifier = request.app.state.classifier
-    settings: Settings = request.app.state.settings
     top_k = choose_top_k(top_k, classifier.require_ready())
     images = await read_images(request, max_files=settings.max_files, timeout_seconds=settings.upload_timeout_seconds)
 
@@ -173,14 +172,13 @@ async def describe_model(classifier: ClassifierDep) -> ModelMetadata:
 
 
 @router.get("/metrics", tags=["operate"], summary="Counts and times for Prometheus", response_class=PlainTextResponse)
-async def show_metrics(request: Request) -> Response:
+async def show_metrics(metrics: MetricsDep) -> Response:
     """Everything that is counted and measured, in Prometheus's text format.
 
     ```console
     $ curl localhost:8000/metrics
     ```
     """
-    metrics: Metrics = request.app.state.metrics
     return Response(metrics.render(), media_type=MEDIA_TYPE)
 
 
