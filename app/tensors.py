@@ -32,7 +32,7 @@ class RequestInput(BaseModel):
     name: str
     datatype: str
     shape: list[NonNegativeInt] = Field(description="The first dimension counts the images.")
-    parameters: dict[str, Any] = Field(default={}, description="`binary_data_size` if the data stand behind the JSON.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size` if the data stand behind the JSON.")
     data: list[Any] | None = Field(None, description="The numbers, flat or nested.")
 
 
@@ -40,7 +40,7 @@ class RequestedOutput(BaseModel):
     """One output tensor that is asked for."""
 
     name: str
-    parameters: dict[str, Any] = Field(default={}, description="`binary_data`: true to get it behind the JSON.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true to get it behind the JSON.")
 
 
 class InferenceRequest(BaseModel):
@@ -49,7 +49,7 @@ class InferenceRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [REQUEST_EXAMPLE]})
 
     id: str | None = None
-    parameters: dict[str, Any] = Field(default={}, description="`binary_data_output`: true to get all outputs so.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true to get all outputs so.")
     inputs: list[RequestInput]
     outputs: list[RequestedOutput] | None = None
 
@@ -88,8 +88,9 @@ def parse_request(
         request = InferenceRequest.model_validate_json(head)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the body"
-        raise TensorError(f"{place} is no inference request: {first['msg']}") from error
+        place = ".".join(map(str, first["loc"]))
+        subject = f"the request's {place!r}" if place else "the body is no inference request"
+        raise TensorError(f"{subject}: {first['msg']}") from error
 
     if [tensor.name for tensor in request.inputs] != [takes.name]:
         raise TensorError(f"the model takes one input, {takes.name!r}; sent: {_name(request.inputs)}")
@@ -110,7 +111,7 @@ def _name(tensors: Sequence[RequestInput | RequestedOutput]) -> str:
 
 
 def _read_bytes(tensor: RequestInput, data: bytes, expected: int) -> NDArray[np.uint8]:
-    announced = tensor.parameters.get("binary_data_size")
+    announced = (tensor.parameters or {}).get("binary_data_size")
     if not len(data) == announced == expected or tensor.data is not None:
         raise TensorError(
             f"{tensor.name!r} needs {expected} bytes, binary_data_size says {str(announced)[:20]}, "
@@ -138,11 +139,11 @@ def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
 
 def _wants_bytes(request: InferenceRequest, output_name: str) -> bool:
     """Whether the one output shall stand behind the JSON: what is said of it counts before what is said of all."""
-    parameters = dict(request.parameters)
+    parameters = request.parameters or {}
     if request.outputs:
         if [output.name for output in request.outputs] != [output_name]:
             raise TensorError(f"the model gives one output, {output_name!r}; asked for: {_name(request.outputs)}")
-        parameters |= request.outputs[0].parameters
+        parameters = parameters | (request.outputs[0].parameters or {})
     if "classification" in parameters:
         raise TensorError("the classification extension is not spoken; /predict names classes")
     return bool(parameters.get("binary_data", parameters.get("binary_data_output", False)))

@@ -182,6 +182,17 @@ def test_nested_data_are_read(client):
     assert "id" not in response.json()
 
 
+def test_null_is_as_good_as_nothing(client):
+    """Some serialisers write what is absent so."""
+    tensor, output = TENSOR | {"parameters": None}, {"name": "probabilities", "parameters": None}
+    for outputs in (None, [output]):
+        body = {"id": None, "parameters": None, "inputs": [tensor], "outputs": outputs}
+        assert infer(client, body).json() == infer(client, ONE).json()
+    head = json.dumps({"inputs": [tensor | {"data": None}]}).encode()
+    response = infer(client, head + bytes(144), **{"inference-header-content-length": str(len(head))})
+    assert "binary_data_size says None" in response.json()["detail"]
+
+
 def nest(depth: int) -> list:
     return [nest(depth - 1)] if depth else [1]
 
@@ -195,7 +206,8 @@ TENSOR = ONE["inputs"][0]
     [
         (b"", "the body is no inference request"),
         (b"[" * 100_000, "the body is no inference request"),
-        (b'{"inputs": [{"name": "images"}]}', "inputs.0.datatype is no inference request"),
+        (b'{"inputs": [{"name": "images"}]}', "the request's 'inputs.0.datatype': Field required"),
+        ({"inputs": [TENSOR | {"parameters": 1}]}, "the request's 'inputs.0.parameters': Input should be"),
         ({"inputs": []}, "sent: none"),
         ({"inputs": [TENSOR, TENSOR]}, "sent: 'images', 'images'"),
         ({"inputs": [TENSOR | {"name": "x"}]}, "one input, 'images'; sent: 'x'"),
