@@ -1,5 +1,6 @@
 """The Open Inference Protocol (v2, REST) over the same batcher, for clients written for KServe, Triton or MLServer."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.inference_schemas import (
 )
 from app.model import Model, Scores
 from app.patience import work_while_wanted
-from app.problems import INTERNAL, INVALID_PARAMETER, document_errors
+from app.problems import INTERNAL, INVALID_PARAMETER, KINDS, document_errors
 from app.tensors import DATATYPES, REQUEST_EXAMPLE, Question, parse_request
 from app.uploads import read_body
 
@@ -30,7 +31,11 @@ from app.uploads import read_body
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _BYTES = "application/octet-stream"
 
-_MODEL_ERRORS = document_errors(errors.UnknownModelError, INVALID_PARAMETER, errors.NotReadyError)
+_document = partial(document_errors, inference=True)
+_COMPRESSED = replace(
+    KINDS[errors.UnsupportedUploadError], example="send the body as it is, without Content-Encoding: gzip"
+)
+_MODEL_ERRORS = _document(errors.UnknownModelError, INVALID_PARAMETER, errors.NotReadyError)
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
@@ -51,9 +56,9 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
     },
     "responses": {
         200: {"model": InferenceResponse, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}},
-        **document_errors(
+        **_document(
             errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-            errors.UnsupportedUploadError, INVALID_PARAMETER, errors.QueueFullError, errors.InferenceError, INTERNAL,
+            _COMPRESSED, INVALID_PARAMETER, errors.QueueFullError, errors.InferenceError, INTERNAL,
             errors.NotReadyError, errors.DeadlineError,
         ),
     },

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app import errors
+from app.image import FORMAT_NAMES
 from app.middleware import SECURITY_HEADERS
 from app.trace import note_problem
 
@@ -34,6 +35,21 @@ class Problem(BaseModel):
     retry_after_seconds: int | None = Field(None, description="When the same request is worth another try.")
 
 
+_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+# A problem under /v2.
+INFERENCE_SCHEMA = {
+    "allOf": [_SCHEMA],
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "string",
+            "description": "The detail again, where clients of the Open Inference Protocol look for it.",
+        }
+    },
+}
+
+
 @dataclass(frozen=True)
 class Kind:
     """How one kind of error looks over HTTP; the example stands in the API's documentation."""
@@ -46,31 +62,40 @@ class Kind:
 KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.MissingKeyError: Kind(401, "missing_key", "send a key of this service as 'Authorization: Bearer <key>'"),
     errors.EmptyUploadError: Kind(400, "empty_upload", "the file is empty; send the image's bytes"),
-    errors.MalformedUploadError: Kind(400, "malformed_upload", "the multipart body can't be parsed: missing boundary"),
+    errors.MalformedUploadError: Kind(
+        400, "malformed_upload", "the multipart body can't be parsed: its content type names no boundary"
+    ),
     errors.TensorError: Kind(
         400, "wrong_tensor", "'images' is UINT8 with the shape [1 to 32, 64, 64, 3]; sent: FP32 [1]"
     ),
-    errors.UnknownModelError: Kind(404, "unknown_model", "'flowers' version 2 does not serve here; version 3 does"),
+    errors.UnknownModelError: Kind(
+        404, "unknown_model", "'flowers' version 2 does not serve here; 'flowers' version 3 does"
+    ),
     errors.UploadTimeoutError: Kind(408, "upload_timeout", "the body did not arrive within 30 s"),
-    errors.UploadTooLargeError: Kind(413, "upload_too_large", "the body has more than 16,777,216 bytes"),
+    errors.UploadTooLargeError: Kind(
+        413, "upload_too_large", "the body has more than 16,777,216 bytes; send a smaller image"
+    ),
     errors.ImageTooLargeError: Kind(
         413,
         "image_too_large",
         "the image has 30000 x 30000 pixels; of its kind at most 50,000,000 are decoded, and 65,535 in a row or column",
     ),
     errors.UnsupportedUploadError: Kind(
-        415, "unsupported_upload", "send multipart/form-data with a file, or an image with its image/… content type"
+        415,
+        "unsupported_upload",
+        "send multipart/form-data with the image in the field 'file' (curl -F file=@image.png …), or the image as the "
+        "body with its own content type, such as image/png; this has text/plain",
     ),
     errors.UnsupportedImageError: Kind(
-        415, "unsupported_image", "the file is no image of a kind that is read: JPEG, PNG, WEBP, GIF, BMP, AVIF"
+        415, "unsupported_image", f"the file is no image of a kind that is read: {', '.join(FORMAT_NAMES)}"
     ),
     errors.BrokenImageError: Kind(
         422, "broken_image", "the image's header is damaged or cut short; send the whole file"
     ),
     errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
-    errors.UploadCountError: Kind(422, "too_many_images", "send at most 32 images at once"),
+    errors.UploadCountError: Kind(422, "too_many_images", "send one image; /predict/batch takes several"),
     errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart; send 1 to 10"),
-    errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 1 s"),
+    errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 2 s"),
     errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
     errors.InferenceError: Kind(
         500, "inference_failed", "the model failed on this image; the service's log has the reason"
@@ -108,8 +133,13 @@ def install_handlers(app: FastAPI) -> None:
     app.exception_handler(Exception)(_answer_fault)
 
 
-def document_errors(*kinds: type[errors.ServiceError] | Kind) -> dict[int | str, dict[str, Any]]:
-    """Write the OpenAPI responses for these errors: one for each status, one example for each kind."""
+def document_errors(
+    *kinds: type[errors.ServiceError] | Kind, inference: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """Write the OpenAPI responses for these errors: one for each status, one example for each kind.
+
+    `inference` is for calls under /v2.
+    """
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
         row = kind if isinstance(kind, Kind) else KINDS[kind]
@@ -119,10 +149,10 @@ def document_errors(*kinds: type[errors.ServiceError] | Kind) -> dict[int | str,
             row.status,
             {
                 "description": problem.title,
-                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+                "content": {MEDIA_TYPE: {"schema": INFERENCE_SCHEMA if inference else _SCHEMA, "examples": {}}},
             },
         )
-        response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": problem.model_dump(exclude_none=True)}
+        response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": _write(problem, inference=inference)}
         if retry_after:
             response["headers"] = {
                 "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
@@ -152,11 +182,14 @@ def _name_status(status: int) -> str:
     return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
 
 
-def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+def _write(problem: Problem, *, inference: bool) -> dict[str, Any]:
     content = problem.model_dump(exclude_none=True)
+    return {**content, "error": problem.detail} if inference else content
+
+
+def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    if f"{path}/".startswith("/v2/"):
-        content["error"] = problem.detail  # where clients of the Open Inference Protocol look for it
+    content = _write(problem, inference=f"{path}/".startswith("/v2/"))
     return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
 
 

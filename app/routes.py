@@ -1,6 +1,7 @@
 """The API: thin handlers, from a request to a reply by way of the classifier."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -15,16 +16,26 @@ from app.dependencies import ClassifierDep, MetricsDep, SettingsDep, get_classif
 from app.metrics import MEDIA_TYPE
 from app.model import Model
 from app.patience import work_while_wanted
-from app.problems import INTERNAL, Problem, describe_error, document_errors
+from app.problems import INTERNAL, KINDS, Problem, describe_error, document_errors
 from app.schemas import METADATA_EXAMPLE, BatchReply, Classification
 from app.uploads import read_image, read_images
 
 DEFAULT_TOP_K = 5
 
 _UPLOAD_ERRORS = (
-    errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-    errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError, errors.TopKError,
+    errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError, errors.TopKError
 )  # fmt: skip
+# Each call has words of its own for these.
+_ONE_IMAGE_ERRORS = (errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError)
+_SEVERAL_IMAGES_ERRORS = (
+    replace(
+        KINDS[errors.UnsupportedUploadError],
+        example="send multipart/form-data with the images in the field 'files' (curl -F files=@a.png …); "
+        "this has image/png",
+    ),
+    replace(KINDS[errors.UploadFieldError], example="the image belongs in the field 'files'; found: 'file'"),
+    replace(KINDS[errors.UploadCountError], example="send at most 32 images at once"),
+)
 # In a batch these stand in their image's place.
 _IMAGE_ERRORS = (
     errors.EmptyUploadError, errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError
@@ -98,7 +109,7 @@ TopK = Annotated[
     tags=["classify"],
     summary="Classify one image",
     openapi_extra=_ONE_IMAGE,
-    responses=document_errors(*_UPLOAD_ERRORS, *_IMAGE_ERRORS, *_SERVICE_ERRORS),
+    responses=document_errors(*_UPLOAD_ERRORS, *_ONE_IMAGE_ERRORS, *_IMAGE_ERRORS, *_SERVICE_ERRORS),
 )
 async def predict(
     request: Request, classifier: ClassifierDep, settings: SettingsDep, top_k: TopK = None
@@ -122,7 +133,7 @@ async def predict(
     tags=["classify"],
     summary="Classify several images",
     openapi_extra=_SEVERAL_IMAGES,
-    responses=document_errors(*_UPLOAD_ERRORS, *_SERVICE_ERRORS),
+    responses=document_errors(*_UPLOAD_ERRORS, *_SEVERAL_IMAGES_ERRORS, *_SERVICE_ERRORS),
 )
 async def predict_batch(
     request: Request, classifier: ClassifierDep, settings: SettingsDep, top_k: TopK = None

@@ -5,8 +5,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from app.errors import UnsupportedImageError
 from app.model import Model, Scores
-from app.problems import Problem
+from app.problems import KINDS, Problem, make_problem
 
 _MODEL: JsonDict = {"name": "flowers", "version": 3}
 _CLASSIFICATION: JsonDict = {
@@ -47,13 +48,8 @@ METADATA_EXAMPLE: JsonDict = {
     "created": "2026-01-01T12:00:00Z",
     "files": {"saved_model.pb": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
 }
-_PROBLEM: JsonDict = {
-    "type": "about:blank",
-    "title": "Unsupported Media Type",
-    "status": 415,
-    "detail": "the file is no image of a kind that is read: JPEG, PNG, WEBP, GIF, BMP, AVIF",
-    "code": "unsupported_image",
-}
+_UNSUPPORTED = KINDS[UnsupportedImageError]
+_PROBLEM: JsonDict = make_problem(_UNSUPPORTED, _UNSUPPORTED.example, None).model_dump(exclude_none=True)
 
 
 class ModelRef(BaseModel):

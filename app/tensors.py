@@ -98,7 +98,7 @@ def parse_request(
     datatype, shape = DATATYPES[takes.dtype], tuple(tensor.shape)
     if tensor.datatype != datatype or shape[1:] != takes.shape or not 1 <= shape[0] <= max_images:
         raise TensorError(
-            f"{takes.name!r} is {datatype} with the shape {[f'1 to {max_images}', *takes.shape]}; "
+            f"{takes.name!r} is {datatype} with the shape [1 to {max_images}, {', '.join(map(str, takes.shape))}]; "
             f"sent: {tensor.datatype[:20]} {tensor.shape[:8]}"
         )
     expected = shape[0] * size

@@ -1,16 +1,21 @@
 """Behaviour of app.errors and app.problems."""
 
 import asyncio
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import Response
 from fastapi.testclient import TestClient
 
 from app import errors
 from app.problems import INTERNAL, KINDS, OTHER_KINDS, describe_error, document_errors
 from app.trace import Trace, current
+from tests.app.fakes import HeldModel, encode
 
 
 def find_leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
@@ -52,6 +57,77 @@ def test_the_documentation_is_the_table(kind):
     assert (status, code) == (problem.status, problem.code)
     assert example["value"] == problem.model_dump(exclude_none=True)
     assert ("headers" in response) == bool(retry_after)
+
+
+KEY = "a-long-enough-key"
+IMAGE = {"files": {"file": encode()}}
+PNG = {"content-type": "image/png"}
+INFER = "/v2/models/{name}/infer"
+# What any service refuses, and each call in its own words.
+REFUSED = [
+    ("/predict", {"files": {"file": b""}}),
+    ("/predict", {"content": b"", "headers": {"content-type": "multipart/form-data"}}),
+    ("/predict", {"content": bytes(5001), "headers": PNG}),
+    ("/predict", {"files": {"file": encode(size=(50, 50))}}),
+    ("/predict", {"content": b"", "headers": {"content-type": "text/plain"}}),
+    ("/predict", {"files": {"file": b"a text"}}),
+    ("/predict", {"files": {"file": encode()[:12]}}),
+    ("/predict", {"files": {"picture": encode()}}),
+    ("/predict", {"files": [("file", encode())] * 2}),
+    ("/predict", IMAGE | {"params": {"top_k": 50}}),
+    ("/predict/batch", {"content": b"", "headers": PNG}),
+    ("/predict/batch", IMAGE),
+    ("/predict/batch", {"files": [("files", b"")] * 33}),
+    (INFER, {"json": {"inputs": [{"name": "images", "datatype": "FP32", "shape": [1]}]}}),
+    (INFER, {"content": b"", "headers": {"content-encoding": "gzip"}}),
+    (INFER, {"content": bytes(5001)}),
+    ("/v2/models/{name}/versions/{version}/infer", {}),
+]
+
+
+def ask(client: TestClient, path: str, **body: object) -> tuple[str, Response]:
+    return path, client.post(path.format(name="tiny", version=2), **body)
+
+
+def meet_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple[str, Response]]:
+    """Give the path of a documented call, and a problem that it answered."""
+    client = make_client(max_image_pixels=1200, max_upload_bytes=5000)
+    for path, body in REFUSED:
+        yield ask(client, path, **body)
+    with ExitStack() as places:
+        for _ in range(256):
+            places.enter_context(client.app.state.classifier._batcher.admit())
+        yield ask(client, "/predict", **IMAGE)
+    client.app.state.classifier.store._model = None
+    yield ask(client, "/predict", **IMAGE)
+    client.app.state.classifier = None
+    yield ask(client, "/predict", **IMAGE)
+    yield ask(make_client(lambda _: {}["secret"]), "/predict", **IMAGE)
+    held = HeldModel()
+    yield ask(make_client(held, request_timeout_seconds=0.1), "/predict", **IMAGE)
+    held.opened.set()
+    yield ask(make_client(api_keys=KEY), "/predict", **IMAGE)
+
+
+def blur(problem: dict[str, Any]) -> str:
+    """Take away what is another one in each answer: the request's id, numbers, the model's name."""
+    text = json.dumps(problem | {"request_id": ""}).replace("'tiny'", "'flowers'")
+    return re.sub(r"\b\d+([.,]\d+)*", "0", text)
+
+
+def test_the_documented_examples_are_what_is_sent(make_client):
+    """Word by word, of every problem that a request can meet at once."""
+    document = make_client(api_keys=KEY).get("/openapi.json", headers={"authorization": f"Bearer {KEY}"}).json()
+    met = set()
+    for path, answer in meet_every_problem(make_client):
+        sent = answer.json()
+        response = document["paths"][path]["post"]["responses"][str(answer.status_code)]
+        content = response["content"][answer.headers["content-type"]]
+        assert blur(sent) == blur(content["examples"][sent["code"]]["value"])
+        assert ("error" in sent) == ("error" in content["schema"].get("required", []))
+        met.add(sent["code"])
+    slow = {errors.UploadTimeoutError, errors.ClientGoneError}
+    assert met == {KINDS[kind].code for kind in KINDS.keys() - slow} | {INTERNAL.code}
 
 
 def test_what_is_only_documented_is_not_counted():
