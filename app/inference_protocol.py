@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from app import errors
+from app.classifier import Classifier
 from app.contract import TensorSpec
 from app.dependencies import ClassifierDep, SettingsDep
 from app.health import assess
@@ -24,6 +25,7 @@ from app.inference_schemas import (
 from app.model import Model, Scores
 from app.patience import work_while_wanted
 from app.problems import INTERNAL, INVALID_PARAMETER, KINDS, document_errors
+from app.settings import Settings
 from app.tensors import DATATYPES, REQUEST_EXAMPLE, Question, parse_request
 from app.uploads import read_body
 
@@ -110,60 +112,58 @@ async def server_ready(request: Request, response: Response, classifier: Classif
     return ServerReady(ready=ready)
 
 
-@router.get(
-    "/models/{name}/versions/{version}",
-    name="describe_version",
-    summary="What this version takes and gives",
-    responses=_MODEL_ERRORS,
-)
-@router.get(
-    "/models/{name}", name="describe_tensors", summary="What the model takes and gives", responses=_MODEL_ERRORS
-)
-async def describe_tensors(classifier: ClassifierDep, name: str, version: str | None = None) -> ModelDescription:
+# Each of these calls comes twice, for whatever version serves and for one that is named. A handler of both would have
+# FastAPI look for the version in the query where the path has none.
+
+
+@router.get("/models/{name}", summary="What the model takes and gives", responses=_MODEL_ERRORS)
+async def describe_tensors(classifier: ClassifierDep, name: str) -> ModelDescription:
     """Say what the model takes and gives.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME
     ```
     """
-    metadata = require_named(classifier.store.require_model(), name, version).metadata
-    return ModelDescription(
-        name=metadata.name,
-        versions=[str(metadata.version)],
-        platform="tensorflow_savedmodel",
-        inputs=[_describe(metadata.input)],
-        outputs=[_describe(metadata.output)],
-    )
+    return _describe_model(require_named(classifier.store.require_model(), name))
 
 
-@router.get(
-    "/models/{name}/versions/{version}/ready",
-    name="version_ready",
-    summary="Whether this version serves",
-    responses=_MODEL_ERRORS,
-)
-@router.get("/models/{name}/ready", name="model_ready", summary="Whether the model serves", responses=_MODEL_ERRORS)
-async def model_ready(classifier: ClassifierDep, name: str, version: str | None = None) -> ModelReady:
+@router.get("/models/{name}/versions/{version}", summary="What this version takes and gives", responses=_MODEL_ERRORS)
+async def describe_version(classifier: ClassifierDep, name: str, version: str) -> ModelDescription:
+    """Say what the model takes and gives, if this version serves.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME/versions/$VERSION
+    ```
+    """
+    return _describe_model(require_named(classifier.store.require_model(), name, version))
+
+
+@router.get("/models/{name}/ready", summary="Whether the model serves", responses=_MODEL_ERRORS)
+async def model_ready(classifier: ClassifierDep, name: str) -> ModelReady:
     """Say that the model serves; an error says that it does not.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/ready
     ```
     """
+    require_named(classifier.store.require_model(), name)
+    return ModelReady(name=name, ready=True)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="Whether this version serves", responses=_MODEL_ERRORS)
+async def version_ready(classifier: ClassifierDep, name: str, version: str) -> ModelReady:
+    """Say that this version serves; an error says that it does not.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME/versions/$VERSION/ready
+    ```
+    """
     require_named(classifier.store.require_model(), name, version)
     return ModelReady(name=name, ready=True)
 
 
-@router.post(
-    "/models/{name}/versions/{version}/infer",
-    name="infer_version",
-    summary="Classify tensors by this version",
-    **_INFER_DOCUMENTATION,
-)
-@router.post("/models/{name}/infer", name="infer", summary="Classify tensors", **_INFER_DOCUMENTATION)
-async def infer(
-    request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str, version: str | None = None
-) -> Response:
+@router.post("/models/{name}/infer", summary="Classify tensors", **_INFER_DOCUMENTATION)
+async def infer(request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str) -> Response:
     """Classify images of the model's own size: one tensor in, one tensor of probabilities out; all images or none.
 
     `$NAME` and `$SIZE` stand for what `/model` says.
@@ -174,6 +174,27 @@ async def infer(
     $ curl --json @tensor.json localhost:8000/v2/models/$NAME/infer
     ```
     """
+    return await _infer(request, classifier, settings, name)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer", summary="Classify tensors by this version", **_INFER_DOCUMENTATION
+)
+async def infer_version(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str, version: str
+) -> Response:
+    """Classify images of the model's own size, if this version serves. `tensor.json` is that of `infer`.
+
+    ```console
+    $ curl --json @tensor.json localhost:8000/v2/models/$NAME/versions/$VERSION/infer
+    ```
+    """
+    return await _infer(request, classifier, settings, name, version)
+
+
+async def _infer(
+    request: Request, classifier: Classifier, settings: Settings, name: str, version: str | None = None
+) -> Response:
     # Not the model: it would outlive the next one's coming for as long as the body takes.
     expected = require_named(classifier.require_ready(), name, version).metadata
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
@@ -192,7 +213,7 @@ async def infer(
     return _answer(question, scores)
 
 
-def require_named(model: Model, name: str, version: str | None) -> Model:
+def require_named(model: Model, name: str, version: str | None = None) -> Model:
     """Return `model` if it is the one asked for; None asks for whatever version serves.
 
     Raises:
@@ -203,6 +224,17 @@ def require_named(model: Model, name: str, version: str | None) -> Model:
         return model
     asked = f"{name[:64]!r}" + (f" version {version[:20]}" if version is not None else "")
     raise errors.UnknownModelError(f"{asked} does not serve here; {serving.name!r} version {serving.version} does")
+
+
+def _describe_model(model: Model) -> ModelDescription:
+    metadata = model.metadata
+    return ModelDescription(
+        name=metadata.name,
+        versions=[str(metadata.version)],
+        platform="tensorflow_savedmodel",
+        inputs=[_describe(metadata.input)],
+        outputs=[_describe(metadata.output)],
+    )
 
 
 def _describe(tensor: TensorSpec) -> TensorMetadata:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 import socket
 import threading
 import time
@@ -407,6 +408,20 @@ def test_tensors_and_uploads_share_a_batch(models):
 
     asyncio.run(run())
     assert held.batches == [1, 3]
+
+
+def test_a_version_is_asked_for_in_the_path_alone(client):
+    """A query names none, and the documentation shows none."""
+    for path in ("", "/ready"):
+        assert client.get(f"/v2/models/tiny{path}?version=2").status_code == 200
+    assert client.post("/v2/models/tiny/infer?version=2", json=ONE).status_code == 200
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            parameters = operation.get("parameters", [])
+            in_path = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
+            in_query = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+            assert in_path == set(re.findall(r"{(\w+)}", path))
+            assert in_query == ({"top_k"} if path.startswith("/predict") else set())
 
 
 def test_a_body_that_is_under_way_holds_no_model(connect):

@@ -33,7 +33,7 @@ END = "\x1e"
 SHARE_TOLERANCE = 0.2  # a model that is trained for minutes comes out another on another CPU
 # The service listens elsewhere than the documentation says, and a bare machine's python3 is this environment's python.
 PRELUDE = """
-export PATH={bin}:$PATH NAME={name} SIZE={size}
+export PATH={bin}:$PATH NAME={name} VERSION={version} SIZE={size}
 curl() {{ command curl --silent --show-error "${{@//localhost:8000/127.0.0.1:{port}}}"; }}
 make() {{ command make --dry-run "$@" > /dev/null; }}
 """
@@ -118,7 +118,11 @@ def run(commands: list[Command], checkout: Path, port: str) -> None:
     [path] = (checkout / "models").glob("*/[0-9]*/metadata.json")
     metadata = json.loads(path.read_text(encoding="utf-8"))
     prelude = PRELUDE.format(
-        bin=Path(sys.executable).parent, port=port, name=metadata["name"], size=metadata["input"]["shape"][0]
+        bin=Path(sys.executable).parent,
+        port=port,
+        name=metadata["name"],
+        version=metadata["version"],
+        size=metadata["input"]["shape"][0],
     )
     script = prelude + "".join(f"{{ {c.text}\n}} 2>&1; printf '{END}%s{END}' $?\n" for c in commands)
     shell = subprocess.run(
