@@ -24,7 +24,7 @@ from app.inference_schemas import (
 )
 from app.model import Model, Scores
 from app.patience import work_while_wanted
-from app.problems import INTERNAL, INVALID_PARAMETER, KINDS, document_errors
+from app.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, document_errors
 from app.settings import Settings
 from app.tensors import DATATYPES, REQUEST_EXAMPLE, Question, parse_request
 from app.uploads import read_body
@@ -37,9 +37,9 @@ _document = partial(document_errors, inference=True)
 _COMPRESSED = replace(
     KINDS[errors.UnsupportedUploadError], example="send the body as it is, without Content-Encoding: gzip"
 )
-_MODEL_ERRORS = _document(errors.UnknownModelError, INVALID_PARAMETER, errors.NotReadyError)
+_MODEL_ERRORS = _document(errors.UnknownModelError, errors.NotReadyError)
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses={"default": ANY_INFERENCE_PROBLEM})
 
 
 _INFER_DOCUMENTATION: dict[str, Any] = {
@@ -60,7 +60,7 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
         200: {"model": InferenceResponse, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}},
         **_document(
             errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-            _COMPRESSED, INVALID_PARAMETER, errors.QueueFullError, errors.InferenceError, INTERNAL,
+            _COMPRESSED, errors.QueueFullError, errors.InferenceError, INTERNAL,
             errors.NotReadyError, errors.DeadlineError,
         ),
     },

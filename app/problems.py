@@ -9,7 +9,6 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -37,7 +36,7 @@ class Problem(BaseModel):
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 # A problem under /v2.
-INFERENCE_SCHEMA = {
+_INFERENCE_SCHEMA = {
     "allOf": [_SCHEMA],
     "type": "object",
     "required": ["error"],
@@ -47,6 +46,11 @@ INFERENCE_SCHEMA = {
             "description": "The detail again, where clients of the Open Inference Protocol look for it.",
         }
     },
+}
+# The response to document where any problem can be met; without it FastAPI would document one that it never gives.
+ANY_INFERENCE_PROBLEM = {
+    "description": "What any request can meet.",
+    "content": {MEDIA_TYPE: {"schema": _INFERENCE_SCHEMA}},
 }
 
 
@@ -103,8 +107,7 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.NotReadyError: Kind(503, "not_ready", "no model serves: loading version 1"),
     errors.DeadlineError: Kind(504, "deadline_passed", "no answer within 10 s; the service is busy, try again later"),
 }
-# The other problems that clients can meet: FastAPI's own findings, and a fault in this service.
-INVALID_PARAMETER = Kind(422, "invalid_parameter", "path version: Input should be a valid string")
+# The other problems that clients can meet: a fault in this service, and what the framework finds.
 INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
 NOT_FOUND = Kind(404, "not_found", "GET /nowhere: Not Found; /docs lists what there is")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; /docs lists what there is")
@@ -114,7 +117,6 @@ HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arri
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")
 # Those that belong to no call.
 COMMON_KINDS = (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, HEADER_TIMEOUT, HEADERS_TOO_LARGE)
-OTHER_KINDS = (INVALID_PARAMETER, INTERNAL, *COMMON_KINDS)
 
 
 def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
@@ -128,7 +130,6 @@ def describe_error(error: errors.ServiceError, request_id: str | None) -> Proble
 def install_handlers(app: FastAPI) -> None:
     """Make every error of `app`, the framework's own included, answer with problem details."""
     app.exception_handler(errors.ServiceError)(answer_error)
-    app.exception_handler(RequestValidationError)(_answer_invalid_parameter)
     app.exception_handler(HTTPException)(_answer_http_exception)
     app.exception_handler(Exception)(_answer_fault)
 
@@ -149,7 +150,7 @@ def document_errors(
             row.status,
             {
                 "description": problem.title,
-                "content": {MEDIA_TYPE: {"schema": INFERENCE_SCHEMA if inference else _SCHEMA, "examples": {}}},
+                "content": {MEDIA_TYPE: {"schema": _INFERENCE_SCHEMA if inference else _SCHEMA, "examples": {}}},
             },
         )
         response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": _write(problem, inference=inference)}
@@ -211,12 +212,6 @@ async def answer_error(request: Request, error: errors.ServiceError) -> JSONResp
         if request.headers.get("sec-fetch-dest") != "empty":
             answer.headers.append("WWW-Authenticate", 'Basic realm="classifier", charset="UTF-8"')
     return answer
-
-
-async def _answer_invalid_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
-    findings = (f"{' '.join(map(str, finding['loc']))}: {finding['msg']}" for finding in error.errors())
-    note_problem(INVALID_PARAMETER.code)
-    return _answer(request, make_problem(INVALID_PARAMETER, "; ".join(findings), request.state.request_id))
 
 
 async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:

@@ -4,7 +4,7 @@ import threading
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.problems import KINDS, OTHER_KINDS
+from app.problems import COMMON_KINDS, INTERNAL, KINDS
 from tests.app.fakes import HeldModel, encode
 
 
@@ -64,7 +64,7 @@ def test_no_client_makes_a_series(client):
     }  # fmt: skip
     assert not [name for name in added if "nowhere" in name or "M1" in name or "id-" in name]
     codes = {name.split('"')[1] for name in read(client) if name.startswith("classifier_problems_total")}
-    assert codes <= {kind.code for kind in (*KINDS.values(), *OTHER_KINDS)}
+    assert codes <= {kind.code for kind in (*KINDS.values(), INTERNAL, *COMMON_KINDS)}
 
 
 def test_metrics_answer_while_every_place_is_taken(make_client):

@@ -13,7 +13,7 @@ from fastapi import Response
 from fastapi.testclient import TestClient
 
 from app import errors
-from app.problems import INTERNAL, KINDS, OTHER_KINDS, describe_error, document_errors
+from app.problems import COMMON_KINDS, INTERNAL, KINDS, describe_error, document_errors
 from app.trace import Trace, current
 from tests.app.fakes import HeldModel, encode
 
@@ -32,7 +32,7 @@ def test_every_error_that_a_client_can_meet_is_in_the_table():
 
 def test_codes_are_unique_and_stable_words():
     """Programs tell errors apart by them."""
-    codes = [kind.code for kind in (*KINDS.values(), *OTHER_KINDS)]
+    codes = [kind.code for kind in (*KINDS.values(), INTERNAL, *COMMON_KINDS)]
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"[a-z0-9_]+", code) for code in codes)
 
@@ -165,5 +165,5 @@ def test_the_readme_names_every_code():
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}) \| (`[a-z_`, ]+`) \|", readme, re.MULTILINE)
     named = {(int(status), code) for status, codes in rows for code in re.findall(r"[a-z_]+", codes)}
-    kinds = {*KINDS.values(), *OTHER_KINDS} - {KINDS[errors.ClientGoneError]}
+    kinds = {*KINDS.values(), INTERNAL, *COMMON_KINDS} - {KINDS[errors.ClientGoneError]}
     assert named == {(kind.status, kind.code) for kind in kinds}

@@ -368,6 +368,18 @@ def test_an_insane_request_id_is_replaced(client, offered):
     assert named != client.get("/health/live").headers["x-request-id"]
 
 
+def test_the_framework_has_nothing_to_refuse(client):
+    """It would in words of its own: it reads nothing but paths, of which any text will do."""
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    assert parameter["schema"].keys() <= {"type", "title"}
+                    assert parameter["schema"]["type"] == "string"
+                else:
+                    assert path.startswith("/predict")
+
+
 def test_the_documentation_shows_every_call_with_examples(client):
     """Uploads can be tried out, replies and errors are worked examples."""
     document = client.get("/openapi.json").json()
