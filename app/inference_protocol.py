@@ -1,5 +1,6 @@
 """The Open Inference Protocol (v2, REST) over the same batcher, for clients written for KServe, Triton or MLServer."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ from app.model import Model, Scores
 from app.patience import work_while_wanted
 from app.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, document_errors
 from app.settings import Settings
-from app.tensors import DATATYPES, REQUEST_EXAMPLE, Question, parse_request
+from app.tensors import DATATYPES, REQUEST_EXAMPLE, InferenceRequest, Question, parse_request
 from app.uploads import read_body
 
 # How many bytes of a body are JSON; the tensors' own bytes follow.
@@ -42,14 +43,34 @@ _MODEL_ERRORS = _document(errors.UnknownModelError, errors.NotReadyError)
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses={"default": ANY_INFERENCE_PROBLEM})
 
 
+def _write_schema() -> dict[str, Any]:
+    """Write what a request says in one piece: FastAPI lists the parts of no model that it does not check itself."""
+    schema = InferenceRequest.model_json_schema()
+    parts = schema.pop("$defs")
+    text = json.dumps(schema)
+    for name, part in parts.items():
+        text = text.replace(json.dumps({"$ref": f"#/$defs/{name}"}), json.dumps(part))
+    written: dict[str, Any] = json.loads(text)
+    return written
+
+
+_LENGTH = {"schema": {"type": "integer", "minimum": 0}}
 _INFER_DOCUMENTATION: dict[str, Any] = {
     "openapi_extra": {
+        "parameters": [
+            {
+                "name": _JSON_LENGTH,
+                "in": "header",
+                "description": "How many bytes of the body are JSON, if bytes of tensors follow it.",
+                **_LENGTH,
+            }
+        ],
         "requestBody": {
             "required": True,
             "description": f"JSON; with the header `{_JSON_LENGTH}`, bytes of tensors may follow it.",
             "content": {
                 "application/json": {
-                    "schema": {"type": "object", "required": ["inputs"]},
+                    "schema": _write_schema(),
                     "examples": {"one image": {"value": REQUEST_EXAMPLE}},
                 },
                 _BYTES: {"schema": {"type": "string", "format": "binary"}},
@@ -57,7 +78,13 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
         }
     },
     "responses": {
-        200: {"model": InferenceResponse, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}},
+        200: {
+            "model": InferenceResponse,
+            "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {
+                _JSON_LENGTH: {"description": f"With `{_BYTES}`: how many of the bytes are JSON.", **_LENGTH}
+            },
+        },
         **_document(
             errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
             _COMPRESSED, errors.QueueFullError, errors.InferenceError, INTERNAL,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from pydantic.config import JsonDict
 
 from app.contract import TensorSpec
@@ -45,8 +45,6 @@ class RequestedOutput(BaseModel):
 
 class InferenceRequest(BaseModel):
     """What an inference request says in JSON."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [REQUEST_EXAMPLE]})
 
     id: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true to get all outputs so.")

@@ -25,6 +25,7 @@ from app.main import create_app
 from app.model import Model
 from app.settings import Settings
 from app.store import ModelStore
+from app.tensors import InferenceRequest, RequestInput
 from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -408,6 +409,20 @@ def test_tensors_and_uploads_share_a_batch(models):
 
     asyncio.run(run())
     assert held.batches == [1, 3]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"])
+def test_the_documentation_says_all_of_an_inference(client, path):
+    """Every field of a request and its tensors, and the header that parts JSON and bytes, which comes back too."""
+    operation = client.get("/openapi.json").json()["paths"][path]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"].keys() == InferenceRequest.model_fields.keys()
+    assert schema["properties"]["inputs"]["items"]["properties"].keys() == RequestInput.model_fields.keys()
+    assert "$defs" not in json.dumps(schema)
+    [header] = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"]
+    answer = infer(client, ONE | {"parameters": {"binary_data_output": True}})
+    assert header in answer.headers
+    assert header in operation["responses"]["200"]["headers"]
 
 
 def test_a_version_is_asked_for_in_the_path_alone(client):
