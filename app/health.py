@@ -6,12 +6,13 @@ from fastapi import APIRouter, Request, Response
 
 from app.dependencies import ClassifierDep
 from app.errors import NotReadyError
+from app.problems import NAMED_ANSWER, REQUEST_ID_HEADER, RETRY_HEADER
 from app.schemas import Health, HealthStatus, Liveness, ModelRef, RefusedVersion, RuntimeInfo
 from app.store import ModelStore
 
 _DRAINING_RETRY_SECONDS = 1
 
-router = APIRouter()
+router = APIRouter(responses=NAMED_ANSWER)
 
 # Some load balancers probe by HEAD. FastAPI would document it as a second operation of the same name, so this route
 # answers both and the next one, which no request reaches, documents GET.
@@ -22,7 +23,13 @@ _also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schem
     "/health",
     tags=["operate"],
     summary="Whether this process can serve",
-    responses={503: {"model": Health, "description": "It can't serve (any more): starting, draining or unavailable."}},
+    responses={
+        503: {
+            "model": Health,
+            "description": "It can't serve (any more): starting, draining or unavailable.",
+            "headers": REQUEST_ID_HEADER | RETRY_HEADER,
+        }
+    },
     response_model_exclude_none=True,
 )
 @_also_head("/health", response_model_exclude_none=True)

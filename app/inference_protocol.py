@@ -25,7 +25,7 @@ from app.inference_schemas import (
 )
 from app.model import Model, Scores
 from app.patience import work_while_wanted
-from app.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, document_errors
+from app.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
 from app.settings import Settings
 from app.tensors import DATATYPES, REQUEST_EXAMPLE, InferenceRequest, Question, parse_request
 from app.uploads import read_body
@@ -40,7 +40,9 @@ _COMPRESSED = replace(
 )
 _MODEL_ERRORS = _document(errors.UnknownModelError, errors.NotReadyError)
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses={"default": ANY_INFERENCE_PROBLEM})
+router = APIRouter(
+    prefix="/v2", tags=["open inference protocol"], responses={**NAMED_ANSWER, "default": ANY_INFERENCE_PROBLEM}
+)
 
 
 def _write_schema() -> dict[str, Any]:
@@ -82,6 +84,7 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
             "model": InferenceResponse,
             "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}},
             "headers": {
+                **REQUEST_ID_HEADER,
                 _JSON_LENGTH: {"description": f"With `{_BYTES}`: how many of the bytes are JSON.", **_LENGTH}
             },
         },
@@ -124,7 +127,13 @@ async def server_live() -> ServerLive:
 @router.get(
     "/health/ready",
     summary="Whether this process can serve",
-    responses={503: {"model": ServerReady, "description": "Not (any more): `/health` has the reason."}},
+    responses={
+        503: {
+            "model": ServerReady,
+            "description": "Not (any more): `/health` has the reason.",
+            "headers": REQUEST_ID_HEADER,
+        }
+    },
 )
 @_also_head("/health/ready")
 async def server_ready(request: Request, response: Response, classifier: ClassifierDep) -> ServerReady:

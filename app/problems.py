@@ -34,6 +34,15 @@ class Problem(BaseModel):
     retry_after_seconds: int | None = Field(None, description="When the same request is worth another try.")
 
 
+# How headers of answers are documented.
+REQUEST_ID_HEADER = {
+    "X-Request-ID": {"description": "Names the request in the service's log.", "schema": {"type": "string"}}
+}
+RETRY_HEADER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
+_CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "How a key can be sent.", "schema": {"type": "string"}}}
+# What a router adds to its calls' documentation: the answer that is no error.
+NAMED_ANSWER: dict[int | str, dict[str, Any]] = {200: {"headers": REQUEST_ID_HEADER}}
+
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 # A problem under /v2.
 _INFERENCE_SCHEMA = {
@@ -50,6 +59,7 @@ _INFERENCE_SCHEMA = {
 # The response to document where any problem can be met; without it FastAPI would document one that it never gives.
 ANY_INFERENCE_PROBLEM = {
     "description": "What any request can meet.",
+    "headers": REQUEST_ID_HEADER,
     "content": {MEDIA_TYPE: {"schema": _INFERENCE_SCHEMA}},
 }
 
@@ -150,14 +160,15 @@ def document_errors(
             row.status,
             {
                 "description": problem.title,
+                "headers": dict(REQUEST_ID_HEADER),
                 "content": {MEDIA_TYPE: {"schema": _INFERENCE_SCHEMA if inference else _SCHEMA, "examples": {}}},
             },
         )
         response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": _write(problem, inference=inference)}
         if retry_after:
-            response["headers"] = {
-                "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}
-            }
+            response["headers"] |= RETRY_HEADER
+        if kind is errors.MissingKeyError:
+            response["headers"] |= _CHALLENGE_HEADER
     return dict(sorted(responses.items(), key=str))
 
 

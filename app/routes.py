@@ -16,7 +16,7 @@ from app.dependencies import ClassifierDep, MetricsDep, SettingsDep, get_classif
 from app.metrics import MEDIA_TYPE
 from app.model import Model
 from app.patience import work_while_wanted
-from app.problems import INTERNAL, KINDS, Problem, describe_error, document_errors
+from app.problems import INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, Problem, describe_error, document_errors
 from app.schemas import METADATA_EXAMPLE, BatchReply, Classification
 from app.uploads import read_image, read_images
 
@@ -92,8 +92,8 @@ class DirectRoute(APIRoute):
         await response(scope, receive, send)
 
 
-router = APIRouter()
-direct_router = APIRouter(route_class=DirectRoute)
+router = APIRouter(responses=NAMED_ANSWER)
+direct_router = APIRouter(route_class=DirectRoute, responses=NAMED_ANSWER)
 
 TopK = Annotated[
     int | None,
@@ -168,7 +168,7 @@ async def predict_batch(
     tags=["operate"],
     summary="What is known of the model",
     responses={
-        200: {"content": {"application/json": {"example": METADATA_EXAMPLE}}},
+        200: {"headers": REQUEST_ID_HEADER, "content": {"application/json": {"example": METADATA_EXAMPLE}}},
         **document_errors(errors.NotReadyError),
     },
 )

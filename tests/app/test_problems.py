@@ -56,7 +56,8 @@ def test_the_documentation_is_the_table(kind):
     [(code, example)] = response["content"]["application/problem+json"]["examples"].items()
     assert (status, code) == (problem.status, problem.code)
     assert example["value"] == problem.model_dump(exclude_none=True)
-    assert ("headers" in response) == bool(retry_after)
+    headers = {"X-Request-ID"} | ({"Retry-After"} if retry_after else set())
+    assert set(response["headers"]) == headers | ({"WWW-Authenticate"} if status == 401 else set())
 
 
 KEY = "a-long-enough-key"
@@ -109,6 +110,9 @@ def meet_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple
     yield ask(make_client(api_keys=KEY), "/predict", **IMAGE)
 
 
+NAMED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
+
+
 def blur(problem: dict[str, Any]) -> str:
     """Take away what is another one in each answer: the request's id, numbers, the model's name."""
     text = json.dumps(problem | {"request_id": ""}).replace("'tiny'", "'flowers'")
@@ -122,6 +126,7 @@ def test_the_documented_examples_are_what_is_sent(make_client):
     for path, answer in meet_every_problem(make_client):
         sent = answer.json()
         response = document["paths"][path]["post"]["responses"][str(answer.status_code)]
+        assert {name for name in NAMED_HEADERS if name in answer.headers} == response["headers"].keys()
         content = response["content"][answer.headers["content-type"]]
         assert blur(sent) == blur(content["examples"][sent["code"]]["value"])
         assert ("error" in sent) == ("error" in content["schema"].get("required", []))

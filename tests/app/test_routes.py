@@ -368,6 +368,17 @@ def test_an_insane_request_id_is_replaced(client, offered):
     assert named != client.get("/health/live").headers["x-request-id"]
 
 
+def test_the_documentation_names_the_headers_of_every_answer(make_client):
+    """The request's id, and when to come back where an answer says that."""
+    document = make_client(api_keys="a-long-enough-key").app.openapi()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                assert "X-Request-ID" in response["headers"], (path, status)
+                comes_back = status in {"429", "503"} and path != "/v2/health/ready"
+                assert ("Retry-After" in response["headers"]) == comes_back, (path, status)
+
+
 def test_the_framework_has_nothing_to_refuse(client):
     """It would in words of its own: it reads nothing but paths, of which any text will do."""
     for path, operations in client.get("/openapi.json").json()["paths"].items():
