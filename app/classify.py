@@ -26,10 +26,11 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from app.batcher import list_batch_sizes
-from app.errors import InferenceError, NotReadyError, ServiceError
+from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
 from app.files import STANDARD_INPUT, find_files, read_file, show_name
 from app.image import decode_image
 from app.model import Model, Scores, make_loader
+from app.problems import KINDS
 from app.runtime import count_lanes
 from app.schemas import Classification
 from app.settings import Settings, describe_faults
@@ -43,20 +44,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class Failure(NamedTuple):
+    """Why a file can't be classified: for people, and as the API calls it, which has no word for unreadable files."""
+
+    error: str
+    code: str
+
+
 class Decoded(NamedTuple):
     """A file's pixels (H, W, 3), or why it has none."""
 
     name: str
-    image: NDArray[np.uint8] | None
-    error: str = ""
+    image: NDArray[np.uint8] | Failure
 
 
 class Outcome(NamedTuple):
     """What a file shows, or why that can't be said."""
 
     name: str
-    scores: Scores | None
-    error: str
+    result: Scores | Failure
 
 
 def classify_files(
@@ -80,20 +86,23 @@ def classify_files(
     def decode(name: str) -> Decoded:
         try:
             return Decoded(name, decode_image(read_file(name, max_bytes), model.image_size, max_pixels=max_pixels))
+        except ImageTooLargeError as error:
+            return Decoded(name, _explain(error, "; APP_MAX_IMAGE_PIXELS sets how many"))
         except ServiceError as error:
-            return Decoded(name, None, str(error))
+            return Decoded(name, _explain(error))
         except OSError as error:
-            return Decoded(name, None, error.strerror or str(error))
+            return Decoded(name, Failure(error.strerror or str(error), "unreadable_file"))
 
     def predict(batch: list[Decoded]) -> list[Outcome]:
-        images = [decoded.image for decoded in batch if decoded.image is not None]
+        images = [decoded.image for decoded in batch if not isinstance(decoded.image, Failure)]
         try:
             rows = iter(model.predict(np.stack(images)) if images else ())
         except InferenceError as error:
-            return [Outcome(name, None, reason or str(error)) for name, _, reason in batch]
+            failure = _explain(error)
+            return [Outcome(name, image if isinstance(image, Failure) else failure) for name, image in batch]
         return [
-            Outcome(name, None if image is None else Scores(next(rows), model, image), error)
-            for name, image, error in batch
+            Outcome(name, image if isinstance(image, Failure) else Scores(next(rows), model, image))
+            for name, image in batch
         ]
 
     with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
@@ -142,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if lines := [line for line in written if line is not None]:
                 progress.write("\n".join(lines))
                 sys.stdout.flush()
-            failures = [f"{show_name(outcome.name)}: {outcome.error}" for outcome in batch if not outcome.scores]
+            failures = [f"{show_name(name)}: {result.error}" for name, result in batch if isinstance(result, Failure)]
             if failures:
                 tell("\n".join(failures))
             failed += len(failures)
@@ -195,13 +204,17 @@ def _load_newest(settings: Settings, batch_size: int) -> Model:
 
 def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     """Write the line for one file; none for people where the reason of a failure is all there is to say."""
-    name, scores, error = outcome
+    name, result = outcome
     if as_json:
-        fields = Classification.of(scores, top_k).model_dump() if scores else {"error": error}
+        fields = result._asdict() if isinstance(result, Failure) else Classification.of(result, top_k).model_dump()
         return json.dumps({"image": name, **fields})  # in ASCII: a file's name need not be valid Unicode
-    if scores is None:
+    if isinstance(result, Failure):
         return None
-    return "\t".join([show_name(name), *(f"{label}\t{probability:.2f}" for label, probability in scores.rank(top_k))])
+    return "\t".join([show_name(name), *(f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k))])
+
+
+def _explain(error: ServiceError, remedy: str = "") -> Failure:
+    return Failure(f"{error}{remedy}", KINDS[type(error)].code)
 
 
 def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

@@ -149,12 +149,13 @@ def test_files_larger_than_an_upload_may_be_are_refused(folder, capsys, monkeypa
 
 
 def test_json_is_what_the_service_answers(folder, capsys):
-    """One object a line, with the name; a failure has its reason in place of an answer."""
-    assert run("--json", "--top-k", 2, folder / "a.png", folder / "notes.txt") == 1
-    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    """One object a line, with the name; a failure has its reason and its code in place of an answer."""
+    assert run("--json", "--top-k", 2, folder / "a.png", folder / "notes.txt", folder / "none.png") == 1
+    good, bad, missing = map(json.loads, capsys.readouterr().out.splitlines())
     assert good["image"] == f"{folder}/a.png"
     assert (good["label"], len(good["predictions"]), good["model"]) == ("red", 2, {"name": "tiny", "version": 1})
-    assert bad == {"image": f"{folder}/notes.txt", "error": bad["error"]}
+    assert bad == {"image": f"{folder}/notes.txt", "error": bad["error"], "code": "unsupported_image"}
+    assert missing["code"] == "unreadable_file"
     assert bad["error"].startswith("the file is no image")
 
 
@@ -169,6 +170,14 @@ def test_failures_are_named_and_spoil_no_other(folder, capsys):
     assert "damaged or cut short" in lines[1]
     assert "no image of a kind" in lines[2]
     assert lines[3] == "3 of 4 images failed"
+
+
+def test_a_picture_of_too_many_pixels_names_the_setting(folder, capsys, monkeypatch):
+    """Which is whoever asks' own to change here, as the one of bytes is."""
+    monkeypatch.setenv("APP_MAX_IMAGE_PIXELS", "100")
+    assert run(folder / "a.png") == 1
+    assert "at most 100 are decoded" in (said := capsys.readouterr().err)
+    assert "APP_MAX_IMAGE_PIXELS" in said
 
 
 def test_a_failing_model_is_named(monkeypatch, folder, capsys):
@@ -336,4 +345,4 @@ def test_the_pixels_are_those_of_the_service(folder):
     [[outcome]] = classify.classify_files(
         make_model(), [str(folder / "a.png")], batch_size=1, lanes=1, threads=1, **LIMITS
     )
-    np.testing.assert_array_equal(outcome.scores.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
+    np.testing.assert_array_equal(outcome.result.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
