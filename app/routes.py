@@ -116,6 +116,9 @@ async def predict(
 ) -> Classification:
     """Say what an image shows. Send it as the form field `file`, or as the body with its own `image/…` content type.
 
+    A client that accepts `text/html` and does not name JSON gets a page, as browsers do. Some clients, such as Java's,
+    accept it unless told otherwise: send `Accept: application/json`.
+
     ```console
     $ curl -F file=@image.png localhost:8000/predict
     $ curl --data-binary @image.png -H 'Content-Type: image/png' 'localhost:8000/predict?top_k=3'

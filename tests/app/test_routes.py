@@ -368,6 +368,15 @@ def test_an_insane_request_id_is_replaced(client, offered):
     assert named != client.get("/health/live").headers["x-request-id"]
 
 
+def test_the_documentation_says_how_to_get_no_page(client):
+    """Java's own client accepts HTML first, unless it is told to send this."""
+    description = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["description"]
+    header, value = re.search(r"`(Accept): (application/json)`", description).groups()
+    for accept, kind in (("text/html, image/gif, image/jpeg, */*; q=.2", "text/html"), (value, "application/json")):
+        answer = client.post("/predict", files={"file": encode()}, headers={header: accept})
+        assert answer.headers["content-type"].startswith(kind)
+
+
 def test_the_documentation_names_the_headers_of_every_answer(make_client):
     """The request's id, and when to come back where an answer says that."""
     document = make_client(api_keys="a-long-enough-key").app.openapi()
