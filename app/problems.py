@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from app import errors
 from app.image import FORMAT_NAMES
@@ -200,9 +201,14 @@ def _write(problem: Problem, *, inference: bool) -> dict[str, Any]:
 
 
 def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
-    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    content = _write(problem, inference=f"{path}/".startswith("/v2/"))
+    content = _write(problem, inference=is_inference(request.scope))
     return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def is_inference(scope: Scope) -> bool:
+    """Whether a request speaks the Open Inference Protocol; the root path is what a proxy has put before its path."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return f"{path}/".startswith("/v2/")
 
 
 async def answer_error(request: Request, error: errors.ServiceError) -> JSONResponse:
