@@ -152,7 +152,7 @@ def _open(data: bytes) -> Image.Image:
         if any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS)):
             raise BrokenImageError("the image's header is damaged or cut short; send the whole file") from error
         raise UnsupportedImageError(
-            f"the file is no image of a kind that is read: {', '.join(FORMAT_NAMES)}"
+            f"the file is no image of a kind that is read; save it as one of them: {', '.join(FORMAT_NAMES)}"
         ) from error
     except Exception as error:
         raise _broken(error) from error
@@ -173,11 +173,11 @@ def _require_moderate(image: Image.Image, data: bytes, max_pixels: int) -> None:
             weight = _SEVERAL_SCANS_WEIGHT
     elif image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
         raise UnsupportedImageError("a compressed BMP is not read; save it as PNG")
-    if max(image.size) > MAX_SIDE or image.width * image.height > max_pixels // weight:
-        raise ImageTooLargeError(
-            f"the image has {image.width} x {image.height} pixels; of its kind at most {max_pixels // weight:,} are "
-            f"decoded, and {MAX_SIDE:,} in a row or column"
-        )
+    found = f"the image has {image.width} x {image.height} pixels; make it smaller: "
+    if image.width * image.height > max_pixels // weight:
+        raise ImageTooLargeError(f"{found}of its kind at most {max_pixels // weight:,} are decoded")
+    if max(image.size) > MAX_SIDE:
+        raise ImageTooLargeError(f"{found}at most {MAX_SIDE:,} in a row or column are decoded")
 
 
 def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -49,15 +49,15 @@ class RequireKey:
 def document_keys(app: FastAPI) -> None:
     """Let the API's documentation say what takes a key and how; Swagger UI has a button for it then."""
     write = app.openapi
-    refusal = {str(status): answer for status, answer in document_errors(MissingKeyError).items()}
 
     def write_with_keys() -> dict[str, Any]:
         document = write()
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         for path in document["paths"].keys() - _OPEN:
+            [refusal] = document_errors(MissingKeyError, inference=f"{path}/".startswith("/v2/")).values()
             for operation in document["paths"][path].values():
                 operation["security"] = [{"key": []}]
-                operation["responses"] |= refusal
+                operation["responses"]["401"] = refusal
         return document
 
     app.openapi = write_with_keys  # type: ignore[method-assign]  # as FastAPI's documentation has it

@@ -25,7 +25,7 @@ from app.classifier import Classifier
 from app.image import FORMAT_NAMES, encode_png
 from app.middleware import find_header
 from app.patience import work_while_wanted
-from app.problems import Problem
+from app.problems import Problem, is_inference
 from app.routes import choose_top_k, read_top_k
 from app.samples import find_sample, list_samples
 from app.schemas import Classification
@@ -195,7 +195,7 @@ def _as_page(answer: Callable[[Request, Any], Any]) -> Callable[[Request, Any], 
 
     async def answer_browser(request: Request, error: Any) -> Response:
         response: Response = await answer(request, error)
-        if not wants_html(request.scope):
+        if not wants_html(request.scope) or is_inference(request.scope):
             return response
         problem = Problem.model_validate_json(bytes(response.body))
         heading = HEADINGS.get(problem.code, problem.title)

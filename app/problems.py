@@ -93,7 +93,7 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.ImageTooLargeError: Kind(
         413,
         "image_too_large",
-        "the image has 30000 x 30000 pixels; of its kind at most 50,000,000 are decoded, and 65,535 in a row or column",
+        "the image has 30000 x 30000 pixels; make it smaller: of its kind at most 50,000,000 are decoded",
     ),
     errors.UnsupportedUploadError: Kind(
         415,
@@ -102,7 +102,9 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
         "body with its own content type, such as image/png; this has text/plain",
     ),
     errors.UnsupportedImageError: Kind(
-        415, "unsupported_image", f"the file is no image of a kind that is read: {', '.join(FORMAT_NAMES)}"
+        415,
+        "unsupported_image",
+        f"the file is no image of a kind that is read; save it as one of them: {', '.join(FORMAT_NAMES)}",
     ),
     errors.BrokenImageError: Kind(
         422, "broken_image", "the image's header is damaged or cut short; send the whole file"

@@ -93,6 +93,13 @@ def test_html_is_for_those_who_ask_for_it(client, accept, html):
         assert (response.status_code, response.headers["content-type"]) == (status, problem)
 
 
+def test_the_inference_protocol_knows_no_html(client):
+    """Whatever its clients accept by themselves, as Java's do; they look for `error`."""
+    response = client.get("/v2/models/none", headers={"accept": "text/html, image/gif, */*; q=.2"})
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+    assert response.json()["error"]
+
+
 def test_the_html_answer_is_the_json_answer(client):
     """The same numbers, and the very reply to read."""
     files = {"file": ("image.png", encode((200, 50, 0)))}

@@ -107,7 +107,8 @@ def meet_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple
     held = HeldModel()
     yield ask(make_client(held, request_timeout_seconds=0.1), "/predict", **IMAGE)
     held.opened.set()
-    yield ask(make_client(api_keys=KEY), "/predict", **IMAGE)
+    for path in ("/predict", INFER):
+        yield ask(make_client(api_keys=KEY), path, **IMAGE)
 
 
 NAMED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
