@@ -6,6 +6,7 @@ from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from app import health, inference_protocol
 from app.batcher import list_batch_sizes
@@ -61,6 +62,8 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.include_router(inference_protocol.router)
     install_page(app)
     # The last one added is the first one passed.
+    # Starlette itself has one of these outside of all others, whose headers its answers would lack.
+    app.add_middleware(ServerErrorMiddleware, handler=app.exception_handlers[Exception])
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
     if settings.api_keys:
         app.add_middleware(RequireKey, keys=settings.api_keys, answer=app.exception_handlers[ServiceError])

@@ -16,7 +16,6 @@ from starlette.types import Scope
 
 from app import errors
 from app.image import FORMAT_NAMES
-from app.middleware import SECURITY_HEADERS
 from app.trace import note_problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -251,7 +250,4 @@ async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
     The server logs its traceback; the client gets the id to find it by.
     """
     del error
-    request_id = request.state.request_id
-    answer = _answer(request, make_problem(INTERNAL, INTERNAL.example, request_id), {"X-Request-ID": request_id})
-    answer.raw_headers += SECURITY_HEADERS  # Starlette answers this one outside of all middleware, which else sets both
-    return answer
+    return _answer(request, make_problem(INTERNAL, INTERNAL.example, request.state.request_id))

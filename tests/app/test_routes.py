@@ -336,6 +336,17 @@ def test_a_fault_of_the_service_answers_500_without_its_innards(client, monkeypa
     assert "secret" not in check_problem(predict(client, encode()), 500, "internal")
 
 
+def test_an_answer_to_a_fault_has_what_every_answer_has(make_client, monkeypatch):
+    """What browsers need to read it, and the wish to come back elsewhere while the process is being stopped."""
+    client = make_client(cors_origins="https://a.example")
+    client.app.state.draining = True
+    missing = client.get("/nowhere", headers={"origin": "https://a.example"}).headers
+    monkeypatch.setattr("app.routes.read_image", lambda *_, **__: {}["secret"])
+    fault = client.post("/predict", files={"file": encode()}, headers={"origin": "https://a.example"}).headers
+    assert fault.keys() == missing.keys()
+    assert {"connection", "x-request-id", "x-frame-options", "access-control-allow-origin"} <= fault.keys()
+
+
 def test_an_unknown_path_is_a_problem(client):
     """The framework's own errors look like all others."""
     detail = check_problem(client.get("/nowhere"), NOT_FOUND.status, NOT_FOUND.code)
