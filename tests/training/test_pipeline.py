@@ -1,4 +1,4 @@
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from training.data import Split
 from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
 
 PLAIN = Recipe(rotation=0, shift=0, flip=False, batch_size=4, epochs=3)
+MANY = 47_500
 RAW = Normalization(np.float32(0), np.float32(1 / 255))
 # ten images, each filled with its own number
 NUMBERED = Split(
@@ -25,6 +26,41 @@ def test_every_epoch_sees_every_image_in_a_new_order():
     epochs = [stream[start : start + 10] for start in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+def draw_orders(seed):
+    """Return the order of three epochs of as many images as the shipped recipe trains on; two bytes number each."""
+    numbered = np.zeros((MANY, 1, 1, 3), np.uint8)
+    numbered[:, 0, 0, 0], numbered[:, 0, 0, 1] = np.divmod(np.arange(MANY), 256)
+    recipe = PLAIN.model_copy(update={"batch_size": MANY, "seed": seed})
+    dataset = make_train_dataset(Split(numbered, np.zeros(MANY, np.int64)), recipe, RAW, num_classes=1)
+    return [images.numpy().round().astype(int)[:, 0, 0] @ (256, 1, 0) for images, _ in dataset]
+
+
+def correlate_places(order, other):
+    return abs(np.corrcoef(np.argsort(order), np.argsort(other))[0, 1])
+
+
+def test_an_order_has_nothing_of_the_one_before():
+    """Where an image stood tells nothing of where it stands next: batches are mixed anew, not moved."""
+    orders = draw_orders(seed=0)
+    assert all((np.sort(order) == np.arange(MANY)).all() for order in orders)
+    assert max(correlate_places(*pair) for pair in pairwise(orders)) < 0.02
+
+
+def test_another_seed_gives_other_orders():
+    """In every epoch, and as unlike as those of two epochs."""
+    assert max(map(correlate_places, draw_orders(seed=0), draw_orders(seed=1))) < 0.02
+
+
+def test_another_seed_gives_other_changes():
+    """Images that are all alike show what augmentation does, whatever their order."""
+    alike = Split(np.tile(np.arange(32, dtype=np.uint8)[:, None], (4, 32, 1, 3)), np.zeros(4, np.int64))
+    (one, *_), (other, *_) = (
+        [images.numpy() for images, _ in make_train_dataset(alike, recipe, RAW, num_classes=1)]
+        for recipe in (Recipe(batch_size=4, epochs=1, seed=seed) for seed in (0, 1))
+    )
+    assert (one != other).any()
 
 
 def test_an_epoch_has_the_articles_number_of_steps():
