@@ -6,13 +6,15 @@ Pure functional Keras. It knows no data, no optimizer and no normalisation of pi
 import keras
 from keras import layers
 
-from training.layers import BatchNormalization
+from training.layers import MOMENTUM, BatchNormalization
 
 STAGES = ((32, 3), (64, 3), (128, 3), (256, 3))
 """(filters, units) of each stage; every stage but the first halves the resolution in its first unit."""
 
 
-def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False, residual: bool = True) -> keras.KerasTensor:
+def unit(
+    x: keras.KerasTensor, filters: int, *, pool: bool = False, residual: bool = True, momentum: float = MOMENTUM
+) -> keras.KerasTensor:
     """Add one pre-activation residual unit: two 3×3 convolutions, each after BatchNormalization and ReLU.
 
     Args:
@@ -20,6 +22,7 @@ def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False, residual: bo
         filters: channels of the output; must equal C unless `pool` is set.
         pool: halve the resolution; the shortcut is then a strided 1×1 projection of the *unpooled* input.
         residual: add the shortcut; without it the unit is the article's "plain" one.
+        momentum: of BatchNormalization's averages.
 
     Returns:
         (N, H, W, filters), or (N, H/2, W/2, filters) with `pool`.
@@ -30,7 +33,7 @@ def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False, residual: bo
         if residual:
             shortcut = layers.Conv2D(filters, 1, strides=2, padding="same")(shortcut)
     for _ in range(2):
-        x = layers.Activation("relu")(BatchNormalization()(x))
+        x = layers.Activation("relu")(BatchNormalization(momentum=momentum)(x))
         x = layers.Conv2D(filters, 3, padding="same")(x)
     return layers.Add()([shortcut, x]) if residual else x
 
@@ -41,6 +44,7 @@ def mini_model(
     *,
     residual: bool = True,
     dropout: float = 0.25,
+    momentum: float = MOMENTUM,
 ) -> keras.Model:
     """Build MiniModel; for (32, 32, 3) and 10 classes it has 4,374,538 parameters.
 
@@ -49,6 +53,7 @@ def mini_model(
         num_classes: width of the softmax.
         residual: False gives the plain network, without shortcuts.
         dropout: share of features dropped before the classifier while training.
+        momentum: of BatchNormalization's averages; it matters while training only.
 
     Returns:
         A model (N, H, W, channels) float32 → (N, num_classes) float32 probabilities. Its layer "head" gives the logits.
@@ -57,8 +62,8 @@ def mini_model(
     x = layers.Conv2D(STAGES[0][0], 3, padding="same", name="stem")(inputs)
     for stage, (filters, units) in enumerate(STAGES):
         for index in range(units):
-            x = unit(x, filters, pool=stage > 0 and index == 0, residual=residual)
-    x = layers.Activation("relu")(BatchNormalization()(x))
+            x = unit(x, filters, pool=stage > 0 and index == 0, residual=residual, momentum=momentum)
+    x = layers.Activation("relu")(BatchNormalization(momentum=momentum)(x))
     x = layers.Dropout(dropout)(x)
     x = layers.Flatten()(layers.AveragePooling2D(4)(x))
     # Probabilities stay in float32 under mixed precision: bfloat16 has too few digits for a loss.

@@ -16,6 +16,7 @@ from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
 from training.errors import DeviceError, DivergedError
+from training.layers import choose_momentum
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
@@ -101,7 +102,12 @@ def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_st
     Returns:
         The network, (N, 32, 32, 3) float32 normalised images → (N, num_classes) float32 probabilities.
     """
-    model = mini_model(num_classes=num_classes, residual=recipe.residual, dropout=recipe.dropout)
+    model = mini_model(
+        num_classes=num_classes,
+        residual=recipe.residual,
+        dropout=recipe.dropout,
+        momentum=choose_momentum(total_steps),
+    )
     model.compile(
         make_optimizer(recipe, total_steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),

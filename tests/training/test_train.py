@@ -16,6 +16,7 @@ from training.config import Recipe
 from training.data import Split
 from training.devices import Devices
 from training.errors import DivergedError, ResumeError
+from training.layers import BatchNormalization
 from training.optimizer import make_optimizer
 from training.pipeline import measure_normalization, steps_per_epoch
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, read_history, start_run
@@ -251,6 +252,14 @@ def test_labels_are_smoothed_as_the_recipe_says():
     answer = np.array([[0.7, 0.1, 0.1, 0.1]])
     loss = network.compute_loss(y=np.array([[1.0, 0, 0, 0]]), y_pred=answer)
     assert float(loss) == pytest.approx(-float(np.log(answer[0]) @ [0.85, 0.05, 0.05, 0.05]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "momentum"), [(1, 0.5), (4, 0.5), (48, 0.79), (1000, 0.99), (8928, 0.99)])
+def test_averages_keep_nothing_of_where_they_began(steps, momentum):
+    """Batch normalization's moving averages at the end of a run, however short, are those of images."""
+    network = compile_network(3, RECIPE, CPU, total_steps=steps)
+    layers = [layer for layer in network.layers if isinstance(layer, BatchNormalization)]
+    assert [layer.momentum for layer in layers] == pytest.approx([momentum] * 5, abs=0.01)
 
 
 def test_mixed_precision_trains_to_float32_probabilities(tmp_path):
