@@ -1,5 +1,6 @@
 """`python -m training`: the command line of a training job."""
 
+import contextlib
 import shlex
 import signal
 import sys
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             advice = f"add {shlex.join(['--resume', str(run)])} to go on after the last finished epoch"
         print(f"{PROGRAM}: interrupted; {advice}", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        if run:
+            with contextlib.suppress(OSError):
+                run.rmdir()  # if it is empty: nothing was begun
     return 0
 
 

@@ -62,7 +62,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         precision=devices.precision,
     )
     data = load_data(options.data, name=options.data_name, origin=options.data_source)
-    require_writable(run.parent)
+    require_writable(run)
     if options.export:
         require_writable(options.models / options.name)
     train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)

@@ -28,14 +28,16 @@ STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
 
 
 def find_run(options: Options) -> Path:
-    """Return the folder of a new run, which is not made yet, or of the one to resume.
+    """Make the folder of a new run, or find the one to resume.
 
     Raises:
+        FolderError: the new one can't be made.
         ResumeError: there is none to resume, or not by this recipe.
     """
     names = f"{options.name}-{options.recipe_name}"
     if options.resume is None:
-        return options.runs / f"{names}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
+        require_writable(options.runs)
+        return _make_run(options.runs / names, datetime.datetime.now(datetime.UTC))
     run = Path(options.resume)
     if options.resume == NEWEST:
         # Exactly so long a name: a model called a-fast has runs that begin with a-fast-, too.
@@ -48,6 +50,18 @@ def find_run(options: Options) -> Path:
         run = max(runs)
     require_resumable(run, options.recipe)
     return run
+
+
+def _make_run(path: Path, started: datetime.datetime) -> Path:
+    """Make a folder that is this run's alone: of two runs that are started in one second, one gets the next."""
+    while True:
+        run = path.with_name(f"{path.name}-{started:%Y%m%d-%H%M%S}")
+        try:
+            run.mkdir()
+        except FileExistsError:
+            started += datetime.timedelta(seconds=1)
+        else:
+            return run
 
 
 def require_writable(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import datetime
 import errno
 import os
 import subprocess
@@ -36,7 +37,7 @@ def test_missing_data_is_one_line_and_status_2(tmp_path, capsys):
     """Nothing is trained without data."""
     assert main(["--data", str(tmp_path / "none"), "--runs", str(tmp_path / "runs")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_require_gpu_without_one_is_refused(monkeypatch, capsys):
@@ -127,7 +128,7 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
 
     def be_interrupted(*arguments, **_):
         run = arguments[5]
-        run.mkdir(parents=True)
+        (run / START_FILE).touch()
         for _ in range(finished_epochs):
             (run / CHECKPOINT_FILE).touch()
         raise KeyboardInterrupt
@@ -139,6 +140,22 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
         f"add --resume {run} to go on after the last finished epoch" if finished_epochs else "no epoch was finished"
     )
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m training: interrupted; {advice}"
+
+
+def test_runs_that_are_started_in_one_second_share_no_folder(tmp_path, monkeypatch):
+    """Else the later one would write over the checkpoint and the history of the earlier."""
+
+    class Clock(datetime.datetime):
+        """Shows the last second of a year."""
+
+        @classmethod
+        def now(cls, tz):
+            return cls(2026, 12, 31, 23, 59, 59, tzinfo=tz)
+
+    monkeypatch.setattr("training.run.datetime.datetime", Clock)
+    options = parse_options(["--runs", f"{tmp_path}/runs"])
+    names = [find_run(options).name.removeprefix("minimodel-fast-") for _ in range(3)]
+    assert names == ["20261231-235959", "20270101-000000", "20270101-000001"]
 
 
 def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
