@@ -99,9 +99,19 @@ def read_start(run: Path) -> TrainingRun:
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
-    """Read the history of the run in the folder `run`: one record a finished epoch."""
-    with (run / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    """Read the history of the run in the folder `run`: one record a finished epoch.
+
+    Raises:
+        ResumeError: it is damaged.
+    """
+    try:
+        with (run / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
+            epochs = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise tell_damaged(run / HISTORY_FILE) from error
+    if [epoch.get("epoch") for epoch in epochs] != list(range(len(epochs))):
+        raise tell_damaged(run / HISTORY_FILE)
+    return epochs
 
 
 def require_resumable(
@@ -116,7 +126,7 @@ def require_resumable(
     """
     if not run.is_dir():
         raise ResumeError(f"nothing to resume: {run} is no folder")
-    for file in (RECIPE_FILE, DATA_FILE, START_FILE, CHECKPOINT_FILE):
+    for file in (RECIPE_FILE, DATA_FILE, START_FILE, CHECKPOINT_FILE, HISTORY_FILE):
         if not (run / file).is_file():
             raise ResumeError(f"nothing to resume: {run / file} does not exist")
     read_start(run)
@@ -145,7 +155,13 @@ def tell_damaged(path: Path) -> ResumeError:
 
 
 def trim_history(run: Path, epochs: int) -> None:
-    """Leave the rows of the first `epochs` epochs: a later one was logged but not checkpointed, and comes again."""
+    """Leave the rows of the first `epochs` epochs: a later one was logged but not checkpointed, and comes again.
+
+    Raises:
+        ResumeError: one of them is missing or damaged.
+    """
     with (run / HISTORY_FILE).open("a+b") as file:
         file.seek(0)
         file.truncate(sum(len(line) for line, _ in zip(file, range(1 + epochs), strict=False)))  # 1: the header
+    if len(read_history(run)) != epochs:
+        raise tell_damaged(run / HISTORY_FILE)

@@ -48,8 +48,8 @@ def train(
     Raises:
         DeviceError: the devices can't share the recipe's batches evenly.
         DivergedError: an epoch's loss is not finite.
-        ResumeError: `resume` is set and `run` has no checkpoint, or one of another recipe, other data or another
-            precision.
+        ResumeError: `resume` is set and `run` has no checkpoint, a damaged history, or was started by another recipe,
+            on other data or in another precision.
     """
     replicas = devices.strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
@@ -66,9 +66,9 @@ def train(
     with devices.strategy.scope():
         model = compile_network(num_classes, recipe, devices, steps * recipe.epochs)
         start_epoch = _restore_checkpoint(model, run / CHECKPOINT_FILE) if resume else 0
+    if resume:
+        trim_history(run, start_epoch)
     if start_epoch < recipe.epochs:
-        if resume:
-            trim_history(run, start_epoch)
         checkpoint = Checkpoint(run / CHECKPOINT_FILE)
         is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
         model.fit(

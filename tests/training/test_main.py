@@ -15,7 +15,16 @@ from tests.training.conftest import SMALL_RUN, START, shrink_network
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
-from training.run import CHECKPOINT_FILE, DATA_FILE, RECIPE_FILE, START_FILE, find_run, require_resumable, start_run
+from training.run import (
+    CHECKPOINT_FILE,
+    DATA_FILE,
+    HISTORY_FILE,
+    RECIPE_FILE,
+    START_FILE,
+    find_run,
+    require_resumable,
+    start_run,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,12 +167,18 @@ def test_runs_that_are_started_in_one_second_share_no_folder(tmp_path, monkeypat
     assert names == ["20261231-235959", "20270101-000000", "20270101-000001"]
 
 
+def begin_run(run, recipe):
+    """Make the files of a run that has a finished epoch."""
+    start_run(run, recipe, {}, START)
+    for file in (CHECKPOINT_FILE, HISTORY_FILE):
+        (run / file).touch()
+
+
 def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
     """Not one that was cut in its first epoch, nor one of a model whose name begins alike."""
     options = parse_options(["--resume", "--runs", str(tmp_path), "--name", "a"])
     for name in ("a-fast-20260101-000000", "a-fast-20260102-000000", "a-fast-fast-20260104-000000"):
-        start_run(tmp_path / name, options.recipe, {}, START)
-        (tmp_path / name / CHECKPOINT_FILE).touch()
+        begin_run(tmp_path / name, options.recipe)
     start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {}, START)
     assert find_run(options).name == "a-fast-20260102-000000"
 
@@ -173,11 +188,19 @@ def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
 def test_a_damaged_run_is_refused_by_the_name_of_the_file(tmp_path, file, content):
     """A full disk or a cut copy is told in a line, not by a traceback."""
     options = parse_options([])
-    start_run(tmp_path / "run", options.recipe, {}, START)
-    (tmp_path / "run" / CHECKPOINT_FILE).touch()
+    begin_run(tmp_path / "run", options.recipe)
     (tmp_path / "run" / file).write_bytes(content)
     with pytest.raises(ResumeError, match=f"nothing to resume: .*/run/{file} is damaged"):
         require_resumable(tmp_path / "run", options.recipe, data={})
+
+
+def test_a_run_without_its_history_is_refused_by_the_name_of_the_file(tmp_path):
+    """At once, a finished one too: its card could not be drawn."""
+    options = parse_options([])
+    begin_run(tmp_path / "run", options.recipe)
+    (tmp_path / "run" / HISTORY_FILE).unlink()
+    with pytest.raises(ResumeError, match=f"nothing to resume: .*/run/{HISTORY_FILE} does not exist"):
+        require_resumable(tmp_path / "run", options.recipe)
 
 
 def test_nothing_to_resume_is_said(tmp_path):

@@ -204,6 +204,16 @@ def test_resuming_from_a_cut_checkpoint_is_refused_in_a_line(whole, tmp_path, sh
         fit(tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"epoch,loss\n", b"epoch,loss\n0,1\n1,x\n", b"epoch,loss\n0,1\n1\n"])
+def test_resuming_by_a_damaged_history_is_refused_in_a_line(whole, tmp_path, damage):
+    """Before the epochs that are left, not after them when the card is drawn."""
+    shutil.copytree(whole.run, tmp_path / "run")
+    history = tmp_path / "run" / HISTORY_FILE
+    history.write_bytes(damage)
+    with pytest.raises(ResumeError, match=f"nothing to resume: {history} is damaged"):
+        fit(tmp_path / "run", resume=True)
+
+
 def test_resuming_in_another_precision_is_refused(whole):
     """Its checkpoint has other variables, and its noise is another."""
     with pytest.raises(ResumeError, match="in another precision: precision was float32, now mixed_float16"):
