@@ -5,6 +5,7 @@ TrainingError
 ├── DeviceError    the devices that were asked for are not there, or can't share the work
 ├── DivergedError  the loss is not finite any more
 ├── FolderError    a folder can't be written to
+├── FullError      a disk or a device's memory is full
 ├── ResumeError    the run can't be gone on with
 ├── ExportError    the version can't be published
 └── VersionError   an exported version can't be measured again
@@ -29,6 +30,10 @@ class DivergedError(TrainingError):
 
 class FolderError(TrainingError):
     """A folder can't be made or written to; the message says which, and why."""
+
+
+class FullError(TrainingError):
+    """A disk or a device's memory is full, as TensorFlow tells it; the message says of what."""
 
 
 class ResumeError(TrainingError):

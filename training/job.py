@@ -1,17 +1,19 @@
 """One training job: data → model → fit → evaluate → export."""
 
 import importlib.metadata
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import tensorflow as tf
 
 from app.contract import DataSet, TrainingRun
 from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
 from training.data import Data, Split, load_data, split_validation
 from training.devices import select_devices
-from training.errors import ExportError
+from training.errors import ExportError, FullError
 from training.export import (
     describe_model,
     export_model,
@@ -69,7 +71,12 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     normalize = measure_normalization(train_split.images, recipe.normalization)
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
     resume = options.resume is not None
-    network = train(train_split, validation_split, recipe, normalize, devices, run, start, resume=resume)
+    try:
+        network = train(train_split, validation_split, recipe, normalize, devices, run, start, resume=resume)
+    except tf.errors.ResourceExhaustedError as error:
+        raise FullError(
+            f"no room: {' '.join(str(error).split())}; --resume goes on after the last finished epoch"
+        ) from error
     if not options.export:
         return None
     return export_run(options, run, data, Fit(train_split, validation_split, normalize, network), start.commit)
@@ -99,14 +106,15 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
     described = _describe_data(data, fit)
     start = read_start(run)
     models = options.models / options.name
+    again = f"{shlex.join(['--resume', str(run)])} measures and exports the run once more"
     with stage_version(models) as staged:
-        export_model(network, fit.normalize, calibrate, staged)
         try:
+            export_model(network, fit.normalize, calibrate, staged)
             if options.quantize:
                 quantize_model(staged, fit.train.images, recipe.seed)
             evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
-        except RefusedVersionError as error:
-            raise ExportError(f"no version: {error}; --resume measures and exports the run once more") from error
+        except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
+            raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
         version = next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
@@ -129,7 +137,10 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
         plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
         # Last, so that whatever fails before, such as a disk that is full, leaves no version.
-        folder = publish_version(staged, models, version, fields)
+        try:
+            folder = publish_version(staged, models, version, fields)
+        except ExportError as error:
+            raise ExportError(f"{error}; {again}") from error
     print(f"{format_table(evaluation)}\n\nexported {folder}")
     return folder
 

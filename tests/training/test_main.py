@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from matplotlib.figure import Figure
 
 from app.contract import GOLDEN_FILE
 from app.errors import RefusedVersionError
@@ -26,6 +28,7 @@ from training.run import (
     start_run,
 )
 
+FULL = tf.errors.ResourceExhaustedError(None, None, "variables/x; No space left on device\n [Op:SaveV2]")
 ROOT = Path(__file__).parents[2]
 
 
@@ -76,15 +79,28 @@ def test_a_folder_that_can_not_be_written_is_told_before_training(flag, image_fo
     assert error.count("\n") == 1
 
 
-def test_a_full_disk_is_one_line(image_folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint.npz"),
+            "[Errno 28] No space left on device: 'checkpoint.npz'",
+        ),
+        (
+            FULL,
+            "no room: variables/x; No space left on device [Op:SaveV2]; --resume goes on after the last finished epoch",
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line(error, words, image_folder, tmp_path, monkeypatch, capsys):
     """And so is whatever else the system refuses while a run goes on."""
 
     def fill(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint.npz")
+        raise error
 
     monkeypatch.setattr("training.job.train", fill)
     assert main(["--data", str(image_folder), "--runs", f"{tmp_path}/runs", "--no-export"]) == 2
-    assert capsys.readouterr().err == "python -m training: [Errno 28] No space left on device: 'checkpoint.npz'\n"
+    assert capsys.readouterr().err == f"python -m training: {words}\n"
 
 
 def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
@@ -99,6 +115,7 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
 @pytest.mark.parametrize(
     ("step", "error", "words"),
     [
+        ("export_model", FULL, "no version: variables/x; No space left on device [Op:SaveV2]; --resume "),
         (
             "quantize_model",
             RefusedVersionError("OpenVINO can't load it"),
@@ -119,8 +136,24 @@ def test_an_export_that_fails_is_one_line(step, error, words, image_folder, tmp_
     monkeypatch.setattr(f"training.job.{step}", refuse)
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--quantize")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 2
-    assert f"python -m training: {words}" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"python -m training: {words}")
     assert not list((tmp_path / "models" / "minimodel").iterdir())
+
+
+def test_a_version_whose_number_was_taken_meanwhile_says_how_to_export_it(image_folder, tmp_path, monkeypatch, capsys):
+    """By the run's own name: the newest may be that of whoever took the number."""
+
+    def take_number(_test, _probabilities, _names):
+        (tmp_path / "models" / "minimodel" / "1").mkdir()
+        return Figure()
+
+    shrink_network(monkeypatch)
+    monkeypatch.setattr("training.job.plot_mistakes", take_number)
+    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs")
+    assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 2
+    (run,) = (tmp_path / "runs").iterdir()
+    advice = f"never overwritten; --resume {run} measures and exports the run once more\n"
+    assert capsys.readouterr().err.endswith(advice)
 
 
 def test_a_run_that_cannot_be_resumed_is_refused_before_anything_happens(tmp_path, monkeypatch, capsys):
