@@ -57,8 +57,9 @@ def fit_calibration(logits: Floats, labels: Labels, label_smoothing: float) -> C
         temperature = fit_temperature(plain, labels)
         return _measure_loss(plain / temperature, labels), Calibration(smoothing, temperature)
 
-    # Twice the share that was taught is far from all that was learnt of it; of none, none is.
-    shares = np.linspace(0, 2 * label_smoothing, SHARES) if label_smoothing else [0.0]
+    # Twice the share that was taught is far from all that was learnt of it; of none, none is. More than all of an
+    # answer would turn the order of the classes round.
+    shares = np.linspace(0, min(2 * label_smoothing, 0.99), SHARES) if label_smoothing else [0.0]
     _, calibration = min((fit(float(share)) for share in shares), key=lambda fitted: fitted[0])
     return calibration
 

@@ -41,6 +41,12 @@ def test_smoothing_is_taken_back_as_far_as_it_was_learnt():
     assert fit_calibration(HONEST, LABELS, 0.0).smoothing == 0
 
 
+def test_more_than_all_of_an_answer_is_never_smoothing():
+    """Even where it would fit best, of a network whose order of the classes is the wrong way round."""
+    calibrate = fit_calibration(-HONEST, LABELS, 0.7)
+    assert (np.asarray(calibrate(HONEST)).argsort(axis=1) == HONEST.argsort(axis=1)).all()
+
+
 def test_classes_below_the_smoothing_keep_a_little():
     """What the network gives less than its share of the smoothing becomes small, and no smaller than can be told."""
     calibrated = np.asarray(Calibration(0.1, 1)(np.log([[0.98, 0.019, 0.001]])))
