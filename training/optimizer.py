@@ -34,7 +34,7 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimiz
     """
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
-        warmup_steps = round(total_steps * recipe.warmup)
+        warmup_steps = min(round(total_steps * recipe.warmup), total_steps - 1)  # one is left to fall in
         rate = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else rate,
             decay_steps=total_steps - warmup_steps,

@@ -57,6 +57,15 @@ def test_cosine_schedule_climbs_then_falls_to_zero():
     assert rates == pytest.approx([0, 0.15, 0.3, 0.15, 0], abs=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_a_warm_up_of_nearly_all_steps_leaves_one(steps):
+    """The rate is at its peak before the last step."""
+    recipe = Recipe(schedule="cosine", warmup=0.99, learning_rate=0.3)
+    optimizer = make_optimizer(recipe, total_steps=steps)
+    optimizer.iterations.assign(steps - 1)
+    assert float(optimizer.learning_rate) == pytest.approx(0.3)
+
+
 def test_article_optimizer_is_plain_adam():
     """Adam(0.001), nothing else."""
     optimizer = make_optimizer(Recipe(), total_steps=100)
