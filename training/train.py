@@ -46,7 +46,7 @@ def train(
         The fitted network, (N, 32, 32, 3) float32 → (N, classes) float32.
 
     Raises:
-        DeviceError: the devices can't share the recipe's batches evenly.
+        DeviceError: the devices can't share the recipe's batches evenly, or are more than the validation images.
         DivergedError: an epoch's loss is not finite.
         ResumeError: `resume` is set and `run` has no checkpoint, a damaged history, or was started by another recipe,
             on other data or in another precision.
@@ -54,6 +54,10 @@ def train(
     replicas = devices.strategy.num_replicas_in_sync
     if recipe.batch_size % replicas:
         raise DeviceError(f"{replicas} devices can't share a batch of {recipe.batch_size} evenly; change --batch-size")
+    if len(validation_split.labels) < replicas:
+        raise DeviceError(
+            f"{replicas} devices can't share {len(validation_split.labels)} validation images; raise --validation"
+        )
     content = describe_content(train_split, validation_split)
     if resume:
         require_resumable(run, recipe, content, devices.precision)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -84,14 +85,21 @@ def test_two_devices_fit_what_one_fits(runs, optimizer):
         assert [array.shape for array in first.values()] == [array.shape for array in second.values()]
 
 
-class Five:
-    """As many devices as share no batch of 48 evenly."""
+class Many(NamedTuple):
+    """What is asked of a strategy before anything is begun."""
 
-    num_replicas_in_sync = 5
+    num_replicas_in_sync: int
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
     """Before anything is written."""
     with pytest.raises(DeviceError, match="5 devices can't share a batch of 48 evenly; change --batch-size"):
-        fit(Five(), "adam", tmp_path / "run")
+        fit(Many(5), "adam", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_devices_than_validation_images_are_refused(tmp_path):
+    """One of them would have nothing to validate."""
+    with pytest.raises(DeviceError, match="16 devices can't share 15 validation images; raise --validation"):
+        fit(Many(16), "adam", tmp_path / "run")
     assert not (tmp_path / "run").exists()
