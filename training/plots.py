@@ -12,6 +12,7 @@ from app.runtime import Probabilities
 from training.calibration import Labels, bin_confidence
 from training.data import Split
 
+# A class may be called anything: dollars in its name are none of Matplotlib's, hence parse_math=False throughout.
 MAX_INCHES = 16.0  # of a matrix: its picture would grow with the square of the number of classes
 # A matrix of more classes has no room for a number in each cell; of still more, none for a name at each row.
 SHOWN_COUNTS, SHOWN_NAMES = 20, 60
@@ -54,8 +55,8 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(class_names) <= SHOWN_NAMES:
         ticks = range(len(class_names))
-        axes.set_xticks(ticks, class_names, rotation=45, ha="right")
-        axes.set_yticks(ticks, class_names)
+        axes.set_xticks(ticks, class_names, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(ticks, class_names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true", title="Test images by true and predicted class")
     if len(class_names) <= SHOWN_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
@@ -103,5 +104,5 @@ def plot_mistakes(test: Split, probabilities: Probabilities, class_names: Sequen
     for axes, index in zip(panels, surest, strict=False):
         axes.imshow(test.images[index])
         said, true = class_names[predicted[index]], class_names[test.labels[index]]
-        axes.set_title(f"{said} {confidence[index]:.0%}\nis {true}", fontsize=9)
+        axes.set_title(f"{said} {confidence[index]:.0%}\nis {true}", fontsize=9, parse_math=False)
     return figure

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from training.plots import plot_confusion
+from training.data import Split
+from training.plots import plot_confusion, plot_mistakes
 
 
 def plot(count):
@@ -19,6 +20,17 @@ def test_a_matrix_of_many_classes_is_no_larger_picture(count, tmp_path):
     figure = plot(count)
     assert 5 <= min(figure.get_size_inches()) == max(figure.get_size_inches()) <= 16
     figure.savefig(tmp_path / "matrix.png", dpi=20)
+
+
+def test_a_class_may_be_called_what_matplotlib_takes_for_a_formula(tmp_path):
+    """It is drawn as it is written."""
+    names = ["in $_$", "$x^$"]
+    test = Split(np.zeros((1, 32, 32, 3), np.uint8), np.array([0]))
+    for figure in (
+        plot_confusion(np.eye(2, dtype=np.int64), names),
+        plot_mistakes(test, np.array([[0.1, 0.9]]), names),
+    ):
+        figure.savefig(tmp_path / "figure.png", dpi=20)
 
 
 def test_what_has_no_room_is_left_out():
