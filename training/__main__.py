@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parse_options(arguments)
     command = shlex.join(["python", "-m", "training", *(sys.argv[1:] if arguments is None else arguments)])
+    command = command.encode("utf-8", "backslashreplace").decode()  # a path may be no text, what holds the command is
     run: Path | None = None
     try:
         run = find_run(options)

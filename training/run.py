@@ -71,6 +71,10 @@ def require_writable(folder: Path) -> None:
         FolderError: with the system's reason.
     """
     try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise FolderError(f"can't write into {str(folder)!a}: TensorFlow takes no path that is not in UTF-8") from error
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -24,6 +24,7 @@ from training.run import (
     RECIPE_FILE,
     START_FILE,
     find_run,
+    read_start,
     require_resumable,
     start_run,
 )
@@ -101,6 +102,25 @@ def test_a_full_disk_is_one_line(error, words, image_folder, tmp_path, monkeypat
     monkeypatch.setattr("training.job.train", fill)
     assert main(["--data", str(image_folder), "--runs", f"{tmp_path}/runs", "--no-export"]) == 2
     assert capsys.readouterr().err == f"python -m training: {words}\n"
+
+
+@pytest.mark.parametrize(("flag", "inside"), [("--runs", ""), ("--models", "/minimodel")])
+def test_a_folder_that_tensorflow_can_not_name_is_told_before_training(flag, inside, image_folder, tmp_path, capsys):
+    """It writes into no path that is not in UTF-8."""
+    folders = {"--runs": f"{tmp_path}/runs", "--models": f"{tmp_path}/models"} | {flag: f"{tmp_path}/\udcff"}
+    assert main(["--data", str(image_folder), *chain(*folders.items())]) == 2
+    told = f"can't write into '{tmp_path}/\\udcff{inside}': TensorFlow takes no path that is not in UTF-8\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_a_command_that_is_no_text_is_noted_as_far_as_it_is(image_folder, tmp_path, monkeypatch):
+    """Data may lie anywhere; the command goes into files of text."""
+    shrink_network(monkeypatch)
+    (tmp_path / "\udcff").symlink_to(image_folder)
+    flags = ("--data-name", "x", "--runs", f"{tmp_path}/runs", "--no-export")
+    assert main(["--data", f"{tmp_path}/\udcff", *flags, *SMALL_RUN, "--epochs", "1"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert f"--data '{tmp_path}/\\udcff'" in read_start(run).command
 
 
 def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
