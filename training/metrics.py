@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from app.contract import INT8_FILE
 from app.errors import RefusedVersionError
+from app.graphs import make_core
 from app.runtime import Images, Probabilities, load_runtime
 from app.settings import Precision, RuntimeName
 from training.calibration import Calibration, Labels, measure_calibration_error
@@ -121,9 +122,9 @@ def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Probabilities]:
 
 def load_network(folder: Path) -> Predict:
     """Load the SavedModel in `folder` as far as its logits: the network as it was fitted, without the calibration."""
-    import openvino  # noqa: PLC0415 - after app.runtime, which keeps it from reporting to its makers
+    import openvino  # noqa: PLC0415 - after app.graphs, which keeps it from reporting to its makers
 
-    core = openvino.Core()
+    core = make_core()
     graph = core.read_model(folder)
     network = openvino.Model(find_logits(graph).outputs(), graph.get_parameters())
     compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

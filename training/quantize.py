@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE
-from app.runtime import load_runtime  # also keeps OpenVINO and NNCF from reporting to their makers
+from app.graphs import make_core  # also keeps OpenVINO and NNCF from reporting to their makers
+from app.runtime import load_runtime
 from training.errors import ExportError
 from training.graph import list_calibration
 
@@ -33,13 +34,13 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], seed: int) -> No
         RefusedVersionError: the runtime can't load it.
     """
     import nncf  # noqa: PLC0415 - an extra, and seconds to import
-    import openvino  # noqa: PLC0415 - after app.runtime
+    import openvino  # noqa: PLC0415 - after app.graphs
 
     nncf.set_log_level(logging.ERROR)
     count = min(CALIBRATION_IMAGES, len(images))
     drawn = np.random.default_rng(seed).choice(len(images), count, replace=False)
     samples = nncf.Dataset([images[index : index + 1] for index in drawn])
-    graph = openvino.Core().read_model(folder)
+    graph = make_core().read_model(folder)
     exact = nncf.IgnoredScope(names=list_calibration(graph))
     quantized = nncf.quantize(graph, samples, subset_size=count, ignored_scope=exact)
     path = folder / INT8_FILE
