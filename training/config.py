@@ -11,7 +11,7 @@ OFFICIAL = "cifar10"
 """Names the official download where a data set is asked for; anything else is a folder."""
 
 IMAGE_SIZE = 32
-"""Height and width in pixels that the network is built for; the article's AveragePooling2D(4) fits no other."""
+"""Height and width in pixels that the data are brought to; the network takes any multiple of it."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
