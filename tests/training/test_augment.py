@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from training.augment import augment
+from training.augment import LUMA, augment
 from training.config import Recipe
 
 STILL = Recipe(rotation=0, shift=0, flip=False)
@@ -36,13 +37,34 @@ def test_flip_mirrors_about_half_of_the_images_exactly():
     assert 16 < mirrored.sum() < 48
 
 
+def measure_moves(changed, ramp=RAMP):
+    """Return by how many pixels each picture of a ramp was moved."""
+    return ((ramp[:, 16, 16, 0] - changed[:, 16, 16, 0]) / (255 / 31)).numpy()
+
+
 def test_shift_moves_by_whole_pixels_within_bounds():
     """A shift copies pixels, at most the given share of the width."""
-    changed = change(RAMP, shift=5 / 32, fill="nearest")
-    moves = (RAMP[0, 16, 16, 0] - changed[:, 16, 16, 0]) / (255 / 31)
-    np.testing.assert_allclose(moves, moves.numpy().round(), atol=1e-3)
+    moves = measure_moves(change(RAMP, shift=5 / 32))
+    np.testing.assert_allclose(moves, moves.round(), atol=1e-3)
     assert np.abs(moves).max() <= 5.001
-    assert len(np.unique(moves.numpy().round())) > 6
+    assert len(np.unique(moves.round())) > 6
+
+
+def test_shift_moves_each_way_by_itself():
+    """How far a picture goes to the right tells nothing of how far it goes down."""
+    downwards = tf.transpose(RAMP, (0, 2, 1, 3))
+    right = measure_moves(change(RAMP, shift=5 / 32))
+    down = measure_moves(change(downwards, shift=5 / 32), downwards)
+    assert abs(np.corrcoef(right, down)[0, 1]) < 0.4
+
+
+@pytest.mark.parametrize(("fill", "mode"), [("nearest", "edge"), ("reflect", "symmetric")])
+def test_beyond_the_border_is_what_the_recipe_says(fill, mode):
+    """The last pixel again and again, or the picture's mirror image."""
+    changed = change(RAMP, shift=5 / 32, fill=fill)
+    padded = np.pad(RAMP[0, 16, :, 0], 5, mode)
+    for picture, move in zip(changed, measure_moves(changed).round().astype(int), strict=True):
+        np.testing.assert_allclose(picture[16, :, 0], padded[5 - move : 37 - move], atol=1e-2)
 
 
 def test_rotation_stays_within_bounds():
@@ -54,11 +76,45 @@ def test_rotation_stays_within_bounds():
     assert angles.min() < 0 < angles.max()
 
 
+def measure_factors(changed):
+    """Return by which factor each picture of a ramp was scaled, from its slope."""
+    return (255 / 31) / np.gradient(changed[:, 16, 12:20, 0], axis=1).mean(axis=1)
+
+
 def test_scale_changes_size_both_ways():
-    """On a ramp, the slope gives each picture's factor."""
-    factors = (255 / 31) / np.gradient(change(RAMP, scale=0.25)[:, 16, 12:20, 0], axis=1).mean(axis=1)
+    """Up to the given factor."""
+    factors = measure_factors(change(RAMP, scale=0.25))
     assert 0.79 < factors.min() < 0.9
     assert 1.1 < factors.max() < 1.26
+
+
+def test_scale_leaves_the_other_share_of_the_images():
+    """At their own size."""
+    factors = measure_factors(change(RAMP, scale=0.25, scale_share=0.5))
+    assert 16 < (np.abs(factors - 1) < 1e-3).sum() < 48
+
+
+def test_gray_takes_its_share_of_the_images():
+    """The others keep their colours."""
+    is_gray = np.ptp(change(IMAGES, gray=0.5), axis=-1).max(axis=(1, 2)) < 1e-3
+    assert 16 < is_gray.sum() < 48
+
+
+def test_color_changes_brightness_contrast_and_saturation():
+    """Each by itself and either way, within bounds; of a reddish ramp that no change drives out of range."""
+    reddish = 100 + 0.1 * RAMP + (10, 0, 0)
+
+    def measure(images):
+        gray = images @ np.array(LUMA)
+        return gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), (images[..., 0] - images[..., 1]).mean(axis=(1, 2))
+
+    after, before = measure(change(reddish, color=0.3)), measure(reddish.numpy())
+    level, spread, redness = (new / old for new, old in zip(after, before, strict=True))
+    factors = np.stack([level, spread / level, redness / spread])
+    assert (np.abs(factors - 1) <= 0.301).all()
+    assert (factors.min(axis=1) < 0.8).all()
+    assert (factors.max(axis=1) > 1.2).all()
+    assert np.abs(np.corrcoef(factors) - np.eye(3)).max() < 0.4
 
 
 def test_gray_and_color_stay_in_range():

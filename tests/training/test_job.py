@@ -6,6 +6,7 @@ import pytest
 import training.job
 from tests.training.conftest import SMALL_RUN, shrink_network
 from training.__main__ import main
+from training.config import RECIPES
 from training.data import load_data, split_validation
 from training.robustness import ENLARGED_8
 
@@ -13,11 +14,11 @@ STEPS = {
     "measure_normalization": lambda images, *_: [images],
     "train": lambda train, validation, *_, **__: [train.images, validation.images],
     "predict_logits": lambda _network, _normalize, images: [images],
-    "fit_calibration": lambda _logits, labels, *_: [labels],
+    "fit_calibration": lambda _logits, labels, smoothing: [labels, smoothing],
     "quantize_model": lambda _folder, images, *_: [images],
     "evaluate": lambda _folder, test, *_: [test.images],
 }
-"""Each step that takes images or labels, and how to find them among its arguments."""
+"""Each step that takes images or labels, and how to find them among its arguments, with what else tells."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_each_step_gets_its_own_split(seen, image_folder):
         "measure_normalization": [train.images],
         "train": [train.images, validation.images],
         "predict_logits": [validation.images],
-        "fit_calibration": [validation.labels],
+        "fit_calibration": [validation.labels, RECIPES["fast"].label_smoothing],
         "quantize_model": [train.images],
         "evaluate": [data.test.images],
     }

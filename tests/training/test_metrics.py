@@ -34,8 +34,14 @@ def test_figures_agree_with_each_other(recorded):
     assert confusion.sum() == 24
     assert recorded.accuracy == pytest.approx(confusion.trace() / 24)
     assert recorded.accuracy == pytest.approx(np.mean(list(recorded.per_class_accuracy.values())))
-    assert recorded.accuracy_interval[0] < recorded.accuracy < recorded.accuracy_interval[1]
     assert recorded.accuracy <= recorded.top2_accuracy <= 1
+
+
+def test_the_interval_is_wilsons(recorded):
+    """By its formula (E. B. Wilson, 1927): the shares that are 1.96 deviations of their own from the measured one."""
+    measured, square = recorded.accuracy, 1.959964**2 / 24
+    middle, half = measured + square / 2, np.sqrt(square * (measured * (1 - measured) + square / 4))
+    assert recorded.accuracy_interval == pytest.approx(((middle - half) / (1 + square), (middle + half) / (1 + square)))
 
 
 def test_every_runtime_that_serves_is_measured(recorded):

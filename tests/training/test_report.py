@@ -58,6 +58,13 @@ def test_tables_show_every_figure(recorded):
     assert "%" not in table.replace(" %", "")
 
 
+def test_rows_that_are_often_alike_show_their_own_figure(recorded):
+    """Of a good model the right class is nearly always among two, and the label of a larger file the same."""
+    table = format_table(recorded.model_copy(update={"top2_accuracy": 0.1234, "same_label_enlarged": 0.4321}))
+    assert "| right class among the first two | 12.34 % |" in table
+    assert "| same label when a PNG is enlarged ×8 | 43.21 % |" in table
+
+
 def test_card_tells_how_the_run_was_started(metadata, recorded):
     """Its recipe, command, commit, hardware and precision; and which commit exported it, if another."""
     start = metadata.training.model_copy(update={"commit": "a" * 40})

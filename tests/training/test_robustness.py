@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import draw_split
-from training.robustness import VARIANTS, crop, encode_jpeg, shrink, turn_gray
+from training.robustness import ENLARGED_8, VARIANTS, crop, encode_jpeg, enlarge, shrink, turn_gray
 
 IMAGES = draw_split(4, seed=0).images
 
@@ -19,6 +19,11 @@ def test_worse_jpeg_changes_more():
     """Quality 30 is further from the original than quality 90."""
     errors = [np.abs(encode_jpeg(IMAGES, quality).astype(int) - IMAGES).mean() for quality in (90, 50, 30)]
     assert errors == sorted(errors)
+
+
+def test_enlarged_eightfold_is_256_pixels_wide():
+    """As the card says."""
+    np.testing.assert_array_equal(VARIANTS[ENLARGED_8](IMAGES), enlarge(IMAGES, 256))
 
 
 def test_shrinking_leaves_a_plain_border():

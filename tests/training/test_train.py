@@ -255,6 +255,21 @@ def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(tmp_path, monkeypatch
     assert list_epochs(tmp_path) == ["0"]
 
 
+def test_the_recipes_seed_is_that_of_the_first_weights(tmp_path, monkeypatch):
+    """The same seed draws the same, another draws others."""
+    drawn = []
+
+    def draw(*_):
+        drawn.append(float(keras.random.normal(())))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.train.compile_network", draw)
+    for seed in (0, 0, 1):
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(tmp_path, recipe=RECIPE.model_copy(update={"seed": seed}))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_labels_are_smoothed_as_the_recipe_says():
     """The loss of the compiled network is the cross-entropy with a share of the probability spread over all classes."""
     recipe = RECIPE.model_copy(update={"label_smoothing": 0.2})
