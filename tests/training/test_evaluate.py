@@ -40,9 +40,9 @@ def copy(version, tmp_path, monkeypatch):
 
 
 def test_other_figures_in_the_metadata_are_refused(copy, image_folder, capsys):
-    """A better accuracy than the model's own, or another temperature, ends with 1 and says so."""
+    """Another accuracy than the model's own, or another temperature, ends with 1 and says so."""
     metadata = json.loads((copy / METADATA_FILE).read_text())
-    metadata["metrics"]["accuracy"] += 0.2
+    metadata["metrics"]["accuracy"] -= 0.2
     edit_metadata(copy, metrics=metadata["metrics"], temperature=1.02 * metadata["temperature"])
     assert main([str(copy), "--data", str(image_folder)]) == 1
     lines = capsys.readouterr().err.splitlines()
