@@ -44,9 +44,10 @@ def main() -> None:
 
     server = make_server(create_app(settings), settings)
     # What is there now stays, and a request leaves hundreds of objects but hardly a cycle: to look for cycles less
-    # often, and not among what stays, takes a twentieth off a small image's time on the event loop.
+    # often, and not among what stays, takes a twentieth off a small image's time on the event loop. A connection leaves
+    # cycles, and what has lived for a while is looked at as soon as there is more of it.
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(20_000, 5, 2)
     server.run()
     logging.shutdown()
     # Python would wait for every thread, one that decodes for ever among them. All that had to end has ended.

@@ -93,11 +93,12 @@ class Batcher(Generic[Item, Result]):
         """
         if self._admitted + count > self._max_queue_size:
             now = time.monotonic()
-            seconds = self._returns.book(now, self._admitted, self._seconds_per_item or 0, items=count)
+            pause = self._returns.pace(now)
+            seconds = self._returns.book(now + pause, self._admitted, self._seconds_per_item or 0, items=count)
             raise QueueFullError(
                 f"{self._admitted} images wait already; try again in {seconds} s",
                 retry_after_seconds=seconds,
-                pause_seconds=self._returns.pace(now),
+                pause_seconds=pause,
             )
 
     @contextmanager

@@ -37,11 +37,15 @@ _UNREAD_MILLISECONDS = 30_000
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may cost. `hang_up` is told the reason whenever one is ended for it."""
+    """What a connection may cost.
+
+    `hang_up` is told the reason whenever one is ended for it; `accept_others` is called whenever one has been made.
+    """
 
     max_connections: int
     header_timeout_seconds: float
     hang_up: Callable[[str], None] = lambda _: None
+    accept_others: Callable[[], None] = lambda: None
 
 
 class _FaultError(Exception):
@@ -86,10 +90,15 @@ class Connection(HttpToolsProtocol):
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
         self._make_room()
         self._await_head()
+        self._limits.accept_others()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who work on answers; uvicorn tells the last of them only."""
+        """Tell those who work on answers; uvicorn tells the last of them only.
+
+        It also leaves the timer of a connection that was reset, which keeps all of it for `keep_alive_seconds`.
+        """
         self._await_nothing()
+        self._unset_keepalive_if_required()
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()

@@ -8,10 +8,11 @@ tells each client the first second whose moment has time for it.
 import math
 from collections import defaultdict
 
-# To say no costs the processor too, and clients that ask again at once, whatever they are told, would take it from
-# those who are served: above this rate each waits for its turn to be told, though never for long.
-REFUSALS_PER_SECOND = 1000
-LONGEST_PAUSE_SECONDS = 0.25
+# To say no takes the event loop about as long as to say what an image shows, and clients that ask again at once,
+# whatever they are told, would take it from those who are served. So above this rate each waits for its turn to be
+# told, though not for ever.
+REFUSALS_PER_SECOND = 300
+LONGEST_PAUSE_SECONDS = 2.0
 # Clients that never wait as they are told must not make the others wait for ever.
 LONGEST_WAIT_SECONDS = 60
 _MOMENT_SECONDS = 0.1

@@ -33,6 +33,7 @@ def make_server(app: FastAPI, settings: Settings) -> "Server":
         max_connections=_allow_files(settings.max_connections),
         header_timeout_seconds=settings.header_timeout_seconds,
         hang_up=app.state.metrics.observe_hang_up,
+        accept_others=lambda: server.accept_others(),  # noqa: PLW0108 -- it is made below
     )
     config = uvicorn.Config(
         app,
@@ -50,7 +51,8 @@ def make_server(app: FastAPI, settings: Settings) -> "Server":
             settings.header_timeout_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds + 1
         ),
     )
-    return Server(config, app, drain_seconds=settings.drain_seconds)
+    server = Server(config, app, drain_seconds=settings.drain_seconds)
+    return server
 
 
 class Server(uvicorn.Server):
@@ -61,6 +63,9 @@ class Server(uvicorn.Server):
         self._app = app
         self._drain_seconds = drain_seconds
         self._drained_at = math.inf
+        self._listeners: list[socket.socket] = []
+        self._accepts = False  # is about to
+        self._accepted: set[asyncio.Task[object]] = set()
         app.state.metrics.connections.set_function(lambda: len(self.server_state.connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
@@ -82,6 +87,27 @@ class Server(uvicorn.Server):
         self.should_exit = self.should_exit or time.monotonic() >= self._drained_at
         return await super().on_tick(counter)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self._listeners = [
+            socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
+        ]
+
+    def accept_others(self) -> None:
+        """Accept soon all who wait for it; uvloop takes one in each of its turns, which are long under overload."""
+        if not self._accepts:
+            self._accepts = True
+            asyncio.get_running_loop().call_soon(self._accept_others)
+
+    def _accept_others(self) -> None:
+        self._accepts = False
+        loop = asyncio.get_running_loop()
+        for accepted in self._accept():
+            task = loop.create_task(loop.connect_accepted_socket(self._make_connection, accepted))
+            self._accepted.add(task)
+            task.add_done_callback(self._accepted.discard)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take the connections that wait to be accepted, which closing the listener would reset; then close it."""
         loop = asyncio.get_running_loop()
@@ -102,20 +128,23 @@ class Server(uvicorn.Server):
     def _close_listeners(self) -> list[socket.socket]:
         # The event loop lets go of its listeners before the last look at their queues, so that nothing that it still
         # has to do comes between that look and the end of the listener itself.
-        listeners = [
-            socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
-        ]
         for server in self.servers:
             server.close()
+        accepted = self._accept()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        return accepted
+
+    def _accept(self) -> list[socket.socket]:
         accepted = []
-        for listener in listeners:
-            with listener:
-                listener.settimeout(0)
-                try:
-                    while True:
-                        accepted.append(listener.accept()[0])
-                except OSError:  # none is left
-                    continue
+        for listener in self._listeners:
+            listener.settimeout(0)
+            try:
+                while True:
+                    accepted.append(listener.accept()[0])
+            except OSError:  # none is left
+                continue
         return accepted
 
     def _make_connection(self) -> asyncio.Protocol:

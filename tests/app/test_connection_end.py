@@ -1,14 +1,17 @@
 """Behaviour of app.connection and app.server where they end: after a last answer, and when the service stops."""
 
 import contextlib
+import gc
 import logging
 import re
 import socket
+import struct
 import threading
 import time
 
 import pytest
 
+from app.connection import Connection
 from app.server import Server
 from tests.app.fakes import encode, tell_colours
 from tests.app.sockets import GET, dial, find_port, read_all, read_answer
@@ -217,3 +220,39 @@ def test_silent_connections_do_not_hold_up_the_end(serving):
         serving.should_exit = True
         assert read_all(client) == b""
         assert time.monotonic() - started < 3
+
+
+def test_nothing_is_left_of_a_connection_that_was_reset(serving):
+    """Its timers, which keep all of it, end with it; uvicorn leaves one for as long as connections are kept."""
+    for _ in range(5):
+        with dial(find_port(serving)) as client:
+            client.sendall(GET)
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(200):
+        gc.collect()
+        if (left := sum(isinstance(kept, Connection) for kept in gc.get_objects())) < 2:
+            break
+        time.sleep(0.01)
+    assert left < 2  # the event loop still knows the last one
+
+
+def test_who_waits_for_the_listener_is_accepted_at_once(serving):
+    """Not one in each turn of the event loop, which may be long: a turn that is held up for a second is one turn."""
+    loop = serving.servers[0].get_loop()
+    with contextlib.ExitStack() as stack:
+        loop.call_soon_threadsafe(time.sleep, 0.5)
+        clients = [stack.enter_context(dial(find_port(serving))) for _ in range(100)]
+        turns = 0
+
+        def count() -> None:
+            nonlocal turns
+            turns += 1
+            if len(serving.server_state.connections) < 100:
+                loop.call_soon(count)
+
+        loop.call_soon_threadsafe(count)
+        for client in clients:
+            client.sendall(GET)
+            assert client.recv(12) == b"HTTP/1.1 200"
+    assert turns < 50

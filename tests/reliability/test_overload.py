@@ -12,8 +12,8 @@ from tests.reliability.load import Client, find_percentile, make_image
 
 PLACES = 16
 SECONDS = 4.0
-# So many that ten times the load is under way though each waits for its answer: a refusal is told after up to 0.25 s.
-CROWD = 400
+# So many that ten times the load is under way though each waits for its answer: a refusal is told after up to 2 s.
+CROWD = 2000
 # The service, running each batch four times: the shipped model alone is so quick that nothing on the same two cores
 # could offer ten times what it sustains.
 HEAVY = """
@@ -37,6 +37,7 @@ def process(start, shipped) -> Process:
         inference_threads=1,
         max_batch_size=8,
         max_queue_size=PLACES,
+        max_connections=CROWD + 100,
         log_level="info",
     )
     process.wait_until("ok")
@@ -44,14 +45,15 @@ def process(start, shipped) -> Process:
 
 
 async def probe(port: int, ended: asyncio.Event, seconds: list[float]) -> None:
-    client = Client(port)
+    """Ask on a new connection each time, as an orchestrator does: it has to be accepted, too."""
     while not ended.is_set():
         for path in ("/health", "/health/live"):
+            client = Client(port)
             answer = await client.ask("GET", path)
+            client.close()
             assert answer.status == 200
             seconds.append(answer.seconds)
         await asyncio.sleep(0.02)
-    client.close()
 
 
 async def load(port: int, clients: int, per_second: float, seconds: float) -> dict[int, int]:
@@ -105,7 +107,7 @@ async def measure_overload(process: Process) -> Overload:
     """Load with as many clients as there are places, then at ten times the rate that they were served at, and a bit."""
     await load(process.port, PLACES, 0, 1)
     peak = (await load(process.port, PLACES, 0, SECONDS))[200] / SECONDS
-    await load(process.port, CROWD, 11 * peak, 1)
+    await load(process.port, CROWD, 11 * peak, SECONDS)  # so many connections take memory, once
     memory = read_memory(process)
     ended, probes = asyncio.Event(), []
     probing = asyncio.create_task(probe(process.port, ended, probes))
@@ -147,7 +149,7 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
         print(f"\n{overload}")
         assert set(overload.counts) == {200, 429}
         assert overload.offered >= 10 * overload.peak, "the clients could not offer as much"
-        assert overload.grown_bytes < 16 * 2**20
+        assert overload.grown_bytes < 32 * 2**20  # what connections leave is collected now and then, not at once
         tries.append(overload)
         if overload.holds():
             break
