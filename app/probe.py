@@ -40,7 +40,7 @@ def probe_graph(path: Path) -> None:
         ).returncode  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise RefusedVersionError(f"OpenVINO has not read it in {_TIMEOUT_SECONDS} s") from error
-    if status in {-signal.SIGKILL, -signal.SIGTERM}:
+    if status in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}:
         raise MemoryError(f"who tried to read it got {signal.Signals(-status).name}")
     if status < 0:
         raise RefusedVersionError(f"OpenVINO dies of it ({signal.Signals(-status).name})")

@@ -37,7 +37,7 @@ def test_a_graph_that_kills_its_reader_is_refused(reader, tmp_path, name):
         probe_graph(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_reader_that_others_kill_says_nothing_of_the_graph(reader, tmp_path, name):
     """Memory ran out, or the service is being stopped."""
     reader.write_text(f"#!/bin/sh\nkill -{name[3:]} $$\n")
