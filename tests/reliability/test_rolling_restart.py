@@ -13,11 +13,11 @@ pytestmark = [
 ]
 
 
-def test_no_request_fails_while_every_process_is_restarted_twice():
+def test_no_request_fails_while_every_process_is_restarted():
     """Each drains, exits with status 0 and comes back; the proxy hides nothing."""
-    outcome = restart_in_turn(restarts=6, connections=8, drain_seconds=2)
-    assert outcome.restarts == 6
-    assert outcome.requests > 500
+    outcome = restart_in_turn(restarts=3, connections=8, drain_seconds=2)
+    assert outcome.restarts == 3
+    assert outcome.requests > 250
     assert set(outcome.failed.values()) == {0}, outcome
 
 
