@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Listen, and keep the listeners at hand: whoever waits for one is accepted without the event loop."""
         await super().startup(sockets)
         self._listeners = [
             socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
@@ -102,17 +102,20 @@ class Server(uvicorn.Server):
 
     def _accept_others(self) -> None:
         self._accepts = False
+        self._connect(self._accept())
+
+    def _connect(self, accepted: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        for accepted in self._accept():
-            task = loop.create_task(loop.connect_accepted_socket(self._make_connection, accepted))
+        for peer in accepted:
+            task = loop.create_task(loop.connect_accepted_socket(self._make_connection, peer))
             self._accepted.add(task)
             task.add_done_callback(self._accepted.discard)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take the connections that wait to be accepted, which closing the listener would reset; then close it."""
-        loop = asyncio.get_running_loop()
-        for accepted in self._close_listeners():
-            await loop.connect_accepted_socket(self._make_connection, accepted)
+        self._connect(self._close_listeners())
+        if self._accepted:  # those of a moment ago, too, whose connections are still being made
+            await asyncio.wait(self._accepted)
         await super().shutdown(sockets)
         if self.force_exit:
             await self._drop_requests()
