@@ -60,7 +60,7 @@ RECIPES = {
     "fast": Recipe(
         epochs=24,  # one to two hours on two CPU cores with bfloat16 (card of version 2)
         optimizer="muon",  # 81.6 % after 2 epochs, where sgd has 78.0 % and adam 74.1 %
-        learning_rate=0.003,  # earlier code's (docs/versions/minimodel-2.md); not compared in this history
+        learning_rate=0.003,  # earlier code's (docs/versions/minimodel-3.md); not compared in this history
         schedule="cosine",  # a rate that ends at zero lets few epochs settle
         warmup=0.1,  # the first steps go by averages of few gradients
         weight_decay=0.1,  # earlier code's, too

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, TensorSpec, digest_files
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, ModelMetadata, TensorSpec, digest_files
 from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
 from training.errors import ExportError
@@ -24,7 +24,10 @@ from training.model import mini_model
 from training.pipeline import Normalization
 
 GOLDEN_IMAGES = 16
+GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
+"""Along a side."""
 GOLDEN_CANDIDATES = 512
+"""With blots of each size."""
 # Float32 against float32: only the order of additions differs, by about 1e-5 (app/contract.py). That as the bound could
 # refuse a good GPU run at its end; this is still twenty times stricter than the service.
 TOLERANCE = 1e-4
@@ -101,18 +104,28 @@ def _save(network: keras.Model, normalize: Normalization, calibrate: Calibration
 def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Make images of seeded smooth noise, and the answers to them, for whoever loads the model to compare with.
 
-    Of many candidates the ones with the clearest answers are kept, so that a runtime's rounding can't turn a label.
+    Blots of many sizes are seen as many things. The clearest images of each label are kept, one of each in turn: a
+    graph that mixes labels up, or has one answer to everything, can't pass. Unclear ones, whose label may turn with a
+    runtime's rounding, only fill up.
 
     Returns:
         Images (16, 32, 32, 3) uint8 and probabilities (16, classes) float32.
     """
-    noise = np.random.default_rng(0).uniform(0, 255, (GOLDEN_CANDIDATES, 4, 4, 3))
-    smooth = tf.image.resize(noise, (IMAGE_SIZE, IMAGE_SIZE), "bicubic")
-    candidates = tf.cast(tf.clip_by_value(smooth, 0, 255), tf.uint8).numpy()
+    random = np.random.default_rng(0)
+    noise = [random.uniform(0, 255, (GOLDEN_CANDIDATES, blots, blots, 3)) for blots in GOLDEN_BLOTS]
+    smooth = np.concatenate([tf.image.resize(grid, (IMAGE_SIZE, IMAGE_SIZE), "bicubic") for grid in noise])
+    candidates = smooth.clip(0, 255).astype(np.uint8)
     probabilities = classify(candidates)
-    second, first = np.sort(probabilities, axis=1)[:, -2:].T
-    clearest = np.argsort(second - first)[:GOLDEN_IMAGES]
-    return candidates[clearest], probabilities[clearest]
+    runner_up, best = np.sort(probabilities, axis=1)[:, -2:].T
+    lead = best - runner_up
+    labels = probabilities.argmax(axis=1)
+    rank = np.empty(len(labels), int)  # 0: the clearest of its label
+    for label in np.unique(labels):
+        (same,) = np.nonzero(labels == label)
+        rank[same[np.argsort(-lead[same])]] = np.arange(len(same))
+    unclear = lead <= 2 * max(GOLDEN_TOLERANCES.values())
+    chosen = np.lexsort((-lead, rank, unclear))[:GOLDEN_IMAGES]
+    return candidates[chosen], probabilities[chosen]
 
 
 def describe_model(network: keras.Model, name: str, version: int, recipe: Recipe, **known: Any) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import subprocess
 from contextlib import nullcontext
@@ -10,7 +11,7 @@ import openvino
 import pytest
 import tensorflow as tf
 
-from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata, verify_files
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, ModelMetadata, verify_files
 from tests.training.conftest import CLASSES, shrink_network
 from training.calibration import Calibration
 from training.config import Recipe
@@ -103,9 +104,53 @@ def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
     shrink_network(monkeypatch)
     network = mini_model(num_classes=3)
     normalize = measure_normalization(np.arange(3072 * 4).reshape(4, 32, 32, 3).astype(np.uint8), "channel")
-    monkeypatch.setattr("training.export.predict_logits", lambda *_: np.random.default_rng(0).normal(size=(512, 3)))
+    random = np.random.default_rng(0)
+    monkeypatch.setattr("training.export.predict_logits", lambda *given: random.normal(size=(len(given[-1]), 3)))
     with pytest.raises(ExportError, match="at batch size 1 the SavedModel differs from Keras by"):
         export_model(network, normalize, Calibration(0, 1), tmp_path)
+
+
+def tell_colour(images):
+    """Answer with the strongest channel, the clearer the stronger: mostly red, blue but now and then."""
+    means = images.mean(axis=(1, 2), dtype=np.float32) + np.float32((8, 4, 0))
+    raised = np.exp(means - means.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def test_golden_images_show_each_label_in_turn():
+    """Though most of the clearest answers have one label."""
+    images, probabilities = make_golden(tell_colour)
+    np.testing.assert_array_equal(tell_colour(images), probabilities)
+    assert sorted(np.bincount(probabilities.argmax(axis=1))) == [5, 5, 6]
+    assert probabilities.max(axis=1).min() > 0.99
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+def test_golden_images_tell_a_graph_that_takes_labels_for_others(order):
+    """By more than quantization may be off, whichever labels it mixes up."""
+    _, probabilities = make_golden(tell_colour)
+    difference = np.abs(probabilities[:, order] - probabilities).max()
+    assert difference == 0 if order == (0, 1, 2) else difference > 2 * GOLDEN_TOLERANCES["int8"]
+
+
+def test_golden_images_tell_a_graph_that_has_one_answer():
+    """Even where it is the answer to most images."""
+    _, probabilities = make_golden(tell_colour)
+    assert np.abs(probabilities[0] - probabilities).max() > 2 * GOLDEN_TOLERANCES["int8"]
+
+
+def test_unclear_answers_are_golden_only_where_there_are_no_others():
+    """Rounding may turn their labels."""
+
+    def doubt(images):
+        probabilities = tell_colour(images)
+        third = probabilities.argmax(axis=1) == 2
+        return np.where(third[:, None], np.float32((0.3, 0.3, 0.4)), probabilities)
+
+    _, probabilities = make_golden(doubt)
+    assert set(probabilities.argmax(axis=1)) == {0, 1}
+    images, probabilities = make_golden(lambda images: np.full((len(images), 3), 1 / 3, np.float32))
+    assert len(images) == len(probabilities) == 16
 
 
 @pytest.mark.parametrize(("noise", "refused"), [(5e-5, False), (5e-4, True)])
