@@ -25,8 +25,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Timed = tuple[Result, float, float]  # and when its batch started and finished, in seconds of the monotonic clock
 
-# How much the latest batch counts in the measured rate: the last ten or so decide.
-_RATE_WEIGHT = 0.2
 logger = logging.getLogger(__name__)
 
 
@@ -77,9 +75,7 @@ class Batcher(Generic[Item, Result]):
         self._open = 0  # lanes whose thread works or is about to
         self._running = 0  # lanes that have a batch
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
-        self._seconds_per_item: float | None = None
-        self._measured_from = 0.0
-        self._returns = Returns()
+        self._returns = Returns(max_queue_size)
 
     @property
     def depth(self) -> int:
@@ -92,13 +88,10 @@ class Batcher(Generic[Item, Result]):
         It names the time after which there should be room, and counts on these items to come back then.
         """
         if self._admitted + count > self._max_queue_size:
-            now = time.monotonic()
-            pause = self._returns.pace(now)
-            seconds = self._returns.book(now + pause, self._admitted, self._seconds_per_item or 0, items=count)
+            promise = self._returns.book(time.monotonic(), self._admitted, items=count)
             raise QueueFullError(
-                f"{self._admitted} images wait already; try again in {seconds} s",
-                retry_after_seconds=seconds,
-                pause_seconds=pause,
+                f"{self._admitted} images wait already; try again in {promise.retry_after_seconds} s",
+                **promise._asdict(),
             )
 
     @contextmanager
@@ -111,7 +104,7 @@ class Batcher(Generic[Item, Result]):
         """
         self.require_room()
         if not self._admitted:
-            self._measured_from = time.monotonic()
+            self._returns.begin(time.monotonic())
         self._admitted += 1
         self._preparing += 1
         submitted = False
@@ -212,7 +205,7 @@ class Batcher(Generic[Item, Result]):
         started: float,
         finished: float,
     ) -> None:
-        self._measure(len(futures), finished)
+        self._returns.finish(finished, len(futures))
         for future, result in zip(futures, results, strict=True):
             if future.done():
                 continue
@@ -220,13 +213,6 @@ class Batcher(Generic[Item, Result]):
                 future.set_exception(result)
             else:
                 future.set_result((result, started, finished))
-
-    def _measure(self, count: int, finished: float) -> None:
-        """Take `count` items into the rate; time with nothing admitted does not count."""
-        seconds = (finished - self._measured_from) / count
-        self._measured_from = finished
-        before = seconds if self._seconds_per_item is None else self._seconds_per_item
-        self._seconds_per_item = before + _RATE_WEIGHT * (seconds - before)
 
 
 def _run_each(

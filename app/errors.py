@@ -17,7 +17,9 @@ ServiceError
 │       ├── BrokenImageError         the image is truncated or damaged
 │       └── ImageTooLargeError       the image has more pixels than are decoded
 ├── RetryableError               the same request can succeed later
-│   ├── QueueFullError           more work waits than is taken on
+│   ├── BusyError                more is under way than is taken on
+│   │   ├── QueueFullError           of images
+│   │   └── UploadsFullError         of bodies' bytes
 │   └── NotReadyError            no model is loaded
 ├── UploadTimeoutError           the body did not arrive in time
 ├── DeadlineError                the answer was not ready in time
@@ -99,12 +101,20 @@ class RetryableError(ServiceError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class QueueFullError(RetryableError):
-    """More work waits than is taken on. Whoever asked is told after `pause_seconds`."""
+class BusyError(RetryableError):
+    """More is under way than is taken on. Whoever asked is told after `pause_seconds`."""
 
     def __init__(self, message: str, *, retry_after_seconds: int, pause_seconds: float = 0) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.pause_seconds = pause_seconds
+
+
+class QueueFullError(BusyError):
+    """More images wait than are taken on."""
+
+
+class UploadsFullError(BusyError):
+    """Request bodies take as much memory as there is for them."""
 
 
 class NotReadyError(RetryableError):

@@ -90,7 +90,7 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
         },
         **_document(
             errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-            _COMPRESSED, errors.QueueFullError, errors.InferenceError, INTERNAL,
+            _COMPRESSED, errors.UploadsFullError, errors.QueueFullError, errors.InferenceError, INTERNAL,
             errors.NotReadyError, errors.DeadlineError,
         ),
     },

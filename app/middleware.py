@@ -2,10 +2,12 @@
 
 import re
 import secrets
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import QueueFullError, UploadTooLargeError
+from app.errors import UploadsFullError, UploadTooLargeError
+from app.returns import Returns
 from app.trace import note_request_id
 
 # What a client may choose as its request's id: nothing that could break a log line or a header.
@@ -18,8 +20,8 @@ SECURITY_HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-# When there may be room again for a body: most take less to arrive and to be answered.
-_RETRY_SECONDS = 2
+# What a byte of a body takes until the first bodies have been answered.
+_SECONDS_PER_BYTE = 1 / 20e6
 
 
 class Envelope:
@@ -72,7 +74,7 @@ def find_header(scope: Scope, name: bytes) -> str:
 class BodyLimit:
     """Bounds what bodies take of the memory, each and all together.
 
-    A body that is too long is refused by its declared length at once, otherwise when it has grown too long.
+    A body is refused at once if its declared length is too much, otherwise when it has grown too long.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_total_bytes: int) -> None:
@@ -80,33 +82,58 @@ class BodyLimit:
         self._max_bytes = max_bytes
         self._max_total_bytes = max_total_bytes
         self._total_bytes = 0  # of the requests that are under way
+        self._returns = Returns(max_total_bytes, seconds_per_item=_SECONDS_PER_BYTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UploadTooLargeError or QueueFullError from `receive`, where whoever reads the body meets it."""
+        """Raise UploadTooLargeError or UploadsFullError from `receive`, where whoever reads the body meets it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         declared = find_header(scope, b"content-length")
-        too_long = declared.isdecimal() and int(declared[:20]) > self._max_bytes
-        received = 0
+        length = int(declared[:20]) if declared.isdecimal() else 0
+        held = 0
+
+        def let_go() -> None:
+            nonlocal held
+            self._total_bytes -= held
+            held = 0
 
         async def receive_limited() -> Message:
-            nonlocal received
-            message = await receive() if not too_long else {"type": "http.request"}
+            nonlocal held
+            self._require_short(length)
+            if not held:
+                self._require_room(length, length)
+            message = await receive()
             count = len(message.get("body", b""))
-            received += count
+            self._require_short(held + count)
+            try:
+                self._require_room(count, length)
+            except UploadsFullError:
+                let_go()  # now, not once the client has been told
+                raise
+            if not self._total_bytes:
+                self._returns.begin(time.monotonic())
             self._total_bytes += count
-            if too_long or received > self._max_bytes:
-                raise UploadTooLargeError(f"the body has more than {self._max_bytes:,} bytes; send a smaller image")
-            if self._total_bytes > self._max_total_bytes:
-                raise QueueFullError(
-                    f"other uploads take the {self._max_total_bytes:,} bytes that there are for them; "
-                    f"try again in {_RETRY_SECONDS} s",
-                    retry_after_seconds=_RETRY_SECONDS,
-                )
+            held += count
             return message
 
         try:
             await self._app(scope, receive_limited, send)
         finally:
-            self._total_bytes -= received
+            if held:
+                self._returns.finish(time.monotonic(), held)
+            let_go()
+
+    def _require_short(self, length: int) -> None:
+        if length > self._max_bytes:
+            raise UploadTooLargeError(f"the body has more than {self._max_bytes:,} bytes; send a smaller image")
+
+    def _require_room(self, count: int, length: int) -> None:
+        """Raise UploadsFullError if there is no room for `count` bytes of a body of `length`, 0 if that is unknown."""
+        if self._total_bytes + count > self._max_total_bytes:
+            promise = self._returns.book(time.monotonic(), self._total_bytes, items=length or self._max_bytes)
+            raise UploadsFullError(
+                f"other uploads take the {self._max_total_bytes:,} bytes that there are for them; "
+                f"try again in {promise.retry_after_seconds} s",
+                **promise._asdict(),
+            )

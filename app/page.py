@@ -45,6 +45,7 @@ HEADINGS = {
     "wrong_field": "No picture was sent",
     "too_many_images": "Too many pictures were sent",
     "queue_full": "The service is busy",
+    "uploads_full": "The service is busy",
     "not_ready": "The model is not ready",
     "deadline_passed": "The service took too long",
     "inference_failed": "The model failed on this picture",

@@ -112,6 +112,9 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.UploadCountError: Kind(422, "too_many_images", "send one image; /predict/batch takes several"),
     errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart; send 1 to 10"),
     errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 2 s"),
+    errors.UploadsFullError: Kind(
+        429, "uploads_full", "other uploads take the 268,435,456 bytes that there are for them; try again in 4 s"
+    ),
     errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
     errors.InferenceError: Kind(
         500, "inference_failed", "the model failed on this image; the service's log has the reason"
@@ -214,7 +217,8 @@ def is_inference(scope: Scope) -> bool:
 
 async def answer_error(request: Request, error: errors.ServiceError) -> JSONResponse:
     """Answer what went wrong with `request`."""
-    if isinstance(error, errors.QueueFullError):
+    if isinstance(error, errors.BusyError):
+        error.__traceback__ = None  # its frames hold what has come of the body
         await asyncio.sleep(error.pause_seconds)
     problem = describe_error(error, request.state.request_id)
     headers = {}

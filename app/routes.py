@@ -23,7 +23,8 @@ from app.uploads import read_image, read_images
 DEFAULT_TOP_K = 5
 
 _UPLOAD_ERRORS = (
-    errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError, errors.TopKError
+    errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError, errors.UploadsFullError,
+    errors.TopKError,
 )  # fmt: skip
 # Each call has words of its own for these.
 _ONE_IMAGE_ERRORS = (errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError)

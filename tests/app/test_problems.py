@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,13 @@ def meet_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple
     held = HeldModel()
     yield ask(make_client(held, request_timeout_seconds=0.1), "/predict", **IMAGE)
     held.opened.set()
+    held = HeldModel()
+    client = make_client(held, max_upload_bytes=1024, max_uploads_total_bytes=1024)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(ask, client, "/predict", **IMAGE)
+        assert held.reached.wait(timeout=10)
+        yield ask(client, "/predict", content=bytes(1024), headers=PNG)
+        held.opened.set()
     for path in ("/predict", INFER):
         yield ask(make_client(api_keys=KEY), path, **IMAGE)
 

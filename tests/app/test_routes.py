@@ -1,6 +1,5 @@
 """Behaviour of the API as a client sees it: app.routes, app.uploads, app.schemas, app.main."""
 
-import asyncio
 import gzip
 import io
 import json
@@ -13,12 +12,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from starlette.types import Message, Receive, Scope, Send
 
 from app.contract import ModelMetadata
-from app.errors import QueueFullError
 from app.main import create_app
-from app.middleware import BodyLimit
 from app.model import Model
 from app.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.settings import Settings
@@ -167,38 +163,6 @@ def test_a_form_that_is_none_is_refused(client, content_type, content):
     """Without a boundary, without names, or with dozens of parts."""
     response = client.post("/predict", content=content, headers={"content-type": content_type})
     assert "can't be parsed" in check_problem(response, 400, "malformed_upload")
-
-
-async def hold_bodies() -> list[int]:
-    """Send two bodies of 800 bytes, each in halves, to a service that takes 1,000 in all; then one of 900 alone."""
-    app = BodyLimit(_read_whole, max_bytes=1000, max_total_bytes=1000)
-
-    async def ask(*pieces: int) -> int:
-        left = list(pieces)
-
-        async def receive() -> Message:
-            await asyncio.sleep(0)  # the others' turn
-            return {"type": "http.request", "body": bytes(left.pop(0)), "more_body": bool(left)}
-
-        try:
-            await app({"type": "http", "headers": []}, receive, None)
-        except QueueFullError as error:
-            return error.retry_after_seconds
-        return 0
-
-    return [*await asyncio.gather(ask(400, 400), ask(400, 400)), await ask(900)]
-
-
-async def _read_whole(_scope: Scope, receive: Receive, _send: Send) -> None:
-    while (await receive())["more_body"]:
-        pass
-
-
-def test_bodies_are_bounded_all_together():
-    """One of two that are too much together is to come back later; once both are over, there is room again."""
-    waits = asyncio.run(hold_bodies())
-    assert sorted(map(bool, waits)) == [False, False, True]
-    assert waits[2] == 0
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])

@@ -1,11 +1,13 @@
 """Ten times the load that the service can sustain: it serves on, says no quickly, and tells the truth about when."""
 
 import asyncio
+import io
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.app.process import Process
 from tests.reliability.load import Client, find_percentile, make_image
@@ -157,13 +159,12 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
     assert tries[-1].holds()
 
 
-def test_who_waits_as_told_gets_in(process, tell):
-    """A burst of ten times the places: of those sent away, nine in ten get in when they come back as told."""
-    body = make_image(np.random.default_rng(0))[0]
+async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool, int]:
+    """Come within `seconds`, and again when told to until let in; count returns, those let in and those in vain."""
     returned = {True: 0, False: 0}
 
     async def come(delay: float) -> None:
-        client = Client(process.port)
+        client = Client(port)
         await asyncio.sleep(delay)
         told = False
         while (answer := await client.ask("POST", "/predict", body)).status != 200:
@@ -177,14 +178,43 @@ def test_who_waits_as_told_gets_in(process, tell):
             returned[True] += 1
         client.close()
 
-    async def run() -> None:
+    await asyncio.gather(*(come(seconds * number / count) for number in range(count)))
+    return returned
+
+
+def test_who_waits_as_told_gets_in(process, tell):
+    """A burst of ten times the places: of those sent away, nine in ten get in when they come back as told."""
+    body = make_image(np.random.default_rng(0))[0]
+
+    async def run() -> dict[bool, int]:
         peak = (await load(process.port, PLACES, 0, 2))[200] / 2
         # Ten seconds' work in one, within the connections that the service keeps: beyond them it hangs up.
-        count = min(int(10 * peak), 900)
-        await asyncio.gather(*(come(number / count) for number in range(count)))
+        return await burst(process.port, body, min(int(10 * peak), 900), 1)
 
-    asyncio.run(run())
+    returned = asyncio.run(run())
     print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
     assert returned[True] > 100
     assert returned[True] >= 0.9 * sum(returned.values())
     tell("clients that came back when told: sent away again", sum(returned.values()), returned[False])
+
+
+def test_who_waits_as_told_finds_room_for_a_body(start, shipped, tell):
+    """The same of bytes: ten times as many as there is room for."""
+    photo = make_photo()
+    process = start(
+        model_dir=shipped, max_upload_bytes=2 * len(photo), max_uploads_total_bytes=8 * len(photo), log_level="info"
+    )
+    process.wait_until("ok")
+    returned = asyncio.run(burst(process.port, photo, 80, 0.2))
+    print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
+    assert returned[True] > 20
+    assert returned[True] >= 0.9 * sum(returned.values())
+    tell("clients that came back with a photo when told: sent away again", sum(returned.values()), returned[False])
+
+
+def make_photo() -> bytes:
+    """Make a JPEG of three megapixels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((2000, 1500)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
