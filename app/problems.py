@@ -126,7 +126,7 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
 INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
 NOT_FOUND = Kind(404, "not_found", "GET /nowhere: Not Found; /docs lists what there is")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; /docs lists what there is")
-# What never becomes a request that the application sees: see `app.connection`.
+# What never becomes a request that the application sees: see `app.heads` and `app.connection`.
 MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
 HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arrive in time")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")

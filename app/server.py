@@ -33,13 +33,11 @@ def make_server(app: FastAPI, settings: Settings) -> "Server":
         max_connections=_allow_files(settings.max_connections),
         header_timeout_seconds=settings.header_timeout_seconds,
         hang_up=app.state.metrics.observe_hang_up,
-        accept_others=lambda: server.accept_others(),  # noqa: PLW0108 -- it is made below
     )
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=partial(Connection, limits=limits),  # type: ignore[arg-type]  # uvicorn only calls it
         log_config=None,
         access_log=False,  # `app.recorder` has it, with more in it
         lifespan="on",
@@ -52,6 +50,8 @@ def make_server(app: FastAPI, settings: Settings) -> "Server":
         ),
     )
     server = Server(config, app, drain_seconds=settings.drain_seconds)
+    # uvicorn only calls it.
+    config.http = partial(Connection, limits=limits, accept_others=server.accept_others)  # type: ignore[assignment]
     return server
 
 

@@ -1,5 +1,6 @@
 """Clients of a service that say and read exactly what a test wants."""
 
+import json
 import socket
 from http.client import HTTPResponse
 
@@ -32,3 +33,15 @@ def read_answer(client: socket.socket) -> str:
     answer = HTTPResponse(client)
     answer.begin()
     return f"{answer.status} {answer.read().decode()}"
+
+
+def check_refused(answer: bytes, status: int, code: str) -> str:
+    """Check the answer to what never became a request; return its detail."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert b"application/problem+json" in head
+    assert b"connection: close" in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["code"]) == (status, code)
+    detail: str = problem["detail"]
+    return detail
