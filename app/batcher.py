@@ -15,11 +15,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 from app.errors import InferenceError, QueueFullError
 from app.returns import Returns
 from app.trace import note_stage
+from app.turns import Turns
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -76,6 +78,7 @@ class Batcher(Generic[Item, Result]):
         self._running = 0  # lanes that have a batch
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
         self._returns = Returns(max_queue_size)
+        self._turns = Turns()
 
     @property
     def depth(self) -> int:
@@ -207,12 +210,18 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._returns.finish(finished, len(futures))
         for future, result in zip(futures, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, InferenceError):
-                future.set_exception(result)
-            else:
-                future.set_result((result, started, finished))
+            self._turns.call(partial(_resolve, future, result, started, finished))
+
+
+def _resolve(
+    future: asyncio.Future[_Timed[Result]], result: Result | InferenceError, started: float, finished: float
+) -> None:
+    if future.done():
+        return
+    if isinstance(result, InferenceError):
+        future.set_exception(result)
+    else:
+        future.set_result((result, started, finished))
 
 
 def _run_each(

@@ -13,15 +13,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.heads import FaultError, HeadProtocol
 from app.patience import GONE
 from app.problems import HEADER_TIMEOUT, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
+from app.turns import Turns
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 _MAX_PIPELINED = 16
 # How long the rest of a body that has been answered already may take: closing at once would lose the answer.
@@ -51,11 +56,14 @@ class _Ending:
 
 
 class Connection(HeadProtocol):
-    """A connection with limits; `accept_others` is called once it is made."""
+    """A connection with limits; `accept_others` is called once it is made, `turns` are all connections'."""
 
-    def __init__(self, *args: Any, limits: Limits, accept_others: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self, *args: Any, limits: Limits, turns: Turns, accept_others: Callable[[], None], **options: Any
+    ) -> None:
         super().__init__(*args, **options)
         self._limits = limits
+        self._turns = turns
         self._accept_others = accept_others
         self.idle_since: float | None = time.monotonic()  # None while a request is under way
         self.receiving_since: float | None = None  # None unless it is its body that is under way
@@ -125,6 +133,14 @@ class Connection(HeadProtocol):
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINED:
             raise FaultError(MALFORMED_REQUEST, f"more than {_MAX_PIPELINED} requests were sent ahead")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        """Start to answer at once what is but asked for, such as a probe; what is sent to be worked on, in its turn."""
+        start = partial(super()._start_asgi_task, cycle, app)
+        if cycle.scope["method"] == "POST":
+            self._turns.call(start)
+        else:
+            start()
 
     def on_message_complete(self) -> None:
         """Await the next head, if the answer went before the body's end."""

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from app.connection import Connection, Limits
 from app.settings import Settings
+from app.turns import Turns
 
 _DROP_SECONDS = 2
 _SPARE_FILES = 256  # besides connections: the model, libraries
@@ -51,7 +52,9 @@ def make_server(app: FastAPI, settings: Settings) -> "Server":
     )
     server = Server(config, app, drain_seconds=settings.drain_seconds)
     # uvicorn only calls it.
-    config.http = partial(Connection, limits=limits, accept_others=server.accept_others)  # type: ignore[assignment]
+    config.http = partial(  # type: ignore[assignment]
+        Connection, limits=limits, turns=Turns(), accept_others=server.accept_others
+    )
     return server
 
 

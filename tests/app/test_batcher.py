@@ -10,6 +10,7 @@ import pytest
 
 from app.batcher import Batcher, list_batch_sizes
 from app.errors import InferenceError, QueueFullError
+from app.turns import CALLS_A_TURN
 
 pytestmark = pytest.mark.anyio
 
@@ -258,6 +259,33 @@ async def test_one_items_failure_is_its_own():
     answers = await asyncio.gather(*(ask(batcher, item) for item in (1, 2, 3)), return_exceptions=True)
     assert (answers[0], answers[2]) == (1, 3)
     assert isinstance(answers[1], InferenceError)
+    batcher.close()
+
+
+async def test_the_answers_of_a_batch_are_given_over_several_turns():
+    """All in one turn of the event loop would keep whoever asks something else waiting."""
+    gate = Gate()
+    batcher = make_batcher(gate, batch_sizes=[1, 16])
+    turns, answered = 0, []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def note(item: int) -> None:
+        await ask(batcher, item)
+        answered.append(turns)
+
+    tasks = [asyncio.create_task(note(item)) for item in range(16)]
+    await gate.wait_until_running()
+    counting = asyncio.create_task(count())
+    gate.opened.release()
+    await asyncio.gather(*tasks)
+    counting.cancel()
+    assert len(gate.batches) == 1
+    assert answered[-1] - answered[0] == 16 // CALLS_A_TURN - 1
     batcher.close()
 
 

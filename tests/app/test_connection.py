@@ -146,3 +146,26 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
         (connection,) = serving.server_state.connections
         peer = connection.transport.get_extra_info("socket")
         assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+def test_a_probe_overtakes_a_crowd_that_sends(serving):
+    """What is to be worked on starts a few at a time; what is but asked for, at once."""
+    order = []
+
+    async def answer(scope, _, send) -> None:
+        order.append(scope["method"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    serving.config.loaded_app = answer
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(dial(find_port(serving))) for _ in range(50)]
+        while len(serving.server_state.connections) < len(clients):
+            time.sleep(0.01)
+        serving.servers[0].get_loop().call_soon_threadsafe(time.sleep, 0.3)  # meanwhile all of them come
+        for client in clients[:-1]:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        clients[-1].sendall(GET)
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 204"
+    assert order.index("GET") < 10
