@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from app.heads import FaultError, HeadProtocol
 from app.patience import GONE
 from app.problems import HEADER_TIMEOUT, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
+from app.trace import BEGUN
 from app.turns import Turns
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Connection(HeadProtocol):
     def begin(self) -> None:
         """Note the request, unless too many wait behind it."""
         self.idle_since = None
-        self.receiving_since = time.monotonic()
+        self.receiving_since = self.scope["state"][BEGUN] = time.monotonic()
         self._await_nothing()
         self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]  # all it asks for
         self.scope["state"][GONE] = self.loop.create_future()

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.metrics import Metrics
 from app.problems import CLIENT_CLOSED_REQUEST, INTERNAL
-from app.trace import Trace, current
+from app.trace import BEGUN, Trace, current
 
 # What a probe or a scraper asks every few seconds is no news while it succeeds.
 _ROUTINE = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"}
@@ -30,7 +30,7 @@ class Recorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
+        begun = scope.get("state", {}).get(BEGUN) or time.monotonic()  # other servers than this project's tell no time
         trace = Trace()
         status, received, sent = 0, 0, 0
 
@@ -54,7 +54,7 @@ class Recorder:
             trace.problems.append(INTERNAL.code)
             raise
         finally:
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - begun
             route = getattr(scope.get("route"), "path", _NO_ROUTE)
             self._metrics.observe_request(
                 trace, route=route, status=status or CLIENT_CLOSED_REQUEST, seconds=seconds, received_bytes=received

@@ -1,5 +1,6 @@
 """Behaviour of app.connection: what a connection may cost, over real sockets."""
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -146,6 +147,17 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
         (connection,) = serving.server_state.connections
         peer = connection.transport.get_extra_info("socket")
         assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+
+
+def test_a_request_is_measured_from_its_head_on(serving, monkeypatch):
+    """What it waits before it is started counts."""
+    monkeypatch.setattr("app.turns.Turns.call", lambda _, start: asyncio.get_running_loop().call_later(0.3, start))
+    with dial(find_port(serving)) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert read_answer(client).startswith("404 ")
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        [seconds] = re.findall(r'request_seconds_sum\{route="none"\} (\S+)', read_answer(client))
+    assert 0.3 <= float(seconds) < 1
 
 
 def test_a_probe_overtakes_a_crowd_that_sends(serving):
