@@ -136,7 +136,7 @@ class Connection(HeadProtocol):
             raise FaultError(MALFORMED_REQUEST, f"more than {_MAX_PIPELINED} requests were sent ahead")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
-        """Start to answer at once what is but asked for, such as a probe; what is sent to be worked on, in its turn."""
+        """Start at once what is only asked for, such as a probe; what is sent to be worked on, in its turn."""
         start = partial(super()._start_asgi_task, cycle, app)
         if cycle.scope["method"] == "POST":
             self._turns.call(start)
@@ -160,7 +160,7 @@ class Connection(HeadProtocol):
 
     def on_response_complete(self) -> None:
         """Await the next request, or the rest of this one's body."""
-        self._unanswered.popleft()
+        self._unanswered.popleft().body = bytearray()  # what nobody has read of it would stay until the next request
         if self._lingers:
             self.idle_since = time.monotonic()
             self.flow.resume_reading()
