@@ -20,7 +20,7 @@ SECURITY_HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-# What a byte of a body takes until the first bodies have been answered.
+# How long a byte of a body is believed to take, until bodies have been answered while there was little room for others.
 _SECONDS_PER_BYTE = 1 / 20e6
 
 
@@ -74,7 +74,8 @@ def find_header(scope: Scope, name: bytes) -> str:
 class BodyLimit:
     """Bounds what bodies take of the memory, each and all together.
 
-    A body is refused at once if its declared length is too much, otherwise when it has grown too long.
+    By its declared length a body is refused before it is read, otherwise once it has grown too long or there is no more
+    room.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_total_bytes: int) -> None:
@@ -111,18 +112,24 @@ class BodyLimit:
             except UploadsFullError:
                 let_go()  # now, not once the client has been told
                 raise
-            if not self._total_bytes:
-                self._returns.begin(time.monotonic())
+            was_crowded = self._is_crowded
             self._total_bytes += count
             held += count
+            if self._is_crowded and not was_crowded:
+                self._returns.begin(time.monotonic())
             return message
 
         try:
             await self._app(scope, receive_limited, send)
         finally:
-            if held:
+            if held and self._is_crowded:
                 self._returns.finish(time.monotonic(), held)
             let_go()
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether it tells how quickly bodies can be answered, and not only how quickly they come."""
+        return 2 * self._total_bytes > self._max_total_bytes
 
     def _require_short(self, length: int) -> None:
         if length > self._max_bytes:

@@ -20,7 +20,7 @@ LONGEST_WAIT_SECONDS = 60
 _MOMENT_SECONDS = 0.1
 # The rest is for new clients, and for a rate that was measured too high.
 _PROMISED_SHARE = 0.5
-# How much what was done before loses each time that something is: the last ten or so decide.
+# How much of the past is forgotten whenever something is done: about the last ten decide.
 _RATE_WEIGHT = 0.2
 
 
@@ -59,7 +59,7 @@ class Returns:
         """Take `items` that are done into the rate."""
         if not self._is_measured:
             self._is_measured, self._seconds, self._items = True, 0.0, 0.0
-        self._seconds += now - self._worked_from - _RATE_WEIGHT * self._seconds
+        self._seconds += max(0, now - self._worked_from) - _RATE_WEIGHT * self._seconds
         self._items += items - _RATE_WEIGHT * self._items
         self._worked_from = now
 
@@ -76,14 +76,17 @@ class Returns:
         self._forget(now)
         seconds_per_item = self._seconds / self._items
         soonest = max(1, math.ceil(waiting * seconds_per_item))
-        work = items * seconds_per_item / _PROMISED_SHARE
+        work = min(items * seconds_per_item / _PROMISED_SHARE, LONGEST_WAIT_SECONDS)
         patience = int(_PROMISED_SHARE * self._room * seconds_per_item / _MOMENT_SECONDS)
+        free = 0
         for seconds in range(soonest, LONGEST_WAIT_SECONDS):
             moment = int((now + seconds) / _MOMENT_SECONDS)
-            for turn in range(moment, moment + 1 + patience):
-                if self._busy[turn] < _MOMENT_SECONDS:
-                    self._fill(turn, work)
-                    return Promise(pause, seconds)
+            free = max(free, moment)
+            while free <= moment + patience and self._busy.get(free, 0) >= _MOMENT_SECONDS:
+                free += 1
+            if free <= moment + patience:
+                self._fill(free, work)
+                return Promise(pause, seconds)
         return Promise(pause, LONGEST_WAIT_SECONDS)
 
     def _pace(self, now: float) -> float:

@@ -1,6 +1,7 @@
 """Behaviour of app.batcher."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -285,7 +286,7 @@ async def test_the_answers_of_a_batch_are_given_over_several_turns():
     await asyncio.gather(*tasks)
     counting.cancel()
     assert len(gate.batches) == 1
-    assert answered[-1] - answered[0] == 16 // CALLS_A_TURN - 1
+    assert answered[-1] - answered[0] == math.ceil(16 / CALLS_A_TURN) - 1
     batcher.close()
 
 
@@ -360,6 +361,6 @@ async def test_those_sent_away_are_told_to_come_back_one_after_the_other():
             batcher.require_room()
         waits.append(error.value.retry_after_seconds)
     assert len(set(waits[:50])) == 50
-    assert waits[-1] == 60
+    assert max(waits) == 60
     await asyncio.gather(*tasks)
     batcher.close()

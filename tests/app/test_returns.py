@@ -56,6 +56,22 @@ def test_those_who_come_may_wait_where_there_is_room():
     assert [returns.book(0, 2).retry_after_seconds for _ in range(6)] == [1, 1, 1, 1, 2, 3]
 
 
+def test_one_client_takes_no_more_than_a_minute_of_the_book():
+    """However slow things were, and however much it brings: the book would fill the memory."""
+    returns = Returns(16 * 2**20)
+    work(returns, 1, 30)
+    assert returns.book(30, 1, items=16 * 2**20).retry_after_seconds == 30
+    assert len(returns._busy) <= LONGEST_WAIT_SECONDS * 10 + 1
+
+
+def test_what_was_done_before_it_was_begun_took_no_time():
+    """An answer may come after its client has gone and other work has begun."""
+    returns = Returns(16, seconds_per_item=1)
+    returns.begin(10)
+    returns.finish(9, 4)
+    assert returns.book(10, 4).retry_after_seconds == 1
+
+
 def test_what_is_done_tells_the_rate():
     """Not what was believed before; of late above all; in proportion to the items; and not the time without work."""
     returns = Returns(16, seconds_per_item=1000)
