@@ -128,8 +128,10 @@ class Server(uvicorn.Server):
         """End what is in flight as if its clients had left; cancelled by the loop's end, each would log a traceback."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=_DROP_SECONDS)
+        until = time.monotonic() + _DROP_SECONDS
+        await asyncio.sleep(0)
+        while self.server_state.tasks and time.monotonic() < until:  # others start meanwhile, whose turn had not come
+            await asyncio.wait(self.server_state.tasks, timeout=until - time.monotonic())
 
     def _close_listeners(self) -> list[socket.socket]:
         # The event loop lets go of its listeners before the last look at their queues, so that nothing that it still

@@ -105,8 +105,8 @@ def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     """Make images of seeded smooth noise, and the answers to them, for whoever loads the model to compare with.
 
     Blots of many sizes are seen as many things. The clearest images of each label are kept, one of each in turn: a
-    graph that mixes labels up, or has one answer to everything, can't pass. Unclear ones, whose label may turn with a
-    runtime's rounding, only fill up.
+    graph that mixes these labels up, or has one answer to everything, can't pass. Unclear ones, which a runtime's
+    rounding may move by more than is tolerated, only fill up.
 
     Returns:
         Images (16, 32, 32, 3) uint8 and probabilities (16, classes) float32.

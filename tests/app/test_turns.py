@@ -32,6 +32,21 @@ async def test_a_few_calls_are_made_in_each_turn():
     assert called[-1] == -1
 
 
+async def test_a_call_may_ask_for_another():
+    """That has its own turn, and there are never more in one than a few."""
+    turns, called = Turns(), []
+
+    def go_on() -> None:
+        called.append(None)
+        turns.call(go_on)
+
+    go_on()
+    for _ in range(10):
+        before = len(called)
+        await asyncio.sleep(0)
+        assert len(called) - before <= 1
+
+
 async def test_a_call_that_fails_keeps_no_other_from_being_made():
     """The event loop tells of it."""
     failures = []
