@@ -19,6 +19,7 @@ from app.runtime import Images, Probabilities, Runtime
 # Unlike any real model's, so that a test fails where the service assumes one: three classes, and 8 by 6 pixels.
 CLASS_NAMES = ("red", "green", "blue")
 INPUT = TensorSpec(name="images", dtype="uint8", shape=(8, 6, 3))
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 OUTPUT = TensorSpec(name="probabilities", dtype="float32", shape=(3,))
 CARD = """# tiny 1
 
@@ -117,3 +118,8 @@ def seal(folder: Path, **changes: object) -> None:
     (folder / METADATA_FILE).unlink(missing_ok=True)
     metadata = make_metadata(int(folder.name), digest_files(folder)).model_copy(update=changes)
     (folder / METADATA_FILE).write_text(metadata.model_dump_json())
+
+
+def paint(*colours: str) -> np.ndarray:
+    """Make one image of the fake model's size for each colour, (N, 8, 6, 3) uint8."""
+    return np.stack([np.full((8, 6, 3), COLOURS[colour], np.uint8) for colour in colours])

@@ -1,13 +1,11 @@
-"""Behaviour of app.inference_protocol and app.tensors: with Triton's own client, over real sockets, and by hand."""
+"""Behaviour of app.inference_protocol: with Triton's own client, over real sockets, and by hand."""
 
-import asyncio
 import gc
 import json
 import re
 import socket
 import threading
 import time
-import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,32 +17,18 @@ from fastapi.testclient import TestClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from app.classifier import Classifier
-from app.errors import QueueFullError
 from app.main import create_app
 from app.model import Model
 from app.settings import Settings
-from app.store import ModelStore
 from app.tensors import InferenceRequest, RequestInput
-from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
-
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-
-
-def paint(*colours: str) -> np.ndarray:
-    """Make one image of the fake model's size for each colour, (N, 8, 6, 3) uint8."""
-    return np.stack([np.full((8, 6, 3), COLOURS[colour], np.uint8) for colour in colours])
+from tests.app.fakes import make_model, paint, tell_colours, wait_until_loaded
+from tests.app.inference import ONE, infer, write_request
 
 
 def ask_for(images: np.ndarray, *, binary: bool, datatype: str = "UINT8", name: str = "images") -> list[InferInput]:
     tensor = InferInput(name, list(images.shape), datatype)
     tensor.set_data_from_numpy(images, binary_data=binary)
     return [tensor]
-
-
-def write_request(images: np.ndarray, **changes: object) -> dict:
-    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape), "data": images.ravel().tolist()}
-    return {"inputs": [tensor | changes]}
 
 
 @pytest.fixture
@@ -168,131 +152,6 @@ def test_keys_cover_the_protocol(connect):
     assert result.as_numpy("probabilities").argmax() == 0
 
 
-def infer(client: TestClient, body: object, **headers: str):
-    content = body if isinstance(body, bytes) else json.dumps(body)
-    return client.post("/v2/models/tiny/infer", content=content, headers=headers)
-
-
-def test_nested_data_are_read(client):
-    """The protocol allows rows within rows as well as one flat list."""
-    images = paint("green", "red")
-    response = infer(client, write_request(images, data=images.tolist()))
-    assert response.headers["content-type"] == "application/json"
-    (output,) = response.json()["outputs"]
-    assert output["shape"] == [2, 3]
-    np.testing.assert_allclose(np.reshape(output["data"], (2, 3)), tell_colours(images))
-    assert "id" not in response.json()
-
-
-def test_null_is_as_good_as_nothing(client):
-    """Some serialisers write what is absent so."""
-    tensor, output = TENSOR | {"parameters": None}, {"name": "probabilities", "parameters": None}
-    for outputs in (None, [output]):
-        body = {"id": None, "parameters": None, "inputs": [tensor], "outputs": outputs}
-        assert infer(client, body).json() == infer(client, ONE).json()
-    head = json.dumps({"inputs": [tensor | {"data": None}]}).encode()
-    response = infer(client, head + bytes(144), **{"inference-header-content-length": str(len(head))})
-    assert "binary_data_size says None" in response.json()["detail"]
-
-
-def nest(depth: int) -> list:
-    return [nest(depth - 1)] if depth else [1]
-
-
-ONE = write_request(paint("red"))
-TENSOR = ONE["inputs"][0]
-
-
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
-        (b"", "the body is no inference request"),
-        (b"[" * 100_000, "the body is no inference request"),
-        (b'{"inputs": [{"name": "images"}]}', "the request's 'inputs.0.datatype': Field required"),
-        ({"inputs": [TENSOR | {"parameters": 1}]}, "the request's 'inputs.0.parameters': Input should be"),
-        ({"inputs": []}, "sent: none"),
-        ({"inputs": [TENSOR, TENSOR]}, "sent: 'images', 'images'"),
-        ({"inputs": [TENSOR | {"name": "x"}]}, "one input, 'images'; sent: 'x'"),
-        ({"inputs": [TENSOR | {"datatype": "FP32"}]}, "sent: FP32 [1, 8, 6, 3]"),
-        ({"inputs": [TENSOR | {"shape": [1, 6, 8, 3]}]}, "sent: UINT8 [1, 6, 8, 3]"),
-        ({"inputs": [TENSOR | {"shape": [0, 8, 6, 3]}]}, "[1 to 32, 8, 6, 3]"),
-        ({"inputs": [TENSOR | {"shape": [10**9, 8, 6, 3]}]}, "[1 to 32, 8, 6, 3]"),
-        ({"inputs": [TENSOR | {"shape": []}]}, "sent: UINT8 []"),
-        ({"inputs": [TENSOR | {"data": None}]}, "neither 'data' nor bytes"),
-        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data are 2 of int"),
-        ({"inputs": [TENSOR | {"data": [[1], [2, 3]]}]}, "2 of list"),
-        ({"inputs": [TENSOR | {"data": [0.5] * 144}]}, "144 of float"),
-        ({"inputs": [TENSOR | {"data": [True] * 144}]}, "144 of bool"),
-        ({"inputs": [TENSOR | {"data": ["a"] * 144}]}, "144 of str"),
-        ({"inputs": [TENSOR | {"data": [1.0] + [1] * 143}]}, "144 of float and int"),
-        ({"inputs": [TENSOR | {"data": [[1, "a"]] * 72}]}, "144 of int and str"),
-        ({"inputs": [TENSOR | {"data": []}]}, "0 of nothing"),
-        ({"inputs": [TENSOR | {"data": [None] * 144}]}, "144 of NoneType"),
-        ({"inputs": [TENSOR | {"data": nest(40)}]}, "1 of int"),
-        ({"inputs": [TENSOR | {"data": nest(100)}]}, "needs 144 integers"),
-        ({"inputs": [TENSOR | {"data": [-1] * 144}]}, "between 0 and 255"),
-        ({"inputs": [TENSOR | {"data": [256] * 144}]}, "between 0 and 255"),
-        ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "between 0 and 255"),
-        (ONE | {"outputs": [{"name": "logits"}]}, "asked for: 'logits'"),
-        (ONE | {"outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}, "classification"),
-        ({"inputs": [TENSOR | {"parameters": {"shared_memory_region": "x"}, "data": None}]}, "neither"),
-    ],
-)
-def test_a_wrong_tensor_answers_400(client, body, said):
-    """What is wrong with it stands where this API's clients look and where the protocol's do."""
-    response = infer(client, body)
-    assert response.status_code == 400, response.text
-    problem = response.json()
-    assert (problem["status"], problem["code"]) == (400, "wrong_tensor")
-    assert said in problem["detail"]
-    assert problem["error"] == problem["detail"]
-
-
-def with_bytes(count: int, announced: object, json_length: int | None = None) -> tuple[bytes, dict[str, str]]:
-    tensor = {k: v for k, v in TENSOR.items() if k != "data"} | {"parameters": {"binary_data_size": announced}}
-    head = json.dumps({"inputs": [tensor]}).encode()
-    length = len(head) if json_length is None else json_length
-    return head + bytes(count), {"inference-header-content-length": str(length)}
-
-
-@pytest.mark.parametrize(
-    ("request_", "said"),
-    [
-        (with_bytes(143, 144), "needs 144 bytes, binary_data_size says 144, and 143 stand"),
-        (with_bytes(145, 144), "and 145 stand"),
-        (with_bytes(144, 143), "binary_data_size says 143"),
-        (with_bytes(144, None), "binary_data_size says None"),
-        (with_bytes(0, 0), "neither 'data' nor bytes"),
-        (with_bytes(144, 144, json_length=10**6), "its header announces 1000000 bytes of JSON"),
-        ((b"", {"inference-header-content-length": "-1"}), "no number of bytes: '-1'"),
-        ((b"", {"inference-header-content-length": "9" * 400}), "bytes of JSON"),
-    ],
-)
-def test_wrong_bytes_answer_400(client, request_, said):
-    """Their number must be the one that shape and parameter say."""
-    body, headers = request_
-    response = infer(client, body, **headers)
-    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
-    assert said in response.json()["detail"]
-
-
-def test_a_text_among_the_numbers_takes_no_memory(client):
-    """NumPy would make room for such a text in the place of each number: 24 kB of JSON asked for 4 GiB."""
-    data = ["A" * 20_000] + [1] * 143
-    tracemalloc.start()
-    response = infer(client, {"inputs": [TENSOR | {"data": data}]})
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
-    assert peak < 4 * 2**20
-
-
-def test_more_json_than_the_images_need_is_refused(client):
-    """Before it is parsed: that would hold up everyone."""
-    response = infer(client, b" " * 200_000)
-    assert (response.status_code, response.json()["code"]) == (413, "upload_too_large")
-
-
 def test_the_documentation_shows_the_protocol(client):
     """Every path of it, each operation under a name of its own."""
     document = client.get("/openapi.json").json()
@@ -339,76 +198,6 @@ def test_without_a_model_the_protocol_answers_503(tmp_path):
         assert (response.status_code, response.json()["code"]) == (503, "not_ready")
         assert int(response.headers["retry-after"]) > 0
         assert "error" not in client.get("/model").json()
-
-
-def make_classifier(models, predict, **settings) -> Classifier:
-    store = ModelStore(models, lambda folder, **_: make_model(predict, int(folder.name)))
-    return Classifier(
-        store, **{"decode_threads": 1, "batch_sizes": [1, 2], "max_queue_size": 4, "max_image_pixels": 100} | settings
-    )
-
-
-def test_images_are_taken_all_or_none(models):
-    """Where there is no room for the last, the first is not run either."""
-    batches = []
-
-    def record(images):
-        batches.append(len(images))
-        return tell_colours(images)
-
-    async def run():
-        classifier = make_classifier(models, record, max_queue_size=3)
-        await classifier.store.refresh()
-        with pytest.raises(QueueFullError):
-            await classifier.classify_pixels(paint(*["red"] * 4))
-        await asyncio.sleep(0.05)
-        assert batches == []
-        assert len(await classifier.classify_pixels(paint(*["red"] * 3))) == 3
-        classifier.close()
-
-    asyncio.run(run())
-
-
-def test_all_images_of_a_request_are_answered_by_one_version(models):
-    """A version that comes between its batches takes the whole request."""
-    held = HeldModel()
-
-    async def run():
-        classifier = make_classifier(models, held)
-        await classifier.store.refresh()
-        asking = asyncio.create_task(classifier.classify_pixels(paint("red", "green", "blue")))
-        assert await asyncio.to_thread(held.reached.wait, 10)
-        (models / "tiny" / "2").mkdir()
-        await classifier.store.refresh()
-        held.opened.set()
-        scores = await asking
-        assert [score.model.metadata.version for score in scores] == [2, 2, 2]
-        assert [score.probabilities.argmax() for score in scores] == [0, 1, 2]
-        classifier.close()
-
-    asyncio.run(run())
-
-
-def test_tensors_and_uploads_share_a_batch(models):
-    """The protocol goes through the same batcher as everything else."""
-    held = HeldModel()
-
-    async def run():
-        classifier = make_classifier(models, held, batch_sizes=[1, 3], max_image_pixels=10_000)
-        await classifier.store.refresh()
-        first = asyncio.create_task(classifier.classify(encode("red")))
-        assert await asyncio.to_thread(held.reached.wait, 10)
-        upload = asyncio.create_task(classifier.classify(encode("green")))
-        tensors = asyncio.create_task(classifier.classify_pixels(paint("blue", "red")))
-        while len(classifier._batcher._waiting) < 3:
-            await asyncio.sleep(0.01)
-        held.opened.set()
-        answers = [await first, await upload, *await tensors]
-        assert [scores.probabilities.argmax() for scores in answers] == [0, 1, 2, 0]
-        classifier.close()
-
-    asyncio.run(run())
-    assert held.batches == [1, 3]
 
 
 @pytest.mark.parametrize("path", ["/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"])
