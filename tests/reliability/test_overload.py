@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.load import Load
 from tests.app.process import Process
 from tests.reliability.load import Client, find_percentile, make_image
 
@@ -159,6 +160,37 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
     assert tries[-1].holds()
 
 
+def test_a_crowd_that_asks_again_at_once_slows_no_probe(start, shipped, tell):
+    """The model as quick as it is, on all cores, and 900 clients that never wait as told: probes stay quick.
+
+    At least nine tenths are answered of what 32 clients got. Of four tries the best counts, as above.
+    """
+    process = start(model_dir=shipped, log_level="warning")
+    process.wait_until("ok")
+    picture = make_image(np.random.default_rng(0))[0]
+    url = f"http://127.0.0.1:{process.port}/predict"
+
+    async def crowd() -> tuple[float, list[float]]:
+        ended, probes = asyncio.Event(), []
+        load = Load(url, [picture], "raw", clients=900, seconds=4)
+        probing = asyncio.create_task(probe(process.port, ended, probes))
+        seen = await asyncio.to_thread(load.wait)
+        ended.set()
+        await probing
+        return seen.per_second, probes
+
+    Load(url, [picture], "raw", clients=32, seconds=1).wait()
+    for _ in range(4):
+        peak = Load(url, [picture], "raw", clients=32, seconds=4).wait().per_second
+        served, probes = asyncio.run(crowd())
+        slowest = find_percentile(probes, 99)
+        print(f"\npeak {peak:.0f}/s; served {served:.0f}/s; {len(probes)} probes, p99 {1000 * slowest:.1f} ms")
+        if held := served >= 0.9 * peak and slowest < 0.05:
+            break
+    assert held
+    tell("probes beside 900 clients that ask again at once: not answered", len(probes), 0)
+
+
 async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool, int]:
     """Come within `seconds`, and again when told to until let in; count returns, those let in and those in vain."""
     returned = {True: 0, False: 0}
@@ -183,17 +215,17 @@ async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool
 
 
 def test_who_waits_as_told_gets_in(process, tell):
-    """A burst of ten times the places: of those sent away, nine in ten get in when they come back as told."""
+    """A burst of over ten times the places: of those sent away, nine in ten get in when they come back as told."""
     body = make_image(np.random.default_rng(0))[0]
 
     async def run() -> dict[bool, int]:
         peak = (await load(process.port, PLACES, 0, 2))[200] / 2
-        # Ten seconds' work in one, within the connections that the service keeps: beyond them it hangs up.
-        return await burst(process.port, body, min(int(10 * peak), 900), 1)
+        # Five seconds' work in one, within the connections that the service keeps: beyond them it hangs up.
+        return await burst(process.port, body, min(int(5 * peak), 900), 1)
 
     returned = asyncio.run(run())
     print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
-    assert returned[True] > 100
+    assert returned[True] > 5 * PLACES
     assert returned[True] >= 0.9 * sum(returned.values())
     tell("clients that came back when told: sent away again", sum(returned.values()), returned[False])
 
@@ -205,6 +237,7 @@ def test_who_waits_as_told_finds_room_for_a_body(start, shipped, tell):
         model_dir=shipped, max_upload_bytes=2 * len(photo), max_uploads_total_bytes=8 * len(photo), log_level="info"
     )
     process.wait_until("ok")
+    asyncio.run(load(process.port, 8, 0, 1))  # small images tell nothing of photographs
     returned = asyncio.run(burst(process.port, photo, 80, 0.2))
     print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
     assert returned[True] > 20
