@@ -23,7 +23,7 @@ from training.errors import ExportError
 from training.model import mini_model
 from training.pipeline import Normalization
 
-GOLDEN_IMAGES = 16
+GOLDEN_IMAGES = 32
 GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
 """Along a side."""
 GOLDEN_CANDIDATES = 512
@@ -109,7 +109,7 @@ def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     rounding may move by more than is tolerated, only fill up.
 
     Returns:
-        Images (16, 32, 32, 3) uint8 and probabilities (16, classes) float32.
+        Images (32, 32, 32, 3) uint8 and probabilities (32, classes) float32.
     """
     random = np.random.default_rng(0)
     noise = [random.uniform(0, 255, (GOLDEN_CANDIDATES, blots, blots, 3)) for blots in GOLDEN_BLOTS]

@@ -6,10 +6,12 @@ import numpy as np
 import openvino
 import pytest
 
-from app.contract import GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, ModelMetadata, verify_files
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, ModelMetadata, verify_files
 from app.model import make_loader
+from app.runtime import load_runtime
 from app.settings import Settings
 from training.errors import ExportError
+from training.export import GOLDEN_IMAGES
 from training.graph import find_logits
 from training.quantize import quantize_model
 
@@ -53,6 +55,30 @@ def test_the_service_takes_the_quantized_graph(quantized, split):
     assert (int8.runtime.precision, int8.runtime.input) == ("int8", exact.runtime.input)
     difference = np.abs(int8.predict(split.images) - exact.predict(split.images)).max()
     assert 0 < difference < GOLDEN_TOLERANCES["int8"]
+
+
+def test_golden_are_only_images_that_quantization_hardly_moves(quantized, version):
+    """Twice the margin that the service wants, on this processor: another one rounds in other ways."""
+    with np.load(quantized / GOLDEN_FILE) as golden, np.load(version / GOLDEN_FILE) as exact:
+        images, probabilities = golden["images"], golden["probabilities"]
+        assert {image.tobytes() for image in images} <= {image.tobytes() for image in exact["images"]}
+    answers = load_runtime(quantized, name="openvino", precision="int8", threads=0).predict(images)
+    assert np.abs(answers - probabilities).max() <= GOLDEN_TOLERANCES["int8"] / 2
+    assert len(images) >= GOLDEN_IMAGES / 2
+
+
+def test_a_few_images_that_quantization_moves_are_left_out(version, split, tmp_path):
+    """The others go on telling this model from others."""
+    copy = shutil.copytree(version, tmp_path / "1")
+    with np.load(copy / GOLDEN_FILE) as golden:
+        images, probabilities = golden["images"], golden["probabilities"]
+    probabilities[3] = np.roll(probabilities[3], 1) + 1
+    np.savez(copy / GOLDEN_FILE, images=images, probabilities=probabilities)
+    quantize_model(copy, split.images, seed=0)
+    with np.load(copy / GOLDEN_FILE) as golden:
+        kept = {image.tobytes() for image in golden["images"]}
+    assert images[3].tobytes() not in kept
+    assert len(kept) >= GOLDEN_IMAGES / 2
 
 
 def test_a_graph_that_the_service_would_refuse_is_not_exported(version, split, tmp_path, monkeypatch):
