@@ -125,7 +125,7 @@ def test_golden_images_show_each_label_in_turn():
     assert probabilities.max(axis=1).min() > 0.99
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)))
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_golden_images_tell_a_graph_that_takes_labels_for_others(order):
     """By more than quantization may be off, whichever labels it mixes up."""
     _, probabilities = make_golden(tell_colour)
