@@ -125,7 +125,8 @@ def test_uploads_that_never_end_keep_nobody_out(serve):
 
 def test_clients_that_read_nothing_keep_nobody_out(serve):
     """Where answers that nobody reads take all connections, the one that has waited for longest makes room."""
-    port = find_port(serve(max_connections=3))
+    server = serve(max_connections=3)
+    port = find_port(server)
     request = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
     with contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -133,7 +134,8 @@ def test_clients_that_read_nothing_keep_nobody_out(serve):
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.connect(("127.0.0.1", port))
             reader.sendall(8 * request)
-        time.sleep(0.5)
+        while sum(kept.unread_since is not None for kept in list(server.server_state.connections)) < 3:
+            time.sleep(0.01)
         for _ in range(3):
             client = stack.enter_context(dial(port))
             client.sendall(GET)
