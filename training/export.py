@@ -23,7 +23,7 @@ from training.errors import ExportError
 from training.model import mini_model
 from training.pipeline import Normalization
 
-GOLDEN_IMAGES = 32
+GOLDEN_IMAGES = 32  # some of which quantization may take away (training/quantize.py)
 GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
 """Along a side."""
 GOLDEN_CANDIDATES = 512
