@@ -20,6 +20,12 @@ from tests.app.versions import load_version
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """Run what is marked for anyio by asyncio alone, as the service does."""
+    return "asyncio"
+
+
+@pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A models folder with one version in it, of which nothing but the folder exists."""
     (tmp_path / "models" / "tiny" / "1").mkdir(parents=True)

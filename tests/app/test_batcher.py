@@ -16,11 +16,6 @@ from app.turns import CALLS_A_TURN
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Gate:
     """A `run` that doubles numbers, records its batches, and waits at each until opened."""
 

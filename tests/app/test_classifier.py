@@ -20,11 +20,6 @@ from tests.app.fakes import encode, make_model, tell_colours
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def make_classifier(store: ModelStore, max_queue_size: int = 8) -> Classifier:
     return Classifier(
         store, decode_threads=1, batch_sizes=[1, 2, 4], max_queue_size=max_queue_size, max_image_pixels=1_000_000

@@ -14,11 +14,6 @@ from app.middleware import BodyLimit
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Service:
     """A service that takes bodies of 1,000 bytes, and 1,000 in all; it answers when `answered` is set."""
 

@@ -17,11 +17,6 @@ from tests.app.fakes import make_model
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Loader:
     """Loads a folder by its name, unless it holds a file `bad` with the reason why not."""
 

@@ -10,11 +10,6 @@ from app.turns import CALLS_A_TURN, Turns
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def test_a_few_calls_are_made_in_each_turn():
     """In order, none at once, and what comes meanwhile goes to the end."""
     turns, called = Turns(), []
