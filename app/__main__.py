@@ -23,8 +23,8 @@ def main() -> None:
         sys.exit(2)
     from pydantic import ValidationError  # noqa: PLC0415 -- after the handlers, as is what follows
 
-    from app.logs import configure_logs  # noqa: PLC0415
     from app.settings import Settings, describe_faults  # noqa: PLC0415
+    from app.telemetry.logs import configure_logs  # noqa: PLC0415
 
     try:
         settings = Settings()
@@ -40,7 +40,7 @@ def main() -> None:
         logger.warning("%s is no setting of this service", name)
 
     from app.main import create_app  # noqa: PLC0415 -- takes a second, which a bad setting need not wait for
-    from app.server import make_server  # noqa: PLC0415 -- likewise
+    from app.server.lifecycle import make_server  # noqa: PLC0415 -- likewise
 
     server = make_server(create_app(settings), settings)
     # What is there now stays, and a request leaves hundreds of objects but hardly a cycle: to look for cycles less

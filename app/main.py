@@ -8,21 +8,22 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 
-from app import health, inference_protocol
-from app.batcher import list_batch_sizes
-from app.classifier import Classifier
+from app.api import health
+from app.api.routes import direct_router, router
 from app.errors import ServiceError
-from app.keys import RequireKey, document_keys
-from app.metrics import Metrics
-from app.middleware import BodyLimit, Envelope
-from app.model import Load, make_loader
-from app.page import install_page
-from app.problems import COMMON_KINDS, install_handlers, tabulate_kinds
-from app.recorder import Recorder
-from app.routes import direct_router, router
-from app.runtime import count_lanes
+from app.http.access_log import Recorder
+from app.http.auth import RequireKey, document_keys
+from app.http.middleware import BodyLimit, Envelope
+from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
+from app.inference.batcher import list_batch_sizes
+from app.inference.classifier import Classifier
+from app.pages.routes import install_page
+from app.runtime.load import count_lanes
 from app.settings import Settings
-from app.store import ModelStore
+from app.telemetry.metrics import Metrics
+from app.v2.routes import router as v2_router
+from app.versions.model import Load, make_loader
+from app.versions.store import ModelStore
 
 _DESCRIPTION = f"""Classifies images. Every error is an RFC 9457 problem (`application/problem+json`): its `detail` says
 what to do, and its `request_id`, also sent as `X-Request-ID`, finds the request in the service's log.
@@ -45,9 +46,9 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
         title="Image classification",
         description=_DESCRIPTION,
         version="1.0",
-        docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.page has one that does not
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.pages.routes has one that does not
         redoc_url=None,
-        # app.metrics measures; whether anyone wants FastAPI's own figures, it would ask the environment at each request
+        # app.telemetry measures; FastAPI would look for its own figures' settings in the environment at each request
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(_run, settings=settings, load=load),
         generate_unique_id_function=lambda route: route.name,
@@ -59,7 +60,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.include_router(direct_router)
     app.include_router(health.router)
     app.include_router(router)
-    app.include_router(inference_protocol.router)
+    app.include_router(v2_router)
     install_page(app)
     # The last one added is the first one passed.
     # Starlette itself has one of these outside of all others, whose headers its answers would lack.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.logs import LogFormat
+from app.telemetry.logs import LogFormat
 
 RuntimeName = Literal["openvino", "tensorflow"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]

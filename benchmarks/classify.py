@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from app.batcher import list_batch_sizes
-from app.image import decode_image
-from app.model import Model, make_loader
-from app.runtime import count_lanes
+from app.images.decode import decode_image
+from app.inference.batcher import list_batch_sizes
+from app.runtime.load import count_lanes
 from app.settings import Settings
+from app.versions.model import Model, make_loader
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.pictures import MODELS, ROOT, SMALL, find_version, make_pictures
 from benchmarks.runtime import make_batch, time_runs

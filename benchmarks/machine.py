@@ -4,7 +4,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from app.cpu import count_cpus, describe_cpu, has_bf16, read_cpu_flags
+from app.runtime.cpu import count_cpus, describe_cpu, has_bf16, read_cpu_flags
 
 # What a runtime's speed hangs on, most of all that of bfloat16 and of int8.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

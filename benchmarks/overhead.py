@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 
-from app.runtime import load_runtime
+from app.runtime.load import load_runtime
 from app.settings import Precision
 from benchmarks.comparison import WARM_UP_SECONDS
 from benchmarks.load import load

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata
-from app.image import encode_png
+from app.images.decode import encode_png
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models" / "minimodel"

@@ -20,9 +20,9 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from app.contract import METADATA_FILE, ModelMetadata
-from app.cpu import count_cpus, has_bf16
 from app.errors import RefusedVersionError
-from app.runtime import Images, Runtime, count_lanes, load_runtime
+from app.runtime.cpu import count_cpus, has_bf16
+from app.runtime.load import Images, Runtime, count_lanes, load_runtime
 from app.settings import Precision, RuntimeName
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.pictures import find_version

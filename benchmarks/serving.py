@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from app.cpu import has_bf16
+from app.runtime.cpu import has_bf16
 from benchmarks.comparison import compare
 from benchmarks.load import PROGRAM
 from benchmarks.machine import describe_libraries, describe_machine

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, DataSet, DigestError, ModelMetadata, verify_files
-from app.cpu import has_int8
 from app.errors import RefusedVersionError
+from app.runtime.cpu import has_int8
 from training.calibration import Calibration
 from training.config import OFFICIAL
 from training.data import CIFAR10_SOURCE, Data, load_data

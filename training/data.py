@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from app.errors import RequestError
-from app.image import decode_image
+from app.images.decode import decode_image
 from training.config import IMAGE_SIZE, OFFICIAL
 from training.errors import DataError
 

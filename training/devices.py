@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from app.cpu import count_cpus, describe_cpu, has_bf16
+from app.runtime.cpu import count_cpus, describe_cpu, has_bf16
 from training.errors import DeviceError
 
 # NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.

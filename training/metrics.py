@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from app.contract import INT8_FILE
 from app.errors import RefusedVersionError
-from app.graphs import make_core
-from app.runtime import Images, Probabilities, load_runtime
+from app.runtime.load import Images, Probabilities, load_runtime
+from app.runtime.openvino import make_core
 from app.settings import Precision, RuntimeName
 from training.calibration import Calibration, Labels, measure_calibration_error
 from training.data import Split
@@ -122,7 +122,7 @@ def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Probabilities]:
 
 def load_network(folder: Path) -> Predict:
     """Load the SavedModel in `folder` as far as its logits: the network as it was fitted, without the calibration."""
-    import openvino  # noqa: PLC0415 - after app.graphs, which keeps it from reporting to its makers
+    import openvino  # noqa: PLC0415 - after app.runtime.openvino, which keeps it from reporting to its makers
 
     core = make_core()
     graph = core.read_model(folder)

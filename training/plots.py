@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from app.runtime import Probabilities
+from app.runtime.load import Probabilities
 from training.calibration import Labels, bin_confidence
 from training.data import Split
 

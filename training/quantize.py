@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE
-from app.graphs import make_core  # also keeps OpenVINO and NNCF from reporting to their makers
-from app.runtime import load_runtime
+from app.runtime.load import load_runtime
+from app.runtime.openvino import make_core  # also keeps OpenVINO and NNCF from reporting to their makers
 from training.errors import ExportError
 from training.graph import list_calibration
 
@@ -37,7 +37,7 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], seed: int) -> No
         RefusedVersionError: the runtime can't load it.
     """
     import nncf  # noqa: PLC0415 - an extra, and seconds to import
-    import openvino  # noqa: PLC0415 - after app.graphs
+    import openvino  # noqa: PLC0415 - after app.runtime.openvino
 
     nncf.set_log_level(logging.ERROR)
     count = min(CALIBRATION_IMAGES, len(images))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.contract import CARD_FOLDER, DataSet, TrainingRun
-from app.runtime import Probabilities
+from app.runtime.load import Probabilities
 from training.calibration import Calibration, Labels
 from training.config import Recipe
 from training.metrics import Evaluation

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import tensorflow as tf
 
-from app.image import decode_image
-from app.runtime import Images
+from app.images.decode import decode_image
+from app.runtime.load import Images
 from training.augment import LUMA
 from training.config import IMAGE_SIZE
 

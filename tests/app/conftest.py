@@ -12,11 +12,11 @@ from fastapi.testclient import TestClient
 
 from app.errors import RefusedVersionError
 from app.main import create_app
-from app.runtime import Images, Probabilities
-from app.server import Server, make_server
+from app.runtime.load import Images, Probabilities
+from app.server.lifecycle import Server, make_server
 from app.settings import Settings
+from tests.app.artifacts import load_version
 from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
-from tests.app.versions import load_version
 
 
 @pytest.fixture

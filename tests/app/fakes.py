@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, TrainingRun, digest_files
-from app.model import Model
-from app.runtime import Images, Probabilities, Runtime
+from app.runtime.load import Images, Probabilities, Runtime
+from app.versions.model import Model
 
 # Unlike any real model's, so that a test fails where the service assumes one: three classes, and 8 by 6 pixels.
 CLASS_NAMES = ("red", "green", "blue")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
-from app.image import decode_image
+from app.images.decode import decode_image
 
 SIZE = (32, 32)
 LIMIT = 50_000_000

@@ -4,7 +4,7 @@ import json
 import socket
 from http.client import HTTPResponse
 
-from app.server import Server
+from app.server.lifecycle import Server
 
 GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app"
 MODULES = sorted(APP.rglob("*.py"))
+INNER = {"contract.py", "errors.py", "images", "inference", "runtime", "telemetry", "versions"}
 
 
 def find_imports(module: Path) -> set[str]:
@@ -41,23 +42,23 @@ def test_the_service_never_imports_training():
 
 def test_training_imports_only_what_knows_no_web():
     """Training reads images and measures versions with the service's own code, and needs none of its web."""
-    allowed = {"contract", "cpu", "errors", "graphs", "image", "precision", "runtime", "settings"}
     names = {name for module in (ROOT / "training").rglob("*.py") for name in find_imports(module)}
-    assert {name.split(".")[1] for name in names if name.startswith("app.")} <= allowed
+    rooms = {name.split(".")[1] for name in names if name.startswith("app.")}
+    assert rooms <= {"contract", "errors", "images", "runtime", "settings"}
 
 
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("tensorflow", {"app/runtime.py"}),
+        ("tensorflow", {"app/runtime/load.py"}),
         ("keras", set()),
-        ("openvino", {"app/graphs.py", "app/runtime.py"}),
-        ("PIL", {"app/image.py"}),
-        ("uvicorn", {"app/server.py", "app/connection.py", "app/heads.py"}),
-        ("prometheus_client", {"app/metrics.py"}),
-        ("pythonjsonlogger", {"app/logs.py"}),
-        ("jinja2", {"app/templates.py"}),
-        ("markdown_it", {"app/card.py"}),
+        ("openvino", {"app/runtime/openvino.py", "app/runtime/load.py"}),
+        ("PIL", {"app/images/decode.py"}),
+        ("uvicorn", {"app/server/lifecycle.py", "app/server/connection.py", "app/server/request_limits.py"}),
+        ("prometheus_client", {"app/telemetry/metrics.py"}),
+        ("pythonjsonlogger", {"app/telemetry/logs.py"}),
+        ("jinja2", {"app/pages/render.py"}),
+        ("markdown_it", {"app/pages/card.py"}),
         ("pydantic_settings", {"app/settings.py"}),
     ],
 )
@@ -66,11 +67,10 @@ def test_each_library_is_known_to_one_module(package, modules):
     assert who_imports(package) == modules
 
 
-def test_the_inner_modules_know_no_web():
+def test_the_inner_packages_know_no_web():
     """Images, batches, models and errors would serve a command line as well."""
-    names = "batcher card classifier contract cpu errors graphs image model probe returns runtime samples store trace"
-    inner = [APP / f"{name}.py" for name in [*names.split(), "turns"]]
-    for package in ("fastapi", "starlette", "app.routes", "app.problems", "app.schemas", "app.main"):
+    inner = [path for path in MODULES if path.relative_to(APP).parts[0] in INNER]
+    for package in ("fastapi", "starlette", "app.api", "app.http", "app.main"):
         assert who_imports(package, inner) == set()
 
 
@@ -85,7 +85,7 @@ def test_importing_the_service_imports_no_tensorflow():
 
 def test_no_line_of_the_service_names_a_model():
     """Class names, input size and model name come from the metadata, so that any exported model serves."""
-    web = [path for path in (APP / "web").rglob("*") if path.is_file()]
+    web = [path for path in (APP / "pages" / "web").rglob("*") if path.is_file()]
     source = "\n".join(path.read_text(encoding="utf-8") for path in [*MODULES, *web])
     source += "\n".join(path.name for path in web)
     for path in (ROOT / "models").glob("*/*/metadata.json"):

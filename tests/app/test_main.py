@@ -106,8 +106,8 @@ def test_a_third_signal_drops_what_is_in_flight(start, exported):
 # The service, decoding for ever whatever is larger than what it decodes at once.
 STUCK = """
 import threading
-import app.image
-app.image.decode_image = lambda *_, **__: threading.Event().wait()
+import app.images.decode
+app.images.decode.decode_image = lambda *_, **__: threading.Event().wait()
 from app.__main__ import main
 main()
 """
@@ -115,8 +115,8 @@ main()
 
 SLOW_LOAD = """
 import threading
-import app.store
-app.store.find_versions = lambda _: threading.Event().wait()
+import app.versions.store
+app.versions.store.find_versions = lambda _: threading.Event().wait()
 from app.__main__ import main
 main()
 """

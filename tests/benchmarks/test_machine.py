@@ -16,7 +16,7 @@ from benchmarks import machine
 def test_the_instruction_sets_that_matter_are_named(monkeypatch, flags, told):
     monkeypatch.setattr(machine, "describe_cpu", lambda: "A Processor")
     monkeypatch.setattr(machine, "read_cpu_flags", lambda: flags)
-    monkeypatch.setattr("app.cpu.read_cpu_flags", lambda: flags)
+    monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     monkeypatch.setattr(machine, "count_cpus", lambda: 3)
     assert machine.describe_machine().startswith(f"{told}3 cores, ")
 

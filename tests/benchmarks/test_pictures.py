@@ -8,8 +8,8 @@ from fastapi import FastAPI, UploadFile
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.model import load_model
-from app.runtime import load_runtime
+from app.runtime.load import load_runtime
+from app.versions.model import load_model
 from benchmarks.pictures import (
     FORM_TYPE,
     MEDIUM,

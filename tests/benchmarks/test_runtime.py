@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.runtime import Runtime
+from app.runtime.load import Runtime
 from benchmarks import runtime
 from benchmarks.runtime import Contender, Pace
 from tests.app.fakes import INPUT, OUTPUT, tell_colours

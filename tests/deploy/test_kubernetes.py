@@ -15,9 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.metrics import PREFIX
 from app.settings import Settings
-from app.trace import STAGES
+from app.telemetry.metrics import PREFIX
+from app.telemetry.timings import STAGES
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"

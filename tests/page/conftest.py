@@ -15,9 +15,9 @@ from playwright.sync_api import expect, sync_playwright
 
 from app.contract import digest_files
 from app.main import create_app
-from app.model import Model
-from app.runtime import Images, Probabilities, Runtime
+from app.runtime.load import Images, Probabilities, Runtime
 from app.settings import Settings
+from app.versions.model import Model
 from tests.app.fakes import INPUT, OUTPUT, make_metadata, tell_colours, write_version
 
 PATIENCE = 30_000  # milliseconds; a machine that also trains is slow

@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from app.templates import STATIC
+from app.pages.render import STATIC
 from tests.app.fakes import encode
 from tests.page.actions import PHONE, SMALLEST, as_file, choose, expect_label
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from app.image import decode_image, encode_png
+from app.images.decode import decode_image, encode_png
 from tests.app.fakes import INPUT, encode
 from tests.page.actions import PHONE, as_file, choose, expect_label
 

@@ -55,9 +55,9 @@ def test_clients_that_leave_poison_nobody(start, models, tell):
 # The service with a model that takes a third of a second for each image.
 SLOW = """
 import time
-import app.model
-predict = app.model.Model.predict
-app.model.Model.predict = lambda *images, **how: (time.sleep(0.3), predict(*images, **how))[1]
+import app.versions.model
+predict = app.versions.model.Model.predict
+app.versions.model.Model.predict = lambda *images, **how: (time.sleep(0.3), predict(*images, **how))[1]
 from app.__main__ import main
 main()
 """

@@ -20,9 +20,9 @@ CROWD = 2000
 # The service, running each batch four times: the shipped model alone is so quick that nothing on the same two cores
 # could offer ten times what it sustains.
 HEAVY = """
-import app.model
-predict = app.model.Model.predict
-app.model.Model.predict = lambda *images, **how: [predict(*images, **how) for _ in range(4)][0]
+import app.versions.model
+predict = app.versions.model.Model.predict
+app.versions.model.Model.predict = lambda *images, **how: [predict(*images, **how) for _ in range(4)][0]
 from app.__main__ import main
 main()
 """

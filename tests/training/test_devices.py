@@ -20,7 +20,7 @@ class CPU:
 def test_cpu_precision_follows_its_instructions(monkeypatch, flags, precision):
     """bfloat16 is used where the processor has it."""
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005 -- called by name
-    monkeypatch.setattr("app.cpu.read_cpu_flags", lambda: flags)
+    monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     devices = select_devices()
     assert (devices.precision, devices.jit_compile) == (precision, False)
 

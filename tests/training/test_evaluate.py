@@ -68,7 +68,7 @@ def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder,
     edit_metadata(copy, metrics=metadata["metrics"])
     monkeypatch.setattr("training.comparison.evaluate", lambda *_: (measured, None))
     for flags, status in ({"avx512_vnni"}, 1), ({"avx2"}, 0):
-        monkeypatch.setattr("app.cpu.read_cpu_flags", lambda flags=flags: flags)
+        monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda flags=flags: flags)
         assert main([str(copy), "--data", str(image_folder)]) == status
     assert "no disagreement on this CPU" in capsys.readouterr().err
     without = measured.model_copy(

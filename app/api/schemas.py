@@ -1,0 +1,150 @@
+"""What goes over the wire, except errors (see `app.http.problems`)."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from app.errors import UnsupportedImageError
+from app.http.problems import KINDS, Problem, make_problem
+from app.versions.model import Model, Scores
+
+_MODEL: JsonDict = {"name": "flowers", "version": 3}
+_CLASSIFICATION: JsonDict = {
+    "label": "daisy",
+    "probability": 0.93,
+    "predictions": [{"label": "daisy", "probability": 0.93}, {"label": "tulip", "probability": 0.05}],
+    "model": _MODEL,
+}
+# The reply of `GET /model` is the artifact's own metadata; here is what it looks like.
+METADATA_EXAMPLE: JsonDict = {
+    "schema_version": 1,
+    **_MODEL,
+    "class_names": ["daisy", "tulip"],
+    "input": {"name": "images", "dtype": "uint8", "shape": [64, 64, 3]},
+    "output": {"name": "probabilities", "dtype": "float32", "shape": [2]},
+    "parameters": 1_200_000,
+    "recipe": {"epochs": 20, "batch_size": 128},
+    "training": {
+        "recipe": "fast",
+        "command": "python -m training --data flowers --epochs 20",
+        "commit": "4f0c2d1",
+        "hardware": "1 GPU: NVIDIA L4",
+        "precision": "mixed_bfloat16",
+    },
+    "data": {
+        "name": "flowers",
+        "source": "a folder of photographs",
+        "pixel_encoding": "JPEG",
+        "train_size": 9000,
+        "validation_size": 1000,
+        "test_size": 2000,
+    },
+    "metrics": {"accuracy": 0.91},
+    "smoothing": 0.1,
+    "temperature": 1.2,
+    "libraries": {"tensorflow": "2.21.0"},
+    "commit": "4f0c2d1",
+    "created": "2026-01-01T12:00:00Z",
+    "files": {"saved_model.pb": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+}
+_UNSUPPORTED = KINDS[UnsupportedImageError]
+_PROBLEM: JsonDict = make_problem(_UNSUPPORTED, _UNSUPPORTED.example, None).model_dump(exclude_none=True)
+
+
+class ModelRef(BaseModel):
+    """Which model it was."""
+
+    name: str
+    version: int
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """Name `model`."""
+        return cls(name=model.metadata.name, version=model.metadata.version)
+
+
+class Prediction(BaseModel):
+    """One class and how probable the model holds it to be."""
+
+    label: str
+    probability: float = Field(ge=0, le=1, description="Calibrated: of many at 0.8, about 80 % are right.")
+
+
+class Classification(BaseModel):
+    """What an image shows: the most probable class, and the runners-up."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_CLASSIFICATION]})
+
+    label: str
+    probability: float = Field(ge=0, le=1)
+    predictions: list[Prediction] = Field(description="The `top_k` most probable classes, most probable first.")
+    model: ModelRef
+
+    @classmethod
+    def of(cls, scores: Scores, top_k: int) -> Self:
+        """Name the `top_k` most probable classes in `scores`."""
+        predictions = [
+            Prediction(label=label, probability=min(1.0, round(probability, 6)))
+            for label, probability in scores.rank(top_k)
+        ]
+        best = predictions[0]
+        return cls(
+            label=best.label, probability=best.probability, predictions=predictions, model=ModelRef.of(scores.model)
+        )
+
+
+class BatchReply(BaseModel):
+    """What several images show."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_CLASSIFICATION, _PROBLEM]}]})
+
+    results: list[Classification | Problem] = Field(
+        description="For each file, in order, what `/predict` would have answered for it alone."
+    )
+
+
+HealthStatus = Literal["ok", "starting", "draining", "unavailable"]
+
+
+class RuntimeInfo(BaseModel):
+    """What runs the model, and in which arithmetic."""
+
+    name: str
+    precision: str
+
+
+class RefusedVersion(BaseModel):
+    """A version in the model folder that may not serve."""
+
+    version: int
+    reason: str
+
+
+class Health(BaseModel):
+    """Whether this process can serve."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "ok",
+                    "model": _MODEL,
+                    "runtime": {"name": "openvino", "precision": "bf16"},
+                    "refused": [{"version": 4, "reason": "its files are not the ones that were exported: …"}],
+                }
+            ]
+        }
+    )
+
+    status: HealthStatus
+    reason: str | None = Field(None, description="Why it is not ok, or follows no versions any more.")
+    model: ModelRef | None = None
+    runtime: RuntimeInfo | None = None
+    refused: list[RefusedVersion] = Field(description="Versions that were tried and may not serve.")
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"

@@ -1,0 +1,12 @@
+"""Runs `python -m app.classify`."""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, whatever threads are reading
+
+import sys
+
+from app.classify.command import run
+
+sys.exit(run())

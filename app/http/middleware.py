@@ -1,0 +1,146 @@
+"""What every request passes on its way in and out, as plain ASGI: nothing here hides a disconnect or buffers a body."""
+
+import re
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import UploadsFullError, UploadTooLargeError
+from app.inference.retry_after import Returns
+from app.telemetry.timings import note_request_id
+
+# What a client may choose as its request's id: nothing that could break a log line or a header.
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# For browsers: to take an answer as what it says it is, to run nothing in it and to show it in no frame.
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+# How long a byte of a body is believed to take, until bodies have been answered while there was little room for others.
+_SECONDS_PER_BYTE = 1 / 20e6
+
+
+class Envelope:
+    """Names every request, and adds to every answer what a client must know beside its content.
+
+    That is the request's id; while draining, to come back on a new connection, which reaches another process; and
+    `SECURITY_HEADERS`. A page that needs more says so itself: what an answer brings along is left as it is.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Name the request in `scope["state"]["request_id"]`, and complete its answer's headers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _choose_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        note_request_id(request_id)
+
+        async def send_complete(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                present = {name for name, _ in headers}
+                headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
+                headers.append((b"x-request-id", request_id.encode()))
+                if scope["app"].state.draining and b"connection" not in present:
+                    headers.append((b"connection", b"close"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_complete)
+
+
+def _choose_id(scope: Scope) -> str:
+    offered = find_header(scope, b"x-request-id")
+    return offered if offered and _SANE_ID.fullmatch(offered) else secrets.token_hex(16)
+
+
+def find_header(scope: Scope, name: bytes) -> str:
+    """Return a request's header, by its name in lower case; "" if there is none."""
+    for header, value in scope["headers"]:
+        if header == name:
+            decoded: str = value.decode("latin-1")
+            return decoded
+    return ""
+
+
+class BodyLimit:
+    """Bounds what bodies take of the memory, each and all together.
+
+    By its declared length a body is refused before it is read, otherwise once it has grown too long or there is no more
+    room.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_total_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._total_bytes = 0  # of the requests that are under way
+        self._returns = Returns(max_total_bytes, seconds_per_item=_SECONDS_PER_BYTE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raise UploadTooLargeError or UploadsFullError from `receive`, where whoever reads the body meets it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = find_header(scope, b"content-length")
+        length = int(declared[:20]) if declared.isdecimal() else 0
+        held = 0
+
+        def let_go() -> None:
+            nonlocal held
+            self._total_bytes -= held
+            held = 0
+
+        async def receive_limited() -> Message:
+            nonlocal held
+            self._require_short(length)
+            if not held:
+                self._require_room(length, length)
+            message = await receive()
+            count = len(message.get("body", b""))
+            self._require_short(held + count)
+            try:
+                self._require_room(count, length)
+            except UploadsFullError:
+                let_go()  # now, not once the client has been told
+                raise
+            was_crowded = self._is_crowded
+            self._total_bytes += count
+            held += count
+            if self._is_crowded and not was_crowded:
+                self._returns.begin(time.monotonic())
+            return message
+
+        try:
+            await self._app(scope, receive_limited, send)
+        finally:
+            if held and self._is_crowded:
+                self._returns.finish(time.monotonic(), held)
+            let_go()
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether it tells how quickly bodies can be answered, and not only how quickly they come."""
+        return 2 * self._total_bytes > self._max_total_bytes
+
+    def _require_short(self, length: int) -> None:
+        if length > self._max_bytes:
+            raise UploadTooLargeError(f"the body has more than {self._max_bytes:,} bytes; send a smaller image")
+
+    def _require_room(self, count: int, length: int) -> None:
+        """Raise UploadsFullError if there is no room for `count` bytes of a body of `length`, 0 if that is unknown."""
+        if self._total_bytes + count > self._max_total_bytes:
+            promise = self._returns.book(time.monotonic(), self._total_bytes, items=length or self._max_bytes)
+            raise UploadsFullError(
+                f"other uploads take the {self._max_total_bytes:,} bytes that there are for them; "
+                f"try again in {promise.retry_after_seconds} s",
+                **promise._asdict(),
+            )

@@ -1,0 +1,140 @@
+"""From image bytes to probabilities: decoding threads, a batcher and the model store, put together. Knows no web."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.images.decode import decode_image, decode_quickly
+from app.inference.batcher import Batcher
+from app.telemetry.timings import note_model, timing
+from app.versions.model import Model, Scores
+from app.versions.store import ModelStore
+
+Result = TypeVar("Result")
+
+
+class Classifier:
+    """Classifies images with whatever model the store holds when their batch runs."""
+
+    def __init__(
+        self,
+        store: ModelStore,
+        *,
+        decode_threads: int,
+        batch_sizes: Sequence[int],
+        max_queue_size: int,
+        max_image_pixels: int,
+        lanes: int = 1,
+        observe_batch: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Make a classifier without work; `observe_batch` is told each batch's size, in a thread.
+
+        For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
+        """
+        self.store = store
+        self._max_image_pixels = max_image_pixels
+        self._observe_batch = observe_batch
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
+            self._predict,
+            batch_sizes=batch_sizes,
+            max_queue_size=max_queue_size,
+            lanes=lanes,
+            preparers=decode_threads,
+        )
+
+    def require_ready(self) -> Model:
+        """Return the model that would serve a request now; cheap, to be asked before a body is read.
+
+        Raises:
+            NotReadyError: no model is loaded.
+            QueueFullError: the queue is full.
+        """
+        model = self.store.require_model()
+        self._batcher.require_room()
+        return model
+
+    async def classify(self, data: bytes) -> Scores:
+        """Classify one image file. Cancelling it keeps the image from the model if it has not got there.
+
+        Raises:
+            ImageError, EmptyUploadError: `data` is no image that can be decoded.
+            NotReadyError, QueueFullError: see `require_ready`.
+            InferenceError: the model failed on this image.
+        """
+        size = self.store.require_model().image_size
+        with self._batcher.admit() as submit:
+            with timing("decode"):
+                image = decode_quickly(data, size, max_pixels=self._max_image_pixels)
+                if image is None:
+                    image = await self._run_decoder(lambda: self._decode(data, size))
+            scores = await submit(image)
+        note_model(scores.model.metadata.name, scores.model.metadata.version)
+        return scores
+
+    @property
+    def depth(self) -> int:
+        """Images admitted and not yet answered."""
+        return self._batcher.depth
+
+    async def run_decoding(self, work: Callable[[], Result]) -> Result:
+        """Run what prepares images in one of the decoding threads, so that the event loop goes on."""
+        with timing("decode"):
+            return await self._run_decoder(work)
+
+    async def classify_pixels(self, images: NDArray[np.uint8]) -> list[Scores]:
+        """Classify images of the model's own size, (N, H, W, 3) with N at least 1: all, by one version, or none.
+
+        Raises:
+            QueueFullError: there is no room for all of them.
+            NotReadyError, InferenceError: see `classify`.
+        """
+        while True:
+            self._batcher.require_room(len(images))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(self._submit(image)) for image in images]
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
+            scores = [task.result() for task in tasks]
+            if all(score.model is scores[0].model for score in scores):  # else another version came in between
+                note_model(scores[0].model.metadata.name, scores[0].model.metadata.version)
+                return scores
+
+    def close(self) -> None:
+        """Start nothing more; nobody waits for what runs or is being decoded, which may take for ever."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._batcher.close()
+
+    async def _run_decoder(self, work: Callable[[], Result]) -> Result:
+        """Run `work` in its turn. Given up before, it stays in the executor's queue, but lets go of its upload.
+
+        The queue keeps `run`, and `run` only the list, which is emptied once nobody waits any more.
+        """
+        held = [work]
+
+        def run() -> Result:
+            return held.pop()()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, run)
+        finally:
+            held.clear()
+
+    async def _submit(self, image: NDArray[np.uint8]) -> Scores:
+        with self._batcher.admit() as submit:
+            return await submit(image)
+
+    def _decode(self, data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return decode_image(data, size, max_pixels=self._max_image_pixels)
+
+    def _predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Scores]:
+        self._observe_batch(len(images))
+        model = self.store.require_model()  # once a batch: a swap never splits one
+        # Nobody else waits, or is being decoded.
+        rows = model.predict(np.stack(images), alone=self._batcher.depth == 1)
+        return [Scores(row, model, image) for row, image in zip(rows, images, strict=True)]

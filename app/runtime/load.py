@@ -1,0 +1,216 @@
+"""From a version folder to a function that runs its model: by OpenVINO (default) or by TensorFlow.
+
+Both read the same SavedModel; OpenVINO also the quantized graph beside it. TensorFlow is imported only when it is asked
+for, so that serving needs no TensorFlow. Whether the model may serve is `app.versions`' business.
+"""
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract import INT8_FILE, TensorSpec
+from app.errors import RefusedVersionError
+from app.runtime.cpu import count_affine_cpus, count_cpus
+from app.runtime.openvino import make_core
+from app.settings import Precision, RuntimeName
+from app.versions.preflight import probe_graph
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+SIGNATURE = "serving_default"
+MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory
+
+Images = NDArray[np.uint8]  # (N, H, W, 3)
+Probabilities = NDArray[np.float32]  # (N, classes)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A loaded model: what runs it, in which arithmetic, what it takes and gives."""
+
+    name: str
+    precision: str
+    input: TensorSpec
+    output: TensorSpec
+    predict: Callable[[Images], Probabilities]
+    """Runs a batch; may be called from as many threads at once as there are lanes."""
+    predict_alone: Callable[[Images], Probabilities] | None = None
+    """Runs a batch on all threads: soonest where nothing else is to be done. None if `predict` does."""
+
+
+def load_runtime(
+    folder: Path, *, name: RuntimeName, precision: Precision, threads: int, guarded: bool = False
+) -> Runtime:
+    """Load the model in `folder`.
+
+    Args:
+        folder: a version folder.
+        name: which runtime.
+        precision: arithmetic to run in; `auto` leaves it to the runtime, which runs the SavedModel; `int8` runs the
+            quantized graph.
+        threads: how many run one batch; 0 takes as many as the container may use.
+        guarded: have another process read the graph first, so that one which kills OpenVINO does not kill this one.
+
+    Raises:
+        RefusedVersionError: the runtime can't load it, can't run in `precision`, or is not installed.
+        OSError, MemoryError: there is not enough of something to find out.
+    """
+    if name == "tensorflow":
+        return _load_tensorflow(folder, threads or count_cpus())
+    return _load_openvino(folder, precision, threads or count_cpus(), guarded=guarded)
+
+
+def count_lanes(name: RuntimeName, threads: int) -> int:
+    """Return how many batches this runtime should run beside each other, with as many `threads` as `load_runtime` gets.
+
+    OpenVINO runs one on each thread: threads that share a batch wait for each other at every layer, which takes a few
+    percent of the processor at best, and far more where the threads do not get their cores to themselves.
+    """
+    return (threads or count_cpus()) if name == "openvino" else 1
+
+
+def _load_openvino(folder: Path, precision: Precision, threads: int, *, guarded: bool) -> Runtime:
+    core = make_core()
+    config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+    quantized = precision == "int8"
+    graph = folder / INT8_FILE if quantized else folder
+    if precision != "auto":
+        # What is not quantized runs in float32, as it did when the accuracy was measured.
+        config["INFERENCE_PRECISION_HINT"] = "f32" if quantized else precision
+    if quantized and graph.is_file() and graph.stat().st_size > MAX_GRAPH_BYTES:
+        raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
+    if guarded:
+        probe_graph(graph)
+    try:
+        model = core.read_model(graph)
+        lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
+        # Unpinned, threads that share an image often share a core too. Where there are more cores than threads, those
+        # of every replica would be pinned to the same few.
+        pin = {"ENABLE_CPU_PINNING": threads == count_affine_cpus()}
+        whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
+    except (OSError, RuntimeError) as error:
+        raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
+    used = "int8" if quantized else lanes.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if precision not in {"auto", used}:
+        raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise RefusedVersionError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one each")
+    predict = _Lanes(lanes, threads)
+    return Runtime(
+        "openvino",
+        used,
+        _describe_port("input", model.inputs[0]),
+        _describe_port("output", model.outputs[0]),
+        predict,
+        _Whole(whole, predict) if whole else None,
+    )
+
+
+class _Lanes:
+    """Runs batches beside each other, each on one thread."""
+
+    def __init__(self, model: "CompiledModel", count: int) -> None:
+        """Take the model compiled for `count` lanes."""
+        self._idle = deque(model.create_infer_request() for _ in range(count))
+        self._room = threading.BoundedSemaphore(count)
+
+    def __call__(self, images: Images) -> Probabilities:
+        """Run a batch; waits if there are as many as lanes already."""
+        with self._room:
+            request = self._idle.popleft()
+            try:
+                # Started so, it runs on a thread of OpenVINO's own, which has this lane's kernels ready. Another
+                # thread might find itself in a lane that is taken.
+                request.start_async([images], share_inputs=True)
+                request.wait()
+                probabilities: Probabilities = request.get_output_tensor().data.copy()
+            finally:
+                self._idle.append(request)
+        return probabilities
+
+
+class _Whole:
+    """Runs a batch on all threads; one that comes while another runs goes to the lanes."""
+
+    def __init__(self, model: "CompiledModel", lanes: _Lanes) -> None:
+        """Take the model compiled for all threads together."""
+        self._request = model.create_infer_request()
+        self._free = threading.Lock()
+        self._lanes = lanes
+
+    def __call__(self, images: Images) -> Probabilities:
+        """Run a batch."""
+        if not self._free.acquire(blocking=False):
+            return self._lanes(images)
+        try:
+            probabilities: Probabilities = self._request.infer([images], share_inputs=True)[0]
+        finally:
+            self._free.release()
+        return probabilities
+
+
+def _describe_port(role: str, port: Any) -> TensorSpec:
+    shape = port.partial_shape
+    dimensions = [0 if shape.rank.is_dynamic or d.is_dynamic else d.get_length() for d in shape]
+    return _make_spec(role, min(port.names, default=""), str(port.element_type.to_dtype()), dimensions)
+
+
+def _load_tensorflow(folder: Path, threads: int) -> Runtime:
+    # Read when TensorFlow is imported: leave its start-up notes out, and let several processes share one GPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    try:
+        import tensorflow as tf  # noqa: PLC0415 -- seconds and half a gigabyte that the default runtime does without
+    except ImportError as error:
+        raise RefusedVersionError("APP_RUNTIME=tensorflow, but TensorFlow is not installed (extra: train)") from error
+    # Or a GPU that can rounds the factors of float32 products to 10 bits: the golden answers are float32's.
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 -- TensorFlow's
+    if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        with contextlib.suppress(RuntimeError):  # fixed since the first model of this process
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+    try:
+        loaded = tf.saved_model.load(folder)
+        signature = loaded.signatures[SIGNATURE]
+    except Exception as error:
+        raise RefusedVersionError(f"TensorFlow can't load it: {' '.join(str(error).split())[:500]}") from error
+    inputs = signature.structured_input_signature[1]
+    outputs = signature.structured_outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise RefusedVersionError(f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one each")
+    (input_name,), (output_name,) = inputs, outputs
+
+    def predict(images: Images, _owner: object = loaded) -> Probabilities:  # the signature does not keep its variables
+        probabilities: Probabilities = signature(**{input_name: tf.constant(images)})[output_name].numpy()
+        return probabilities
+
+    return Runtime(
+        "tensorflow",
+        "f32",
+        _describe_tensor("input", input_name, inputs[input_name]),
+        _describe_tensor("output", output_name, outputs[output_name]),
+        predict,
+    )
+
+
+def _describe_tensor(role: str, name: str, tensor: Any) -> TensorSpec:
+    dimensions = [] if tensor.shape.rank is None else [d or 0 for d in tensor.shape]
+    return _make_spec(role, name, tensor.dtype.name, dimensions)
+
+
+def _make_spec(role: str, name: str, dtype: str, dimensions: list[int]) -> TensorSpec:
+    """Describe one tensor; a dimension of 0 stands for one that is open."""
+    if not dimensions or dimensions[0] != 0:
+        raise RefusedVersionError(f"the {role}'s batch dimension is not open: shape {tuple(dimensions)}")
+    try:
+        return TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": tuple(dimensions[1:])})
+    except ValueError as error:
+        raise RefusedVersionError(f"the {role} is {dtype} {tuple(dimensions)}, where 0 is open") from error

@@ -1,0 +1,64 @@
+"""What becomes known of one request on its way: where its time went, what was wrong with it. Knows no web.
+
+The request's trace is in a context variable, so that what happens deep inside, in tasks of the request's own, can be
+noted without handing the trace down. Without a trace nothing is noted.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Stage = Literal["receive", "decode", "queue", "inference"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+BEGUN = "begun"
+"""Names, in a request's state, the monotonic time at which its head was whole; it may not be started at once."""
+
+
+@dataclass
+class Trace:
+    """One request so far. A request with several images has several times for a stage."""
+
+    request_id: str = ""
+    stages: list[tuple[Stage, float]] = field(default_factory=list)  # seconds
+    problems: list[str] = field(default_factory=list)  # codes, see `app.http.problems`
+    model: str | None = None
+    version: int | None = None
+
+
+current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def note_request_id(request_id: str) -> None:
+    """Note what the request is called."""
+    if trace := current.get():
+        trace.request_id = request_id
+
+
+def note_stage(stage: Stage, seconds: float) -> None:
+    """Note the time that one image, or the body, spent in a stage."""
+    if trace := current.get():
+        trace.stages.append((stage, seconds))
+
+
+@contextmanager
+def timing(stage: Stage) -> Iterator[None]:
+    """Note how long the body of the `with` takes, if it succeeds."""
+    started = time.monotonic()
+    yield
+    note_stage(stage, time.monotonic() - started)
+
+
+def note_problem(code: str) -> None:
+    """Note that the request, or one of its images, was answered with a problem of this code."""
+    if trace := current.get():
+        trace.problems.append(code)
+
+
+def note_model(name: str, version: int) -> None:
+    """Note which model answered."""
+    if trace := current.get():
+        trace.model, trace.version = name, version

@@ -1,0 +1,303 @@
+"""The Open Inference Protocol (v2, REST) over the same batcher, for clients written for KServe, Triton or MLServer."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from app import errors
+from app.api.health import assess
+from app.contract import TensorSpec
+from app.http.deadline import work_while_wanted
+from app.http.dependencies import ClassifierDep, SettingsDep
+from app.http.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
+from app.http.uploads import read_body
+from app.inference.classifier import Classifier
+from app.settings import Settings
+from app.v2.schemas import (
+    InferenceResponse,
+    ModelDescription,
+    ModelReady,
+    ResponseOutput,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
+from app.v2.tensors import DATATYPES, REQUEST_EXAMPLE, InferenceRequest, Question, parse_request
+from app.versions.model import Model, Scores
+
+# How many bytes of a body are JSON; the tensors' own bytes follow.
+_JSON_LENGTH = "Inference-Header-Content-Length"
+_BYTES = "application/octet-stream"
+
+_document = partial(document_errors, inference=True)
+_COMPRESSED = replace(
+    KINDS[errors.UnsupportedUploadError], example="send the body as it is, without Content-Encoding: gzip"
+)
+_MODEL_ERRORS = _document(errors.UnknownModelError, errors.NotReadyError)
+
+router = APIRouter(
+    prefix="/v2", tags=["open inference protocol"], responses={**NAMED_ANSWER, "default": ANY_INFERENCE_PROBLEM}
+)
+
+
+def _write_schema() -> dict[str, Any]:
+    """Write what a request says in one piece: FastAPI lists the parts of no model that it does not check itself."""
+    schema = InferenceRequest.model_json_schema()
+    parts = schema.pop("$defs")
+    text = json.dumps(schema)
+    for name, part in parts.items():
+        text = text.replace(json.dumps({"$ref": f"#/$defs/{name}"}), json.dumps(part))
+    written: dict[str, Any] = json.loads(text)
+    return written
+
+
+_LENGTH = {"schema": {"type": "integer", "minimum": 0}}
+_INFER_DOCUMENTATION: dict[str, Any] = {
+    "openapi_extra": {
+        "parameters": [
+            {
+                "name": _JSON_LENGTH,
+                "in": "header",
+                "description": "How many bytes of the body are JSON, if bytes of tensors follow it.",
+                **_LENGTH,
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "description": f"JSON; with the header `{_JSON_LENGTH}`, bytes of tensors may follow it.",
+            "content": {
+                "application/json": {
+                    "schema": _write_schema(),
+                    "examples": {"one image": {"value": REQUEST_EXAMPLE}},
+                },
+                _BYTES: {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    },
+    "responses": {
+        200: {
+            "model": InferenceResponse,
+            "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {
+                **REQUEST_ID_HEADER,
+                _JSON_LENGTH: {"description": f"With `{_BYTES}`: how many of the bytes are JSON.", **_LENGTH}
+            },
+        },
+        **_document(
+            errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
+            _COMPRESSED, errors.UploadsFullError, errors.QueueFullError, errors.InferenceError, INTERNAL,
+            errors.NotReadyError, errors.DeadlineError,
+        ),
+    },
+}  # fmt: skip
+
+
+@router.get("", summary="What this server is")
+async def describe_server(request: Request) -> ServerMetadata:
+    """Give the server's name and version, and the extensions of the protocol that it speaks.
+
+    ```console
+    $ curl localhost:8000/v2
+    ```
+    """
+    return ServerMetadata(name=request.app.title, version=request.app.version, extensions=["binary_tensor_data"])
+
+
+# Some load balancers probe by HEAD, see `app.api.health`.
+_also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+@router.get("/health/live", summary="Whether this process answers at all")
+@_also_head("/health/live")
+async def server_live() -> ServerLive:
+    """Liveness: 200 as long as the process answers.
+
+    ```console
+    $ curl localhost:8000/v2/health/live
+    ```
+    """
+    return ServerLive(live=True)
+
+
+@router.get(
+    "/health/ready",
+    summary="Whether this process can serve",
+    responses={
+        503: {
+            "model": ServerReady,
+            "description": "Not (any more): `/health` has the reason.",
+            "headers": REQUEST_ID_HEADER,
+        }
+    },
+)
+@_also_head("/health/ready")
+async def server_ready(request: Request, response: Response, classifier: ClassifierDep) -> ServerReady:
+    """Readiness: 200 while requests should come here, 503 while they should not.
+
+    ```console
+    $ curl localhost:8000/v2/health/ready
+    ```
+    """
+    ready = assess(classifier.store, draining=request.app.state.draining)[0] == "ok"
+    response.status_code = 200 if ready else 503
+    return ServerReady(ready=ready)
+
+
+# Each of these calls comes twice, for whatever version serves and for one that is named. A handler of both would have
+# FastAPI look for the version in the query where the path has none.
+
+
+@router.get("/models/{name}", summary="What the model takes and gives", responses=_MODEL_ERRORS)
+async def describe_tensors(classifier: ClassifierDep, name: str) -> ModelDescription:
+    """Say what the model takes and gives.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME
+    ```
+    """
+    return _describe_model(require_named(classifier.store.require_model(), name))
+
+
+@router.get("/models/{name}/versions/{version}", summary="What this version takes and gives", responses=_MODEL_ERRORS)
+async def describe_version(classifier: ClassifierDep, name: str, version: str) -> ModelDescription:
+    """Say what the model takes and gives, if this version serves.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME/versions/$VERSION
+    ```
+    """
+    return _describe_model(require_named(classifier.store.require_model(), name, version))
+
+
+@router.get("/models/{name}/ready", summary="Whether the model serves", responses=_MODEL_ERRORS)
+async def model_ready(classifier: ClassifierDep, name: str) -> ModelReady:
+    """Say that the model serves; an error says that it does not.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME/ready
+    ```
+    """
+    require_named(classifier.store.require_model(), name)
+    return ModelReady(name=name, ready=True)
+
+
+@router.get("/models/{name}/versions/{version}/ready", summary="Whether this version serves", responses=_MODEL_ERRORS)
+async def version_ready(classifier: ClassifierDep, name: str, version: str) -> ModelReady:
+    """Say that this version serves; an error says that it does not.
+
+    ```console
+    $ curl localhost:8000/v2/models/$NAME/versions/$VERSION/ready
+    ```
+    """
+    require_named(classifier.store.require_model(), name, version)
+    return ModelReady(name=name, ready=True)
+
+
+@router.post("/models/{name}/infer", summary="Classify tensors", **_INFER_DOCUMENTATION)
+async def infer(request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str) -> Response:
+    """Classify images of the model's own size: one tensor in, one tensor of probabilities out; all images or none.
+
+    `$NAME` and `$SIZE` stand for what `/model` says.
+
+    ```console
+    $ python -c "import json; print(json.dumps({'inputs': [{'name': 'images', 'datatype': 'UINT8',
+    >     'shape': [1, $SIZE, $SIZE, 3], 'data': [127] * ($SIZE * $SIZE * 3)}]}))" > tensor.json
+    $ curl --json @tensor.json localhost:8000/v2/models/$NAME/infer
+    ```
+    """
+    return await _infer(request, classifier, settings, name)
+
+
+@router.post(
+    "/models/{name}/versions/{version}/infer", summary="Classify tensors by this version", **_INFER_DOCUMENTATION
+)
+async def infer_version(
+    request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str, version: str
+) -> Response:
+    """Classify images of the model's own size, if this version serves. `tensor.json` is that of `infer`.
+
+    ```console
+    $ curl --json @tensor.json localhost:8000/v2/models/$NAME/versions/$VERSION/infer
+    ```
+    """
+    return await _infer(request, classifier, settings, name, version)
+
+
+async def _infer(
+    request: Request, classifier: Classifier, settings: Settings, name: str, version: str | None = None
+) -> Response:
+    # Not the model: it would outlive the next one's coming for as long as the body takes.
+    expected = require_named(classifier.require_ready(), name, version).metadata
+    body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
+    parse = partial(
+        parse_request,
+        body,
+        _read_json_length(request),
+        takes=expected.input,
+        gives=expected.output,
+        max_images=settings.max_files,
+    )
+    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
+        question = await classifier.run_decoding(parse)
+        scores = await classifier.classify_pixels(question.images)
+    require_named(scores[0].model, name, version)  # the version may have changed meanwhile
+    return _answer(question, scores)
+
+
+def require_named(model: Model, name: str, version: str | None = None) -> Model:
+    """Return `model` if it is the one asked for; None asks for whatever version serves.
+
+    Raises:
+        UnknownModelError: it is another one.
+    """
+    serving = model.metadata
+    if name == serving.name and version in {None, str(serving.version)}:
+        return model
+    asked = f"{name[:64]!r}" + (f" version {version[:20]}" if version is not None else "")
+    raise errors.UnknownModelError(f"{asked} does not serve here; {serving.name!r} version {serving.version} does")
+
+
+def _describe_model(model: Model) -> ModelDescription:
+    metadata = model.metadata
+    return ModelDescription(
+        name=metadata.name,
+        versions=[str(metadata.version)],
+        platform="tensorflow_savedmodel",
+        inputs=[_describe(metadata.input)],
+        outputs=[_describe(metadata.output)],
+    )
+
+
+def _describe(tensor: TensorSpec) -> TensorMetadata:
+    return TensorMetadata(name=tensor.name, datatype=DATATYPES[tensor.dtype], shape=[-1, *tensor.shape])
+
+
+def _read_json_length(request: Request) -> int | None:
+    said = request.headers.get(_JSON_LENGTH)
+    if said is None:
+        return None
+    if not said.isdecimal():
+        raise errors.TensorError(f"{_JSON_LENGTH} is no number of bytes: {said[:20]!r}")
+    return int(said[:20])
+
+
+def _answer(question: Question, scores: list[Scores]) -> Response:
+    metadata = scores[0].model.metadata
+    probabilities = np.stack([score.probabilities for score in scores]).astype("<f4")  # (N, classes)
+    spec = _describe(metadata.output)
+    output = ResponseOutput(name=spec.name, datatype=spec.datatype, shape=list(probabilities.shape))
+    reply = InferenceResponse(
+        model_name=metadata.name, model_version=str(metadata.version), id=question.id, outputs=[output]
+    )
+    if not question.wants_bytes:
+        output.data = probabilities.ravel().tolist()
+        return Response(reply.model_dump_json(exclude_none=True), media_type="application/json")
+    data = probabilities.tobytes()
+    output.parameters = {"binary_data_size": len(data)}
+    head = reply.model_dump_json(exclude_none=True).encode()
+    return Response(head + data, media_type=_BYTES, headers={_JSON_LENGTH: str(len(head))})

@@ -1,0 +1,88 @@
+"""Golden images: what a version is shown before it may serve, and what it answered when it was exported."""
+
+import zipfile
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES
+from app.errors import RefusedVersionError
+from app.runtime.load import Images, Probabilities
+
+if TYPE_CHECKING:
+    from app.versions.model import Model
+
+# Artifacts are input too: what is read into memory whole is bounded first.
+MAX_GOLDEN_BYTES = 64 * 2**20
+MAX_GOLDEN_IMAGES = 256
+
+
+def verify_golden(model: "Model", folder: Path, batch_sizes: Sequence[int]) -> None:
+    """Compare what the model gives with what it gave at export, in every way in which it will be run."""
+    images, golden = _read_golden(folder / GOLDEN_FILE, model)
+    tolerance = GOLDEN_TOLERANCES[model.runtime.precision]
+    batches = _deal(len(images), batch_sizes)
+    try:
+        answers = [model.predict(images[batch]) for batch in batches]
+        answers.append(model.predict(images[:1], alone=True))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise RefusedVersionError(f"it fails on its golden images: {error}") from error
+    probabilities = np.concatenate(answers)
+    golden = golden[np.concatenate([*batches, [0]])]
+    worst = float(np.abs(probabilities - golden).max())
+    if not worst <= tolerance:  # not a number is no tolerance either
+        raise RefusedVersionError(
+            f"its golden images give other probabilities than at export: off by {worst:.4f}, "
+            f"where {model.runtime.precision} may be off by {tolerance}"
+        )
+    # The label must be the same wherever an error within the tolerance can't have changed it.
+    runner_up, best = np.sort(golden, axis=1)[:, -2:].T
+    clear = best - runner_up > 2 * tolerance
+    if (probabilities.argmax(axis=1) != golden.argmax(axis=1))[clear].any():
+        raise RefusedVersionError("a golden image gets another label than at export")
+
+
+def _read_golden(path: Path, model: "Model") -> tuple[Images, Probabilities]:
+    """Read the golden images (N, H, W, 3) and probabilities (N, classes)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
+                raise RefusedVersionError(f"{GOLDEN_FILE} unpacks to more than {MAX_GOLDEN_BYTES:,} bytes")
+        with np.load(path, allow_pickle=False) as arrays:
+            images: Any = np.asarray(arrays["images"])  # a member that is no array comes as bytes
+            probabilities: Any = np.asarray(arrays["probabilities"])
+    except RefusedVersionError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise half a dozen kinds for what is no such file
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
+            raise  # the volume's trouble, not the file's
+        raise RefusedVersionError(f"{GOLDEN_FILE} can't be read: {error}") from error
+    count = len(images) if images.ndim else 0
+    if (
+        not 1 <= count <= MAX_GOLDEN_IMAGES
+        or (images.dtype, images.shape[1:]) != (np.uint8, model.metadata.input.shape)
+        or (probabilities.dtype, probabilities.shape) != (np.float32, (count, model.num_classes))
+    ):
+        raise RefusedVersionError(
+            f"{GOLDEN_FILE} holds images {images.dtype} {images.shape} and probabilities "
+            f"{probabilities.dtype} {probabilities.shape}, which do not fit the model"
+        )
+    return images, probabilities
+
+
+def _deal(count: int, batch_sizes: Sequence[int]) -> list[NDArray[np.intp]]:
+    """Put the indices 0 to `count` - 1 into batches of every size, over and over until each index was in one."""
+    batches: list[NDArray[np.intp]] = []
+    sizes = cycle(batch_sizes)
+    start = 0
+    while start < count or len(batches) < len(batch_sizes):
+        stop = start + next(sizes)
+        batches.append(np.arange(start, stop) % count)
+        start = stop
+    return batches

@@ -1,0 +1,295 @@
+"""Behaviour of the API as a client sees it: app.api.routes, app.api.schemas, app.main."""
+
+import io
+import json
+import re
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from app.contract import ModelMetadata
+from app.http.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
+from app.main import create_app
+from app.settings import Settings
+from app.versions.model import Model
+from tests.app.client import check_problem, predict
+from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
+
+
+def test_an_uploaded_file_is_classified(client):
+    """The form field `file` gives the label, its probability, the runners-up and the model."""
+    response = predict(client, encode((200, 50, 0)))
+    assert response.status_code == 200
+    assert response.json() == {
+        "label": "red",
+        "probability": pytest.approx(0.8, abs=1e-5),
+        "predictions": [
+            {"label": "red", "probability": pytest.approx(0.8, abs=1e-5)},
+            {"label": "green", "probability": pytest.approx(0.2, abs=1e-5)},
+            {"label": "blue", "probability": pytest.approx(0, abs=1e-5)},
+        ],
+        "model": {"name": "tiny", "version": 1},
+    }
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "IMAGE/x-anything; q=1"])
+def test_a_raw_body_is_classified(client, content_type):
+    """An image/… body is an image whatever kind it says; the bytes tell."""
+    response = client.post("/predict", content=encode("blue"), headers={"content-type": content_type})
+    assert response.json()["label"] == "blue"
+
+
+def test_a_file_of_some_megabytes_is_classified(client):
+    """Past a megabyte the form's parser keeps files on disk."""
+    noise = np.random.default_rng(0).integers(0, 100, (800, 800, 3), dtype=np.uint8)
+    noise[..., 1] += 100
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    assert len(buffer.getvalue()) > 2**20
+    assert predict(client, buffer.getvalue()).json()["label"] == "green"
+
+
+@pytest.mark.parametrize(("query", "count"), [("", 3), ("?top_k=1", 1), ("?top_k=2", 2), ("?top_k=3", 3)])
+def test_top_k_says_how_many_classes_are_named(client, query, count):
+    """By default five, or all if there are fewer."""
+    assert len(predict(client, encode(), query=query).json()["predictions"]) == count
+
+
+def test_five_of_ten_classes_are_named_by_default(models):
+    """The surest ones."""
+    tiny = make_model()
+    names = tuple("abcdefghij")
+    output = tiny.metadata.output.model_copy(update={"shape": (10,)})
+    metadata = tiny.metadata.model_copy(update={"class_names": names, "output": output})
+    scores = np.arange(10, dtype=np.float32) / 45
+    runtime = replace(tiny.runtime, output=output, predict=lambda images: np.tile(scores, (len(images), 1)))
+    app = create_app(Settings(model_dir=models), load=lambda *_, **__: Model(metadata, runtime))
+    with TestClient(app) as client:
+        wait_until_loaded(client)
+        predictions = predict(client, encode()).json()["predictions"]
+        assert [row["label"] for row in predictions] == list("jihgf")
+        assert len(predict(client, encode(), query="?top_k=10").json()["predictions"]) == 10
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "4"])
+def test_top_k_out_of_range_is_refused(client, value):
+    """Too few or too many, the answer names the range."""
+    detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
+    assert detail == f"top_k={value}, but the model tells 3 classes apart; send 1 to 3"
+
+
+@pytest.mark.parametrize("value", ["many", "1.5", "", "1_0", " 3 ", "\u0663"])
+def test_top_k_that_is_no_number_is_refused(client, value):
+    """It is the same problem as a number out of range."""
+    detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
+    assert detail == f"top_k={value!r} is no whole number"
+
+
+def test_several_images_are_answered_in_order(client):
+    """A bad one among them has its problem in its place, and spoils no other."""
+    images = [encode("blue"), b"text", encode("red"), b"", encode("lime")]
+    response = client.post("/predict/batch?top_k=1", files=[("files", ("x", image)) for image in images])
+    assert response.status_code == 200
+    results = response.json()["results"]
+    assert [result.get("label", result.get("code")) for result in results] == [
+        "blue", "unsupported_image", "red", "empty_upload", "green",
+    ]  # fmt: skip
+    assert results[0] == predict(client, images[0], query="?top_k=1").json()
+    assert results[1]["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("settings", [{"max_batch_files": 3}, {"max_queue_size": 3}])
+def test_too_many_images_at_once_are_refused(make_client, settings):
+    """The answer names the limit; exactly as many pass. More than may wait could be sent again and again in vain."""
+    client = make_client(**settings)
+    files = [("files", ("x", encode()))] * 40
+    assert len(client.post("/predict/batch", files=files[:3]).json()["results"]) == 3
+    for count in (4, 5, 40):
+        detail = check_problem(client.post("/predict/batch", files=files[:count]), 422, "too_many_images")
+        assert detail == "send at most 3 images at once"
+
+
+@pytest.mark.parametrize("settings", [{"max_batch_files": 1}, {"max_queue_size": 1}])
+def test_a_batch_that_may_hold_one_image_says_so(make_client, settings):
+    """Not where several are taken, which would be here."""
+    response = make_client(**settings).post("/predict/batch", files=[("files", encode())] * 2)
+    assert check_problem(response, 422, "too_many_images") == "send one image at once"
+
+
+def test_one_image_is_one(client):
+    """Of two it would have to guess which; the answer names where several are taken."""
+    for count in (2, 16, 17, 40):
+        files = [("file", ("x", encode()))] * count
+        detail = check_problem(client.post("/predict", files=files), 422, "too_many_images")
+        assert detail == "send one image; /predict/batch takes several"
+
+
+def test_several_images_belong_in_the_field_files(client):
+    """The field of `/predict` is another one."""
+    response = client.post("/predict/batch", files={"file": encode()})
+    assert "belongs in the field 'files'; found: 'file'" in check_problem(response, 422, "wrong_field")
+
+
+def test_the_metadata_can_be_read(client):
+    """What training wrote, as it is."""
+    assert client.get("/model").json() == json.loads(make_model().metadata.model_dump_json())
+
+
+def test_a_real_version_is_served(exported):
+    """From a folder to a reply, nothing faked."""
+    with TestClient(create_app(Settings(model_dir=exported.parent.parent, max_batch_size=4))) as client:
+        wait_until_loaded(client)
+        assert client.get("/health").json()["runtime"]["name"] == "openvino"
+        reply = predict(client, encode("blue")).json()
+        assert reply["label"] == "blue"
+        assert reply["probability"] > 0.9
+
+
+def test_a_full_queue_answers_429(make_client):
+    """With the time to come back; what was admitted is answered, and probes are not held up."""
+    held = HeldModel()
+    client = make_client(held, max_queue_size=1)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(predict(client, encode("blue"))))
+    first.start()
+    assert held.reached.wait(10)
+    response = predict(client, encode())
+    check_problem(response, 429, "queue_full")
+    assert response.headers["retry-after"] == "1"
+    assert client.get("/health").status_code == 200
+    held.opened.set()
+    first.join()
+    assert answers[0].json()["label"] == "blue"
+
+
+def test_a_batch_larger_than_the_room_left_is_answered_in_part(make_client):
+    """Images for which there is no room have a 429 in their place."""
+
+    def wait(images):
+        time.sleep(0.1)
+        return tell_colours(images)
+
+    client = make_client(wait, max_queue_size=4)
+    others = client.app.state.classifier._batcher
+    with others.admit(), others.admit():
+        results = client.post("/predict/batch", files=[("files", encode())] * 4).json()["results"]
+    assert [result.get("code", "fine") for result in results] == ["fine", "fine", "queue_full", "queue_full"]
+    assert results[2]["retry_after_seconds"] == 1
+
+
+def test_a_failing_model_answers_500_without_its_innards(make_client):
+    """The reason stands in the log; the client gets the request's id."""
+    client = make_client(lambda _: {}["secret"])
+    assert "secret" not in check_problem(predict(client, encode()), 500, "inference_failed")
+
+
+def test_a_fault_of_the_service_answers_500_without_its_innards(client, monkeypatch):
+    """Whatever fails, the answer is a problem with the request's id."""
+    monkeypatch.setattr("app.api.routes.read_image", lambda *_, **__: {}["secret"])
+    assert "secret" not in check_problem(predict(client, encode()), 500, "internal")
+
+
+def test_an_answer_to_a_fault_has_what_every_answer_has(make_client, monkeypatch):
+    """What browsers need to read it, and the wish to come back elsewhere while the process is being stopped."""
+    client = make_client(cors_origins="https://a.example")
+    client.app.state.draining = True
+    missing = client.get("/nowhere", headers={"origin": "https://a.example"}).headers
+    monkeypatch.setattr("app.api.routes.read_image", lambda *_, **__: {}["secret"])
+    fault = client.post("/predict", files={"file": encode()}, headers={"origin": "https://a.example"}).headers
+    assert fault.keys() == missing.keys()
+    assert {"connection", "x-request-id", "x-frame-options", "access-control-allow-origin"} <= fault.keys()
+
+
+def test_an_unknown_path_is_a_problem(client):
+    """The framework's own errors look like all others."""
+    detail = check_problem(client.get("/nowhere"), NOT_FOUND.status, NOT_FOUND.code)
+    assert detail == "GET /nowhere: Not Found; /docs lists what there is"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/predict", ["POST"]), ("POST", "/health", ["GET", "HEAD"]), ("POST", "/docs", ["GET", "HEAD"])],
+)
+def test_a_wrong_method_is_told_the_right_one(client, method, path, allowed):
+    """To people in the text, to programs in the header."""
+    response = client.request(method, path)
+    detail = check_problem(response, METHOD_NOT_ALLOWED.status, METHOD_NOT_ALLOWED.code)
+    assert detail == f"{method} {path}: send {' or '.join(allowed)}; /docs lists what there is"
+    assert sorted(response.headers["allow"].split(", ")) == allowed
+
+
+def test_a_request_keeps_the_id_that_its_client_chose(client):
+    """So that one id names it in the logs of both."""
+    response = client.get("/nowhere", headers={"x-request-id": "job-17.a:b"})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "job-17.a:b"
+
+
+@pytest.mark.parametrize("offered", ["", "a b", "x" * 129, 'quote"', "newline\\n", "{}", "ümlaut".encode("latin-1")])
+def test_an_insane_request_id_is_replaced(client, offered):
+    """Nothing from a client breaks a log line."""
+    named = client.get("/health/live", headers={"x-request-id": offered}).headers["x-request-id"]
+    assert len(named) == 32
+    assert named != client.get("/health/live").headers["x-request-id"]
+
+
+def test_the_documentation_says_how_to_get_no_page(client):
+    """Java's own client accepts HTML first, unless it is told to send this."""
+    description = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["description"]
+    header, value = re.search(r"`(Accept): (application/json)`", description).groups()
+    for accept, kind in (("text/html, image/gif, image/jpeg, */*; q=.2", "text/html"), (value, "application/json")):
+        answer = client.post("/predict", files={"file": encode()}, headers={header: accept})
+        assert answer.headers["content-type"].startswith(kind)
+
+
+def test_the_documentation_names_the_headers_of_every_answer(make_client):
+    """The request's id, and when to come back where an answer says that."""
+    document = make_client(api_keys="a-long-enough-key").app.openapi()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                assert "X-Request-ID" in response["headers"], (path, status)
+                comes_back = status in {"429", "503"} and path != "/v2/health/ready"
+                assert ("Retry-After" in response["headers"]) == comes_back, (path, status)
+
+
+def test_the_framework_has_nothing_to_refuse(client):
+    """It would in words of its own: it reads nothing but paths, of which any text will do."""
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    assert parameter["schema"].keys() <= {"type", "title"}
+                    assert parameter["schema"]["type"] == "string"
+                elif parameter["in"] == "query":
+                    assert path.startswith("/predict")
+
+
+def test_the_documentation_shows_every_call_with_examples(client):
+    """Uploads can be tried out, replies and errors are worked examples."""
+    document = client.get("/openapi.json").json()
+    assert {path for path in document["paths"] if not path.startswith("/v2")} == {
+        "/predict", "/predict/batch", "/health", "/health/live", "/model", "/metrics",
+    }  # fmt: skip
+    operation = document["paths"]["/predict"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert set(operation["responses"]) == {
+        "200", "400", "408", "413", "415", "422", "429", "500", "503", "504",
+    }  # fmt: skip
+    assert document["components"]["schemas"]["Classification"]["examples"]
+    ModelMetadata.model_validate(
+        document["paths"]["/model"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+    )
+    for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    assert "HTTPValidationError" not in json.dumps(document)
+    for kind in COMMON_KINDS:
+        assert f"| {kind.status} | `{kind.code}` |" in document["info"]["description"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():  # FastAPI would make its summary of the function's name
+            assert operation["summary"] != operation["operationId"].replace("_", " ").title(), path
+    assert client.get("/docs").status_code == 200

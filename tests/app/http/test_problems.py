@@ -1,0 +1,183 @@
+"""Behaviour of app.errors and app.http.problems."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import Response
+from fastapi.testclient import TestClient
+
+from app import errors
+from app.http.problems import COMMON_KINDS, INTERNAL, KINDS, describe_error, document_errors
+from app.telemetry.timings import Trace, current
+from tests.app.fakes import HeldModel, encode
+
+
+def find_leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.ServiceError]]:
+    if not kind.__subclasses__():
+        yield kind
+    for child in kind.__subclasses__():
+        yield from find_leaves(child)
+
+
+def test_every_error_that_a_client_can_meet_is_in_the_table():
+    """An error that is added without a row would be a fault of the service."""
+    assert set(KINDS) == set(find_leaves(errors.ServiceError)) - {errors.RefusedVersionError}
+
+
+def test_codes_are_unique_and_stable_words():
+    """Programs tell errors apart by them."""
+    codes = [kind.code for kind in (*KINDS.values(), INTERNAL, *COMMON_KINDS)]
+    assert len(codes) == len(set(codes))
+    assert all(re.fullmatch(r"[a-z0-9_]+", code) for code in codes)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    """Each class is drawn, at its depth, with its parent above it."""
+    drawn = re.findall(r"^([│├└─ ]*)(\w+Error)\b", errors.__doc__, re.MULTILINE)
+    path: list[str] = []
+    for indent, name in drawn:
+        path[len(indent) // 4 :] = [name]
+        assert [base.__name__ for base in getattr(errors, name).__mro__[: len(path)]] == path[::-1]
+    assert {name for _, name in drawn} == {name for name in dir(errors) if name.endswith("Error")}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_documentation_is_the_table(kind):
+    """Status, code and headers of an error's documentation are those of its answer."""
+    retry_after = {"retry_after_seconds": 2} if issubclass(kind, errors.RetryableError) else {}
+    problem = describe_error(kind(KINDS[kind].example, **retry_after), "7f3c0a52e1d94b6c")
+    [(status, response)] = document_errors(kind).items()
+    [(code, example)] = response["content"]["application/problem+json"]["examples"].items()
+    assert (status, code) == (problem.status, problem.code)
+    assert example["value"] == problem.model_dump(exclude_none=True)
+    headers = {"X-Request-ID"} | ({"Retry-After"} if retry_after else set())
+    assert set(response["headers"]) == headers | ({"WWW-Authenticate"} if status == 401 else set())
+
+
+KEY = "a-long-enough-key"
+IMAGE = {"files": {"file": encode()}}
+PNG = {"content-type": "image/png"}
+INFER = "/v2/models/{name}/infer"
+# What any service refuses, and each call in its own words.
+REFUSED = [
+    ("/predict", {"files": {"file": b""}}),
+    ("/predict", {"content": b"", "headers": {"content-type": "multipart/form-data"}}),
+    ("/predict", {"content": bytes(5001), "headers": PNG}),
+    ("/predict", {"files": {"file": encode(size=(50, 50))}}),
+    ("/predict", {"content": b"", "headers": {"content-type": "text/plain"}}),
+    ("/predict", {"files": {"file": b"a text"}}),
+    ("/predict", {"files": {"file": encode()[:12]}}),
+    ("/predict", {"files": {"picture": encode()}}),
+    ("/predict", {"files": [("file", encode())] * 2}),
+    ("/predict", IMAGE | {"params": {"top_k": 50}}),
+    ("/predict/batch", {"content": b"", "headers": PNG}),
+    ("/predict/batch", IMAGE),
+    ("/predict/batch", {"files": [("files", b"")] * 33}),
+    (INFER, {"json": {"inputs": [{"name": "images", "datatype": "FP32", "shape": [1]}]}}),
+    (INFER, {"content": b"", "headers": {"content-encoding": "gzip"}}),
+    (INFER, {"content": bytes(5001)}),
+    ("/v2/models/{name}/versions/{version}/infer", {}),
+]
+
+
+def ask(client: TestClient, path: str, **body: object) -> tuple[str, Response]:
+    return path, client.post(path.format(name="tiny", version=2), **body)
+
+
+def meet_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple[str, Response]]:
+    """Give the path of a documented call, and a problem that it answered."""
+    client = make_client(max_image_pixels=1200, max_upload_bytes=5000)
+    for path, body in REFUSED:
+        yield ask(client, path, **body)
+    with ExitStack() as places:
+        for _ in range(256):
+            places.enter_context(client.app.state.classifier._batcher.admit())
+        yield ask(client, "/predict", **IMAGE)
+    client.app.state.classifier.store._model = None
+    yield ask(client, "/predict", **IMAGE)
+    client.app.state.classifier = None
+    yield ask(client, "/predict", **IMAGE)
+    yield ask(make_client(lambda _: {}["secret"]), "/predict", **IMAGE)
+    held = HeldModel()
+    yield ask(make_client(held, request_timeout_seconds=0.1), "/predict", **IMAGE)
+    held.opened.set()
+    held = HeldModel()
+    client = make_client(held, max_upload_bytes=1024, max_uploads_total_bytes=1024)
+    with ThreadPoolExecutor() as threads:
+        threads.submit(ask, client, "/predict", **IMAGE)
+        assert held.reached.wait(timeout=10)
+        yield ask(client, "/predict", content=bytes(1024), headers=PNG)
+        held.opened.set()
+    for path in ("/predict", INFER):
+        yield ask(make_client(api_keys=KEY), path, **IMAGE)
+
+
+NAMED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
+
+
+def blur(problem: dict[str, Any]) -> str:
+    """Take away what is another one in each answer: the request's id, numbers, the model's name."""
+    text = json.dumps(problem | {"request_id": ""}).replace("'tiny'", "'flowers'")
+    return re.sub(r"\b\d+([.,]\d+)*", "0", text)
+
+
+def test_the_documented_examples_are_what_is_sent(make_client):
+    """Word by word, of every problem that a request can meet at once."""
+    document = make_client(api_keys=KEY).get("/openapi.json", headers={"authorization": f"Bearer {KEY}"}).json()
+    met = set()
+    for path, answer in meet_every_problem(make_client):
+        sent = answer.json()
+        response = document["paths"][path]["post"]["responses"][str(answer.status_code)]
+        assert {name for name in NAMED_HEADERS if name in answer.headers} == response["headers"].keys()
+        content = response["content"][answer.headers["content-type"]]
+        assert blur(sent) == blur(content["examples"][sent["code"]]["value"])
+        assert ("error" in sent) == ("error" in content["schema"].get("required", []))
+        met.add(sent["code"])
+    slow = {errors.UploadTimeoutError, errors.ClientGoneError}
+    assert met == {KINDS[kind].code for kind in KINDS.keys() - slow} | {INTERNAL.code}
+
+
+def test_what_is_only_documented_is_not_counted():
+    """A problem is noted when it is answered."""
+    trace = Trace()
+    asyncio.run(follow(trace))
+    assert trace.problems == ["empty_upload"]
+
+
+async def follow(trace: Trace) -> None:
+    """Document errors and answer one, as a request does that has this trace."""
+    current.set(trace)
+    document_errors(errors.TensorError, INTERNAL)
+    describe_error(errors.EmptyUploadError("the file is empty"), None)
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "has_error"),
+    [("", "/v2", True), ("", "/v2/x", True), ("", "/v2foo", False), ("/api", "/v2/x", True), ("/v2", "/x", False)],
+)
+def test_problems_under_v2_have_an_error(client, root, path, has_error):
+    """Where the protocol's clients look for it; under whatever path a proxy serves the service, and there alone."""
+    answer = TestClient(client.app, root_path=root).post(f"{root}{path}")
+    problem = answer.json()
+    assert problem.get("error") == (problem["detail"] if has_error else None)
+
+
+def test_errors_know_no_http():
+    """Neither their module nor their attributes: the table alone does."""
+    assert not hasattr(errors.EmptyUploadError(""), "status")
+
+
+def test_the_readme_names_every_code():
+    """At the status that it has; codes that nobody receives are left out."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_`, ]+`) \|", readme, re.MULTILINE)
+    named = {(int(status), code) for status, codes in rows for code in re.findall(r"[a-z_]+", codes)}
+    kinds = {*KINDS.values(), INTERNAL, *COMMON_KINDS} - {KINDS[errors.ClientGoneError]}
+    assert named == {(kind.status, kind.code) for kind in kinds}

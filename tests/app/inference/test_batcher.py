@@ -1,0 +1,361 @@
+"""Behaviour of app.inference.batcher."""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from app.errors import InferenceError, QueueFullError
+from app.inference.batcher import Batcher, list_batch_sizes
+from app.inference.turns import CALLS_A_TURN
+
+pytestmark = pytest.mark.anyio
+
+
+class Gate:
+    """A `run` that doubles numbers, records its batches, and waits at each until opened."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.opened = threading.Semaphore(0)
+        self.reached = threading.Semaphore(0)
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.batches.append(list(items))
+        self.reached.release()
+        assert self.opened.acquire(timeout=10)
+        return [2 * item for item in items]
+
+    async def wait_until_running(self) -> None:
+        assert await asyncio.to_thread(self.reached.acquire, timeout=10)
+
+
+def make_batcher(
+    run: Callable,
+    batch_sizes: Sequence[int] = (1, 2, 3, 4),
+    max_queue_size: int = 64,
+    lanes: int = 1,
+    preparers: int = 2,
+) -> Batcher[int, int]:
+    return Batcher(run, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes, preparers=preparers)
+
+
+async def ask(batcher: Batcher[int, int], item: int) -> int:
+    with batcher.admit() as submit:
+        return await submit(item)
+
+
+async def start(batcher: Batcher[int, int], items: Sequence[int]) -> list[asyncio.Task[int]]:
+    tasks = [asyncio.create_task(ask(batcher, item)) for item in items]
+    await asyncio.sleep(0.01)
+    return tasks
+
+
+async def test_an_idle_batcher_runs_one_item_at_once():
+    """Nobody waits for a batch to fill."""
+    batches = []
+    batcher = make_batcher(lambda items: batches.append(list(items)) or items)
+    started = time.monotonic()
+    assert await ask(batcher, 7) == 7
+    assert batches == [[7]]
+    assert time.monotonic() - started < 1
+    batcher.close()
+
+
+async def test_what_came_while_a_batch_ran_is_the_next():
+    """Batches fill by themselves, up to the largest, in the order of arrival, and each waiter gets its own result."""
+    gate = Gate()
+    batcher = make_batcher(gate)
+    tasks = await start(batcher, [0])
+    await gate.wait_until_running()
+    tasks += await start(batcher, [1, 2, 3, 4, 5, 6])
+    gate.opened.release(3)
+    assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8, 10, 12]
+    assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    batcher.close()
+
+
+async def test_what_is_submitted_in_one_turn_goes_together():
+    """Several images of one request are one batch, though the batcher was idle."""
+    gate = Gate()
+    gate.opened.release(1)
+    batcher = make_batcher(gate)
+    assert await asyncio.gather(*(ask(batcher, item) for item in (1, 2, 3))) == [2, 4, 6]
+    assert gate.batches == [[1, 2, 3]]
+    batcher.close()
+
+
+async def test_lanes_share_what_waits():
+    """Two batches run beside each other, each of half of what came together; a third waits for a lane."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    tasks = await start(batcher, [1, 2, 3, 4])
+    await gate.wait_until_running()
+    await gate.wait_until_running()
+    tasks += await start(batcher, [5])
+    assert sorted(gate.batches) == [[1, 2], [3, 4]]
+    gate.opened.release(3)
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10]
+    assert gate.batches[2:] == [[5]]
+    batcher.close()
+
+
+async def test_a_lane_that_is_free_takes_what_comes():
+    """A single item does not wait for the batch before it."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    tasks = await start(batcher, [1])
+    await gate.wait_until_running()
+    tasks += await start(batcher, [2])
+    await gate.wait_until_running()
+    assert gate.batches == [[1], [2]]
+    gate.opened.release(2)
+    assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
+async def test_lanes_give_way_to_what_is_on_its_way():
+    """Beside a batch that runs, no other starts until as many wait as are being prepared."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    tasks = await start(batcher, [1])
+    await gate.wait_until_running()
+    with batcher.admit(), batcher.admit():
+        tasks += await start(batcher, [2])
+        assert gate.batches == [[1]]
+        tasks += await start(batcher, [3])
+        await gate.wait_until_running()
+        assert gate.batches == [[1], [2, 3]]
+        gate.opened.release(2)
+        assert await asyncio.gather(*tasks) == [2, 4, 6]
+    batcher.close()
+
+
+async def test_what_waits_while_others_are_on_their_way_runs_after_the_batch_before():
+    """However long the others take."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=2)
+    with batcher.admit(), batcher.admit(), batcher.admit():
+        tasks = await start(batcher, [1])
+        await gate.wait_until_running()
+        tasks += await start(batcher, [2])
+        gate.opened.release(2)
+        assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
+async def test_what_only_waits_to_be_prepared_takes_no_lane():
+    """Of many processors, two at a time prepare: the others run what there is at once."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=4, preparers=2)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(batcher.admit())
+        tasks = []
+        for item in (1, 2):
+            tasks += await start(batcher, [item])
+            await gate.wait_until_running()
+        assert gate.batches == [[1], [2]]
+        gate.opened.release(2)
+        assert await asyncio.gather(*tasks) == [2, 4]
+    batcher.close()
+
+
+async def test_what_comes_to_nothing_while_prepared_gives_the_lanes_back():
+    """Images that are broken: what waited beside them waits for one batch, not for several."""
+    gate = Gate()
+    batcher = make_batcher(gate, lanes=3, preparers=3)
+    tasks = await start(batcher, [1])
+    await gate.wait_until_running()
+    with batcher.admit(), batcher.admit(), batcher.admit():
+        tasks += await start(batcher, [2, 3])
+        assert gate.batches == [[1]]
+    gate.opened.release(1)
+    await gate.wait_until_running()
+    await gate.wait_until_running()
+    assert sorted(gate.batches) == [[1], [2], [3]]
+    gate.opened.release(2)
+    assert await asyncio.gather(*tasks) == [2, 4, 6]
+    batcher.close()
+
+
+async def test_batches_have_no_other_sizes_than_those_named():
+    """What is over goes into the next one."""
+    gate = Gate()
+    gate.opened.release(3)
+    batcher = make_batcher(gate, batch_sizes=[1, 2, 4])
+    assert await asyncio.gather(*(ask(batcher, item) for item in range(7))) == [0, 2, 4, 6, 8, 10, 12]
+    assert gate.batches == [[0, 1, 2, 3], [4, 5], [6]]
+    batcher.close()
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(1, [1]), (2, [1, 2]), (24, [1, 2, 4, 8, 16, 24]), (32, [1, 2, 4, 8, 16, 32])]
+)
+async def test_sizes_are_few(most, sizes):
+    """Powers of two, and the largest."""
+    assert list_batch_sizes(most) == sizes
+
+
+async def test_an_item_whose_waiter_left_never_runs():
+    """Work that nobody waits for is dropped before its batch is formed, and its neighbours get their own results."""
+    gate = Gate()
+    batcher = make_batcher(gate)
+    tasks = await start(batcher, [0])
+    await gate.wait_until_running()
+    tasks += await start(batcher, [1, 2, 3])
+    tasks[2].cancel()
+    gate.opened.release(2)
+    assert await asyncio.gather(tasks[0], tasks[1], tasks[3]) == [0, 2, 6]
+    assert gate.batches == [[0], [1, 3]]
+    assert batcher.depth == 0
+    batcher.close()
+
+
+async def test_an_item_whose_waiter_leaves_at_the_last_moment_never_runs():
+    """Between a cancellation and its waiter's noticing, a batch may be formed."""
+    gate = Gate()
+    gate.opened.release(1)
+    batcher = make_batcher(gate)
+    tasks = [asyncio.create_task(ask(batcher, item)) for item in (1, 2)]
+    asyncio.get_running_loop().call_soon(tasks[0].cancel)
+    assert await tasks[1] == 4
+    assert gate.batches == [[2]]
+    batcher.close()
+
+
+async def test_leaving_while_the_batch_runs_touches_no_neighbour():
+    """A cancelled item in a running batch is no reason to lose the others."""
+    gate = Gate()
+    batcher = make_batcher(gate)
+    tasks = await start(batcher, [0, 1, 2])
+    await gate.wait_until_running()
+    tasks[1].cancel()
+    await asyncio.sleep(0.01)
+    gate.opened.release(1)
+    assert await asyncio.gather(tasks[0], tasks[2]) == [0, 4]
+    gate.opened.release(1)
+    assert await ask(batcher, 5) == 10
+    batcher.close()
+
+
+async def test_one_items_failure_is_its_own():
+    """The batch is run again item by item: only the one that fails alone fails."""
+
+    def run(items: Sequence[int]) -> list[int]:
+        if 2 in items:
+            raise ValueError("two")
+        return list(items)
+
+    batcher = make_batcher(run)
+    answers = await asyncio.gather(*(ask(batcher, item) for item in (1, 2, 3)), return_exceptions=True)
+    assert (answers[0], answers[2]) == (1, 3)
+    assert isinstance(answers[1], InferenceError)
+    batcher.close()
+
+
+async def test_the_answers_of_a_batch_are_given_over_several_turns():
+    """All in one turn of the event loop would keep whoever asks something else waiting."""
+    gate = Gate()
+    batcher = make_batcher(gate, batch_sizes=[1, 16])
+    turns, answered = 0, []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def note(item: int) -> None:
+        await ask(batcher, item)
+        answered.append(turns)
+
+    tasks = [asyncio.create_task(note(item)) for item in range(16)]
+    await gate.wait_until_running()
+    counting = asyncio.create_task(count())
+    gate.opened.release()
+    await asyncio.gather(*tasks)
+    counting.cancel()
+    assert len(gate.batches) == 1
+    assert answered[-1] - answered[0] == math.ceil(16 / CALLS_A_TURN) - 1
+    batcher.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_a_wrong_number_of_results_is_a_failure(count):
+    """Two items and any other number of results: nobody knows whose is whose."""
+    batcher = make_batcher(lambda items: [0] * (count if len(items) == 2 else 5))
+    answers = await asyncio.gather(ask(batcher, 1), ask(batcher, 2), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [InferenceError, InferenceError]
+    batcher.close()
+
+
+async def test_a_full_queue_says_when_to_come_back():
+    """The time to wait is the depth of the queue divided by the measured rate, and a place that is left is free."""
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.5)
+        return items
+
+    batcher = make_batcher(run, batch_sizes=[1], max_queue_size=5)
+    await ask(batcher, 0)
+    tasks = await start(batcher, range(5))
+    with pytest.raises(QueueFullError, match="5 images wait") as error:
+        await ask(batcher, 9)
+    assert error.value.retry_after_seconds == 3  # 5 items of half a second
+    with pytest.raises(QueueFullError):
+        batcher.require_room()
+    tasks[4].cancel()
+    await asyncio.sleep(0.01)
+    batcher.require_room()
+    for task in tasks:
+        task.cancel()
+    batcher.close()
+
+
+async def test_a_place_is_held_while_its_item_is_prepared():
+    """Images being decoded count: otherwise they would pile up before the queue."""
+    batcher = make_batcher(lambda items: items, max_queue_size=1)
+    with batcher.admit() as submit:
+        with pytest.raises(QueueFullError):
+            await ask(batcher, 2)
+        assert await submit(1) == 1
+    assert await ask(batcher, 2) == 2
+    batcher.close()
+
+
+async def test_items_are_measured_while_there_is_work_and_not_while_idle():
+    """A quiet night does not make the next full queue look like hours of waiting."""
+    batcher = make_batcher(lambda items: items, max_queue_size=2)
+    await ask(batcher, 1)
+    await asyncio.sleep(1.2)
+    await ask(batcher, 1)
+    with batcher.admit(), batcher.admit(), pytest.raises(QueueFullError) as error:
+        batcher.require_room()
+    assert error.value.retry_after_seconds == 1
+    batcher.close()
+
+
+async def test_those_sent_away_are_told_to_come_back_one_after_the_other():
+    """Told the same time, they would all meet again before a queue that has room for few of them."""
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.4)  # twice that is promised to each: with 0.5 a second would be full, or not, by a hair
+        return items
+
+    batcher = make_batcher(run, batch_sizes=[1], max_queue_size=2)
+    await ask(batcher, 0)
+    tasks = await start(batcher, range(2))
+    waits = []
+    for _ in range(200):
+        with pytest.raises(QueueFullError) as error:
+            batcher.require_room()
+        waits.append(error.value.retry_after_seconds)
+    assert len(set(waits[:50])) == 50
+    assert max(waits) == 60
+    await asyncio.gather(*tasks)
+    batcher.close()

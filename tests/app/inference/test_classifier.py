@@ -1,0 +1,155 @@
+"""Behaviour of app.inference.classifier."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.errors import BrokenImageError, NotReadyError, QueueFullError
+from app.images.decode import decode_image
+from app.inference.classifier import Classifier
+from app.runtime.load import Images, Probabilities
+from app.versions.store import ModelStore
+from tests.app.fakes import encode, make_model, tell_colours
+
+pytestmark = pytest.mark.anyio
+
+
+def make_classifier(store: ModelStore, max_queue_size: int = 8) -> Classifier:
+    return Classifier(
+        store, decode_threads=1, batch_sizes=[1, 2, 4], max_queue_size=max_queue_size, max_image_pixels=1_000_000
+    )
+
+
+async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, monkeypatch):
+    """Each has threads of its own, and so has loading."""
+    threads = {}
+
+    def note(step: str) -> None:
+        threads[step] = threading.current_thread().name.rpartition("_")[0]
+
+    def load(_: Path, **__):
+        note("load")
+        return make_model(predict)
+
+    def predict(images: Images) -> Probabilities:
+        note("predict")
+        return tell_colours(images)
+
+    def decode(*args: object, **options: object) -> np.ndarray:
+        note("decode")
+        return decode_image(*args, **options)
+
+    monkeypatch.setattr("app.inference.classifier.decode_image", decode)
+    store = ModelStore(models, load)
+    classifier = make_classifier(store)
+    await store.refresh()
+    scores = await classifier.classify(encode("blue", (800, 600)))
+    assert scores.probabilities.argmax() == 2
+    assert threads == {"load": "model-loader", "decode": "decode", "predict": "inference"}
+    classifier.close()
+
+
+async def test_scores_name_the_model_that_gave_them(models):
+    """After a swap, what was decoded for the old model runs on the new one, and says so."""
+    store = ModelStore(models, lambda folder, **_: make_model(version=int(folder.name)))
+    classifier = make_classifier(store)
+    await store.refresh()
+    assert (await classifier.classify(encode())).model.metadata.version == 1
+    (models / "tiny" / "2").mkdir()
+    await store.refresh()
+    assert (await classifier.classify(encode())).model.metadata.version == 2
+    classifier.close()
+
+
+async def test_a_broken_image_gives_its_place_back(models):
+    """Bad uploads never fill the queue."""
+    store = ModelStore(models, lambda *_, **__: make_model())
+    classifier = make_classifier(store, max_queue_size=1)
+    await store.refresh()
+    for _ in range(3):
+        with pytest.raises(BrokenImageError):
+            await classifier.classify(encode()[:60])
+    await classifier.classify(encode())
+    classifier.close()
+
+
+async def test_readiness_is_a_model_and_room(models):
+    """Asked before a body is read, so that overload costs no uploads."""
+    store = ModelStore(models, lambda *_, **__: make_model())
+    classifier = make_classifier(store, max_queue_size=1)
+    with pytest.raises(NotReadyError):
+        classifier.require_ready()
+    await store.refresh()
+    assert classifier.require_ready() is store.model
+    with classifier._batcher.admit(), pytest.raises(QueueFullError):
+        classifier.require_ready()
+    classifier.close()
+
+
+async def test_all_threads_are_for_an_image_that_is_alone(models):
+    """With another one admitted each has a thread: to share them would only make both wait."""
+    ways = []
+
+    def run(way: str) -> Callable[[Images], Probabilities]:
+        return lambda images: ways.append(way) or tell_colours(images)
+
+    model = make_model()
+    runtime = replace(model.runtime, predict=run("beside others"), predict_alone=run("alone"))
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: replace(model, runtime=runtime)))
+    await classifier.store.refresh()
+    await classifier.classify(encode("red"))
+    with classifier._batcher.admit():
+        await classifier.classify(encode("red"))
+    assert ways == ["alone", "beside others"]
+    classifier.close()
+
+
+async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
+    """Behind a slow image it would take memory for as long as that takes, and no limit counts it any more."""
+    started, opened = threading.Event(), threading.Event()
+
+    def decode(*args: object, **options: object) -> np.ndarray:
+        started.set()
+        assert opened.wait(10)
+        return decode_image(*args, **options)
+
+    monkeypatch.setattr("app.inference.classifier.decode_image", decode)
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
+    await classifier.store.refresh()
+    slow, given_up, wanted = (encode("blue", (800, 600)) for _ in range(3))
+    unheld = sys.getrefcount(given_up)
+    first = asyncio.create_task(classifier.classify(slow))
+    while not started.is_set():
+        await asyncio.sleep(0.001)
+    others = [asyncio.create_task(classifier.classify(given_up)) for _ in range(4)]
+    last = asyncio.create_task(classifier.classify(wanted))
+    await asyncio.sleep(0.01)
+    assert sys.getrefcount(given_up) > unheld
+    for abandoned in (first, *others):
+        abandoned.cancel()
+    await asyncio.wait([first, *others])
+    del others, abandoned
+    assert sys.getrefcount(given_up) == unheld
+    opened.set()
+    assert (await last).probabilities.argmax() == 2
+    classifier.close()
+
+
+async def test_an_image_that_is_decoded_for_ever_holds_up_no_end(models, monkeypatch):
+    """Its client has been told 504 by then."""
+    opened = threading.Event()
+    monkeypatch.setattr("app.inference.classifier.decode_image", lambda *_, **__: opened.wait(10))
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
+    await classifier.store.refresh()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(classifier.classify(encode("blue", (800, 600))), 0.05)
+    classifier.close()
+    assert not opened.is_set()
+    assert [thread for thread in classifier._decoders._threads if thread.is_alive()]
+    opened.set()

@@ -1,0 +1,100 @@
+"""Behaviour of app.runtime.load, on a real SavedModel."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.errors import RefusedVersionError
+from app.runtime.cpu import count_cpus
+from app.runtime.load import count_lanes, load_runtime
+from tests.app.artifacts import load_version
+from tests.app.fakes import INPUT
+
+
+@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+def test_both_runtimes_load_a_version_and_tell_its_colours(exported, name):
+    """A good version is verified, and the metadata says what its numbers mean."""
+    model = load_version(exported, name)
+    assert (model.runtime.name, model.runtime.precision) == (name, "f32")
+    assert (model.image_size, model.num_classes) == ((8, 6), 3)
+    blue = np.zeros((7, *INPUT.shape), dtype=np.uint8)
+    blue[..., 2] = 255
+    probabilities = model.predict(blue)
+    assert probabilities.shape == (7, 3)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities[:, 2], 1, atol=1e-3)
+
+
+def test_the_runtimes_agree(exported):
+    """One SavedModel, one answer, whatever runs it."""
+    images = np.random.default_rng(5).integers(0, 256, (9, *INPUT.shape), dtype=np.uint8)
+    openvino, tensorflow = load_version(exported).predict(images), load_version(exported, "tensorflow").predict(images)
+    np.testing.assert_allclose(openvino, tensorflow, atol=1e-5)
+
+
+def test_float32_is_float32_by_tensorflow_too(exported):
+    """Not TF32, which it takes for that on a GPU that has it: the golden answers would be missed."""
+    import tensorflow as tf  # noqa: PLC0415 -- seconds
+
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 -- as it is by default
+    load_version(exported, "tensorflow")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_batches_beside_each_other_keep_to_their_own_images(exported):
+    """Lanes share a model and no buffers: more callers than lanes, alone and in batches, each get their own answers."""
+    runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
+    alone = load_runtime(exported, name="openvino", precision="f32", threads=1)
+
+    def ask(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(50):
+            images = rng.integers(0, 256, (rng.choice([1, 1, 4]), *INPUT.shape), dtype=np.uint8)
+            run = rng.choice([runtime.predict, runtime.predict_alone])
+            np.testing.assert_allclose(run(images), alone.predict(images), atol=1e-5)
+
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(ask, range(4)))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_graph_that_kills_who_reads_it_is_tried_by_another_process(exported, monkeypatch, guarded):
+    """Where this one must survive."""
+    probed: list[Path] = []
+    monkeypatch.setattr("app.runtime.load.probe_graph", probed.append)
+    load_runtime(exported, name="openvino", precision="f32", threads=1, guarded=guarded)
+    assert probed == [exported] * guarded
+
+
+@pytest.mark.parametrize("trouble", [RefusedVersionError("dies of it"), MemoryError("killed"), OSError(12, "none")])
+def test_a_graph_whose_trial_fails_is_not_read(exported, monkeypatch, trouble):
+    """What the trial says is passed on as it is: only some of it is the version's fault."""
+
+    def fail(_: Path) -> None:
+        raise trouble
+
+    monkeypatch.setattr("app.runtime.load.probe_graph", fail)
+    with pytest.raises(type(trouble), match=re.escape(str(trouble))):
+        load_runtime(exported, name="openvino", precision="f32", threads=1, guarded=True)
+
+
+def test_openvino_has_a_lane_for_each_thread_and_tensorflow_one_for_all():
+    """TensorFlow, and a GPU with it, spreads a batch by itself."""
+    assert count_lanes("openvino", 3) == 3
+    assert count_lanes("openvino", 0) == count_cpus()
+    assert count_lanes("tensorflow", 3) == 1
+
+
+def test_openvino_chooses_a_precision_that_passes(exported):
+    """Whatever the CPU has natively keeps to the tolerance stated for it."""
+    assert load_version(exported, precision="auto").runtime.precision in {"f32", "bf16", "f16"}
+
+
+def test_tensorflow_is_named_where_it_is_missing(exported, monkeypatch):
+    """The serving image has no TensorFlow: the reason says what to install."""
+    monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
+    with pytest.raises(RefusedVersionError, match="TensorFlow is not installed"):
+        load_version(exported, "tensorflow")

@@ -1,0 +1,258 @@
+"""Behaviour of app.server where connections end: after a last answer, and when the service stops."""
+
+import contextlib
+import gc
+import logging
+import re
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+from app.server.connection import Connection
+from app.server.lifecycle import Server
+from tests.app.fakes import encode, tell_colours
+from tests.app.sockets import GET, dial, find_port, read_all, read_answer
+
+
+@contextlib.contextmanager
+def ending(server: Server):
+    """End the server right after the body: all that clients do in it still waits in the kernel."""
+    reached, opened = threading.Event(), threading.Event()
+
+    async def tick(_: int) -> bool:
+        reached.set()
+        return opened.wait(10)
+
+    server.on_tick = tick
+    assert reached.wait(10)
+    yield
+    opened.set()
+
+
+def test_a_connection_goes_on_after_a_refused_upload(serving):
+    """Whose rest arrives in good time: the next request is served on it."""
+    with dial(find_port(serving)) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        assert "404 " in read_answer(client)
+        client.sendall(b"x" * 999 + GET)
+        assert "200 " in read_answer(client)
+        time.sleep(0.1)
+        client.sendall(GET)
+        assert "200 " in read_answer(client)
+
+
+def test_a_body_after_its_answer_ends(serving, monkeypatch):
+    """A refused upload that goes on for ever holds no connection, whether it flows or trickles."""
+    monkeypatch.setattr("app.server.connection._LINGER_SECONDS", 0.5)
+    with dial(find_port(serving)) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
+        assert "404 " in read_answer(client)
+        started = time.monotonic()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while time.monotonic() - started < 4:
+                client.sendall(b"x")
+                time.sleep(0.02)
+        assert 0.3 < time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("version", ["1.1\r\nConnection: close", "1.0"])
+def test_the_last_answer_arrives_though_its_body_still_comes(serving, version):
+    """Closing before the body has been read would make the client's kernel drop the answer."""
+    port = find_port(serving)
+    head = f"POST /predict HTTP/{version}\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 17000000\r\n\r\n"
+    for _ in range(5):
+        with dial(port) as client:
+            client.sendall(head.encode() + bytes(17_000_000))  # all of it before anything is read
+            started = time.monotonic()
+            answer = read_all(client)
+            assert b" 413 " in answer
+            assert b"connection: close" in answer
+            assert time.monotonic() - started < 2
+
+
+def test_the_answer_to_a_body_that_still_comes_outlives_a_stop(serving):
+    """Its connection is kept, and would be closed as idle."""
+    with dial(find_port(serving)) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000))
+        assert client.recv(9, socket.MSG_PEEK) == b"HTTP/1.1 "  # it is there, and not read yet
+        with ending(serving):
+            pass
+        for _ in range(2):
+            time.sleep(0.2)
+            client.sendall(bytes(250_000))
+        assert b" 404 " in read_all(client)
+
+
+def test_a_connection_is_kept_no_longer_for_a_body_after_its_answer(serve):
+    """Once the body has come to its end, the connection is as idle as any other."""
+    port = find_port(serve(keep_alive_seconds=1))
+    with dial(port) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        assert "404 " in read_answer(client)
+        time.sleep(0.2)
+        client.sendall(bytes(9))
+        started = time.monotonic()
+        assert read_all(client) == b""
+        assert 0.5 < time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("option", ["Connection: close", "X-Kept: yes"])
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"0\r\nA: " + 40_000 * b"x", b"5;" + 40_000 * b"e"])
+def test_what_is_wrong_with_a_body_after_its_answer_ends_it_quietly(serving, caplog, option, rest):
+    """A bad chunk, a large trailer or extension: no second answer, and no traceback."""
+    with dial(find_port(serving)) as client:
+        head = f"POST /nowhere HTTP/1.1\r\nHost: x\r\n{option}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        assert "404 " in read_answer(client)
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(rest)
+        assert read_all(client) == b""
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_body_that_does_not_come_ends_with_its_last_answer(serving, monkeypatch):
+    """It is not waited for without end."""
+    monkeypatch.setattr("app.server.connection._LINGER_SECONDS", 0.3)
+    with dial(find_port(serving)) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nConnection: close\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+        assert b" 404 " in read_all(client)
+        for _ in range(100):
+            if not serving.server_state.connections:
+                break
+            time.sleep(0.05)
+        assert not serving.server_state.connections
+
+
+@pytest.fixture
+def slow(serve):
+    """A server whose model takes half a second."""
+    return serve(lambda images: (time.sleep(0.5), tell_colours(images))[1])
+
+
+POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(encode("blue")),
+    encode("blue"),
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"\0junk\r\n\r\n", GET.replace(b"\r\n", b"\r\nHost: y\r\n", 1), GET + b"POST / HTTP/1.1\r\nHost: x\r\n"
+     b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
+)  # fmt: skip
+def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest):
+    """The answers to what came before come first, in order, and the connection ends with the last of them."""
+    with dial(find_port(slow)) as client:
+        client.sendall(POST)
+        time.sleep(0.1)
+        client.sendall(rest)
+        data = read_all(client)
+    assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"200", b"200"][: 2 if rest.startswith(GET) else 1]
+    assert b'"label":"blue"' in data
+    assert b"connection: close" in data
+
+
+def test_a_client_that_leaves_behind_a_pipelined_request_is_noticed(slow, caplog):
+    """Uvicorn tells the last request of a connection only, and that one has not begun."""
+    caplog.set_level(logging.INFO)
+    with dial(find_port(slow)) as client:
+        client.sendall(POST + GET)
+        time.sleep(0.2)
+    time.sleep(0.8)
+    (line,) = [record for record in caplog.records if record.name == "app.request"]
+    assert line.status == 499
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_a_head_that_has_begun_when_the_service_ends_may_take_its_time(serving):
+    """It is the first byte that has little time then, not the head."""
+    with dial(find_port(serving)) as client:
+        time.sleep(0.2)
+        serving.should_exit = True
+        time.sleep(0.5)
+        client.sendall(GET[:20])
+        time.sleep(1.2)
+        client.sendall(GET[20:])
+        assert b" 200 " in read_all(client)
+
+
+def test_requests_that_wait_to_be_accepted_outlive_the_listener(serving):
+    """What the kernel has accepted is served: a listener that is just closed resets it."""
+    port = find_port(serving)
+    with contextlib.ExitStack() as stack:
+        with ending(serving):
+            clients = [stack.enter_context(dial(port)) for _ in range(30)]
+            for client in clients[:20]:
+                client.sendall(GET)
+            for client in clients[20:]:
+                client.sendall(GET[:10])
+        time.sleep(0.5)
+        for client in clients[20:]:
+            client.sendall(GET[10:])
+        assert [read_all(client)[:12] for client in clients] == [b"HTTP/1.1 200"] * 30
+        with pytest.raises(ConnectionRefusedError):
+            dial(port)
+
+
+def test_a_request_on_a_kept_connection_outlives_the_listener(serving):
+    """It came before the connection was closed, and its client can't know that nobody read it."""
+    port = find_port(serving)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(dial(port)) for _ in range(10)]
+        for client in clients:
+            client.sendall(GET)
+            assert "200 " in read_answer(client)
+        with ending(serving):
+            for client in clients[:5]:
+                client.sendall(GET)
+        assert [read_all(client)[:12] for client in clients] == [b"HTTP/1.1 200"] * 5 + [b""] * 5
+
+
+def test_silent_connections_do_not_hold_up_the_end(serving):
+    """One that was accepted last has a moment to say something, and no more."""
+    port = find_port(serving)
+    with dial(port) as client:
+        time.sleep(0.1)
+        started = time.monotonic()
+        serving.should_exit = True
+        assert read_all(client) == b""
+        assert time.monotonic() - started < 3
+
+
+def test_nothing_is_left_of_a_connection_that_was_reset(serving):
+    """Its timers, which keep all of it, end with it; uvicorn leaves one for as long as connections are kept."""
+    for _ in range(5):
+        with dial(find_port(serving)) as client:
+            client.sendall(GET)
+            assert client.recv(12) == b"HTTP/1.1 200"
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(200):
+        gc.collect()
+        if (left := sum(isinstance(kept, Connection) for kept in gc.get_objects())) < 2:
+            break
+        time.sleep(0.01)
+    assert left < 2  # the event loop still knows the last one
+
+
+def test_who_waits_for_the_listener_is_accepted_at_once(serving):
+    """Not one in each turn of the event loop, which may be long: a turn that is held up for a second is one turn."""
+    loop = serving.servers[0].get_loop()
+    with contextlib.ExitStack() as stack:
+        loop.call_soon_threadsafe(time.sleep, 0.5)
+        clients = [stack.enter_context(dial(find_port(serving))) for _ in range(100)]
+        turns = 0
+
+        def count() -> None:
+            nonlocal turns
+            turns += 1
+            if len(serving.server_state.connections) < 100:
+                loop.call_soon(count)
+
+        loop.call_soon_threadsafe(count)
+        for client in clients:
+            client.sendall(GET)
+            assert client.recv(12) == b"HTTP/1.1 200"
+    assert turns < 50

@@ -1,0 +1,245 @@
+"""Behaviour of app.v2.routes: with Triton's own client, over real sockets, and by hand."""
+
+import gc
+import json
+import re
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from app.main import create_app
+from app.settings import Settings
+from app.v2.tensors import InferenceRequest, RequestInput
+from app.versions.model import Model
+from tests.app.fakes import make_model, paint, tell_colours, wait_until_loaded
+from tests.app.v2.inference import ONE, infer, write_request
+
+
+def ask_for(images: np.ndarray, *, binary: bool, datatype: str = "UINT8", name: str = "images") -> list[InferInput]:
+    tensor = InferInput(name, list(images.shape), datatype)
+    tensor.set_data_from_numpy(images, binary_data=binary)
+    return [tensor]
+
+
+@pytest.fixture
+def connect(models) -> Iterator[Callable[..., InferenceServerClient]]:
+    """Start services on a fake model, each with a Triton client; takes settings and what the model runs."""
+    running = []
+
+    def start(predict=tell_colours, **settings: object) -> InferenceServerClient:
+        app = create_app(Settings(model_dir=models, **settings), load=lambda *_, **__: make_model(predict))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        client = InferenceServerClient(f"127.0.0.1:{port}")
+        running.append((server, thread, client))
+        while not client.is_server_ready():
+            time.sleep(0.01)
+        client.app = app
+        return client
+
+    yield start
+    for server, thread, client in running:
+        client.close()
+        server.should_exit = True
+        thread.join()
+
+
+def test_tritons_client_finds_server_and_model(connect):
+    """Liveness, readiness and metadata, with and without a version, are what it expects."""
+    client = connect()
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    expected = {
+        "name": "tiny",
+        "versions": ["1"],
+        "platform": "tensorflow_savedmodel",
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 8, 6, 3]}],
+        "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+    assert client.get_model_metadata("tiny") == client.get_model_metadata("tiny", "1") == expected
+    assert client.is_model_ready("tiny")
+    assert client.is_model_ready("tiny", "1")
+
+
+def test_another_model_or_version_is_not_there(connect):
+    """It is not ready, has no metadata and infers nothing; the message names what serves."""
+    client = connect()
+    assert not client.is_model_ready("tiny", "2")
+    assert not client.is_model_ready("huge")
+    with pytest.raises(InferenceServerException, match=r"'huge' does not serve here; 'tiny' version 1 does"):
+        client.get_model_metadata("huge")
+    with pytest.raises(InferenceServerException, match=r"'tiny' version 2 does not serve here") as caught:
+        client.infer("tiny", ask_for(paint("red"), binary=True), model_version="2")
+    assert caught.value.status() == "404"
+
+
+@pytest.mark.parametrize("binary_input", [True, False])
+@pytest.mark.parametrize("binary_output", [True, False, None])
+def test_tritons_client_infers(connect, binary_input, binary_output):
+    """Tensors go in and come out as JSON or as bytes, in every mix; the request's id comes back."""
+    client = connect()
+    images = paint("red", "blue", "green", "blue")
+    outputs = None if binary_output is None else [InferRequestedOutput("probabilities", binary_data=binary_output)]
+    result = client.infer(
+        "tiny", ask_for(images, binary=binary_input), outputs=outputs, request_id="job-7", model_version="1"
+    )
+    probabilities = result.as_numpy("probabilities")
+    assert probabilities.dtype == np.float32
+    np.testing.assert_array_equal(probabilities, tell_colours(images))
+    response = result.get_response()
+    assert (response["model_name"], response["model_version"], response["id"]) == ("tiny", "1", "job-7")
+    assert ("binary_data_size" in response["outputs"][0].get("parameters", {})) == (binary_output is not False)
+
+
+def test_a_full_queue_is_an_error_for_tritons_client(connect):
+    """It gets the service's own words."""
+    client = connect(max_queue_size=1)
+    with client.app.state.classifier._batcher.admit(), pytest.raises(InferenceServerException, match="wait") as caught:
+        client.infer("tiny", ask_for(paint("red"), binary=True))
+    assert caught.value.status() == "429"
+
+
+def test_more_images_than_one_request_may_hold_are_refused(connect):
+    """They could never get in: by the setting, or because the queue is shorter."""
+    for settings in ({"max_batch_files": 2}, {"max_queue_size": 2}):
+        client = connect(**settings)
+        with pytest.raises(InferenceServerException, match="1 to 2") as caught:
+            client.infer("tiny", ask_for(paint("red", "red", "red"), binary=True))
+        assert caught.value.status() == "400"
+
+
+def test_a_failing_model_is_an_error_for_tritons_client(connect):
+    """Without the model's innards."""
+    client = connect(lambda _: {}["secret"])
+    with pytest.raises(InferenceServerException, match="the model failed on this image") as caught:
+        client.infer("tiny", ask_for(paint("red", "blue"), binary=True))
+    assert caught.value.status() == "500"
+
+
+def test_tritons_client_sees_a_drain(connect):
+    """Not ready any more, alive still, and answering."""
+    client = connect()
+    client.app.state.draining = True
+    assert not client.is_server_ready()
+    assert client.is_server_live()
+    assert client.infer("tiny", ask_for(paint("blue"), binary=True)).as_numpy("probabilities").argmax() == 2
+
+
+def test_keys_cover_the_protocol(connect):
+    """All but its probes; the refusal is one that its clients can read."""
+    client = connect(api_keys="a-long-enough-key")
+    assert client.is_server_live()
+    with pytest.raises(InferenceServerException, match="send a key") as caught:
+        client.infer("tiny", ask_for(paint("red"), binary=True))
+    assert caught.value.status() == "401"
+    headers = {"Authorization": "Bearer a-long-enough-key"}
+    result = client.infer("tiny", ask_for(paint("red"), binary=True), headers=headers)
+    assert result.as_numpy("probabilities").argmax() == 0
+
+
+def test_the_documentation_shows_the_protocol(client):
+    """Every path of it, each operation under a name of its own."""
+    document = client.get("/openapi.json").json()
+    model = "/v2/models/{name}"
+    version = "/v2/models/{name}/versions/{version}"
+    assert {path for path in document["paths"] if path.startswith("/v2")} == {
+        "/v2", "/v2/health/live", "/v2/health/ready",
+        model, f"{model}/ready", f"{model}/infer", version, f"{version}/ready", f"{version}/infer",
+    }  # fmt: skip
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
+    assert set(document["paths"][f"{model}/infer"]["post"]["responses"]) == {
+        "200", "400", "404", "408", "413", "415", "429", "500", "503", "504", "default",
+    }  # fmt: skip
+
+
+def test_the_documented_requests_are_answered(models):
+    """By a model that takes images of the size that they have."""
+    tiny = make_model()
+    takes = tiny.metadata.input.model_copy(update={"shape": (2, 2, 3)})
+    metadata = tiny.metadata.model_copy(update={"input": takes})
+    model = Model(metadata, replace(tiny.runtime, input=takes))
+    with TestClient(create_app(Settings(model_dir=models), load=lambda *_, **__: model)) as client:
+        wait_until_loaded(client)
+        examples = [
+            (path.format(name="tiny", version="1"), example["value"])
+            for path, operations in client.get("/openapi.json").json()["paths"].items()
+            for operation in operations.values()
+            for content in operation.get("requestBody", {"content": {}})["content"].values()
+            for example in content.get("examples", {}).values()
+        ]
+        assert len(examples) == 2
+        for path, example in examples:
+            answer = client.post(path, json=example).json()
+            assert (answer["id"], np.argmax(answer["outputs"][0]["data"])) == (example["id"], 0)
+
+
+def test_without_a_model_the_protocol_answers_503(tmp_path):
+    """Readiness says so, and an inference when to come back."""
+    with TestClient(create_app(Settings(model_dir=tmp_path))) as client:
+        ready = client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False})
+        response = infer(client, ONE)
+        assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+        assert int(response.headers["retry-after"]) > 0
+        assert "error" not in client.get("/model").json()
+
+
+@pytest.mark.parametrize("path", ["/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"])
+def test_the_documentation_says_all_of_an_inference(client, path):
+    """Every field of a request and its tensors, and the header that parts JSON and bytes, which comes back too."""
+    operation = client.get("/openapi.json").json()["paths"][path]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["properties"].keys() == InferenceRequest.model_fields.keys()
+    assert schema["properties"]["inputs"]["items"]["properties"].keys() == RequestInput.model_fields.keys()
+    assert "$defs" not in json.dumps(schema)
+    [header] = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"]
+    answer = infer(client, ONE | {"parameters": {"binary_data_output": True}})
+    assert header in answer.headers
+    assert header in operation["responses"]["200"]["headers"]
+
+
+def test_a_version_is_asked_for_in_the_path_alone(client):
+    """A query names none, and the documentation shows none."""
+    for path in ("", "/ready"):
+        assert client.get(f"/v2/models/tiny{path}?version=2").status_code == 200
+    assert client.post("/v2/models/tiny/infer?version=2", json=ONE).status_code == 200
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            parameters = operation.get("parameters", [])
+            in_path = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
+            in_query = {parameter["name"] for parameter in parameters if parameter["in"] == "query"}
+            assert in_path == set(re.findall(r"{(\w+)}", path))
+            assert in_query == ({"top_k"} if path.startswith("/predict") else set())
+
+
+def test_a_body_that_is_under_way_holds_no_model(connect):
+    """Else a slow upload would keep a version that no longer serves in memory."""
+    client = connect()
+    store = client.app.state.classifier.store
+    body = json.dumps(write_request(paint("red"))).encode()
+    with socket.create_connection(("127.0.0.1", client._parsed_url.port), timeout=10) as upload:
+        upload.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        upload.sendall(body[:9])
+        time.sleep(0.3)
+        former = weakref.ref(store.model)
+        store._model = make_model()
+        gc.collect()
+        assert former() is None
+        upload.sendall(body[9:])
+        assert upload.recv(15) == b"HTTP/1.1 200 OK"

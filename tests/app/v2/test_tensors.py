@@ -1,0 +1,129 @@
+"""Behaviour of app.v2.tensors: what an inference request may hold."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from tests.app.fakes import paint, tell_colours
+from tests.app.v2.inference import ONE, infer, write_request
+
+
+def test_nested_data_are_read(client):
+    """The protocol allows rows within rows as well as one flat list."""
+    images = paint("green", "red")
+    response = infer(client, write_request(images, data=images.tolist()))
+    assert response.headers["content-type"] == "application/json"
+    (output,) = response.json()["outputs"]
+    assert output["shape"] == [2, 3]
+    np.testing.assert_allclose(np.reshape(output["data"], (2, 3)), tell_colours(images))
+    assert "id" not in response.json()
+
+
+def test_null_is_as_good_as_nothing(client):
+    """Some serialisers write what is absent so."""
+    tensor, output = TENSOR | {"parameters": None}, {"name": "probabilities", "parameters": None}
+    for outputs in (None, [output]):
+        body = {"id": None, "parameters": None, "inputs": [tensor], "outputs": outputs}
+        assert infer(client, body).json() == infer(client, ONE).json()
+    head = json.dumps({"inputs": [tensor | {"data": None}]}).encode()
+    response = infer(client, head + bytes(144), **{"inference-header-content-length": str(len(head))})
+    assert "binary_data_size says None" in response.json()["detail"]
+
+
+def nest(depth: int) -> list:
+    return [nest(depth - 1)] if depth else [1]
+
+
+TENSOR = ONE["inputs"][0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "the body is no inference request"),
+        (b"[" * 100_000, "the body is no inference request"),
+        (b'{"inputs": [{"name": "images"}]}', "the request's 'inputs.0.datatype': Field required"),
+        ({"inputs": [TENSOR | {"parameters": 1}]}, "the request's 'inputs.0.parameters': Input should be"),
+        ({"inputs": []}, "sent: none"),
+        ({"inputs": [TENSOR, TENSOR]}, "sent: 'images', 'images'"),
+        ({"inputs": [TENSOR | {"name": "x"}]}, "one input, 'images'; sent: 'x'"),
+        ({"inputs": [TENSOR | {"datatype": "FP32"}]}, "sent: FP32 [1, 8, 6, 3]"),
+        ({"inputs": [TENSOR | {"shape": [1, 6, 8, 3]}]}, "sent: UINT8 [1, 6, 8, 3]"),
+        ({"inputs": [TENSOR | {"shape": [0, 8, 6, 3]}]}, "[1 to 32, 8, 6, 3]"),
+        ({"inputs": [TENSOR | {"shape": [10**9, 8, 6, 3]}]}, "[1 to 32, 8, 6, 3]"),
+        ({"inputs": [TENSOR | {"shape": []}]}, "sent: UINT8 []"),
+        ({"inputs": [TENSOR | {"data": None}]}, "neither 'data' nor bytes"),
+        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data are 2 of int"),
+        ({"inputs": [TENSOR | {"data": [[1], [2, 3]]}]}, "2 of list"),
+        ({"inputs": [TENSOR | {"data": [0.5] * 144}]}, "144 of float"),
+        ({"inputs": [TENSOR | {"data": [True] * 144}]}, "144 of bool"),
+        ({"inputs": [TENSOR | {"data": ["a"] * 144}]}, "144 of str"),
+        ({"inputs": [TENSOR | {"data": [1.0] + [1] * 143}]}, "144 of float and int"),
+        ({"inputs": [TENSOR | {"data": [[1, "a"]] * 72}]}, "144 of int and str"),
+        ({"inputs": [TENSOR | {"data": []}]}, "0 of nothing"),
+        ({"inputs": [TENSOR | {"data": [None] * 144}]}, "144 of NoneType"),
+        ({"inputs": [TENSOR | {"data": nest(40)}]}, "1 of int"),
+        ({"inputs": [TENSOR | {"data": nest(100)}]}, "needs 144 integers"),
+        ({"inputs": [TENSOR | {"data": [-1] * 144}]}, "between 0 and 255"),
+        ({"inputs": [TENSOR | {"data": [256] * 144}]}, "between 0 and 255"),
+        ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "between 0 and 255"),
+        (ONE | {"outputs": [{"name": "logits"}]}, "asked for: 'logits'"),
+        (ONE | {"outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}, "classification"),
+        ({"inputs": [TENSOR | {"parameters": {"shared_memory_region": "x"}, "data": None}]}, "neither"),
+    ],
+)
+def test_a_wrong_tensor_answers_400(client, body, said):
+    """What is wrong with it stands where this API's clients look and where the protocol's do."""
+    response = infer(client, body)
+    assert response.status_code == 400, response.text
+    problem = response.json()
+    assert (problem["status"], problem["code"]) == (400, "wrong_tensor")
+    assert said in problem["detail"]
+    assert problem["error"] == problem["detail"]
+
+
+def with_bytes(count: int, announced: object, json_length: int | None = None) -> tuple[bytes, dict[str, str]]:
+    tensor = {k: v for k, v in TENSOR.items() if k != "data"} | {"parameters": {"binary_data_size": announced}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    length = len(head) if json_length is None else json_length
+    return head + bytes(count), {"inference-header-content-length": str(length)}
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (with_bytes(143, 144), "needs 144 bytes, binary_data_size says 144, and 143 stand"),
+        (with_bytes(145, 144), "and 145 stand"),
+        (with_bytes(144, 143), "binary_data_size says 143"),
+        (with_bytes(144, None), "binary_data_size says None"),
+        (with_bytes(0, 0), "neither 'data' nor bytes"),
+        (with_bytes(144, 144, json_length=10**6), "its header announces 1000000 bytes of JSON"),
+        ((b"", {"inference-header-content-length": "-1"}), "no number of bytes: '-1'"),
+        ((b"", {"inference-header-content-length": "9" * 400}), "bytes of JSON"),
+    ],
+)
+def test_wrong_bytes_answer_400(client, request_, said):
+    """Their number must be the one that shape and parameter say."""
+    body, headers = request_
+    response = infer(client, body, **headers)
+    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
+    assert said in response.json()["detail"]
+
+
+def test_a_text_among_the_numbers_takes_no_memory(client):
+    """NumPy would make room for such a text in the place of each number: 24 kB of JSON asked for 4 GiB."""
+    data = ["A" * 20_000] + [1] * 143
+    tracemalloc.start()
+    response = infer(client, {"inputs": [TENSOR | {"data": data}]})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
+    assert peak < 4 * 2**20
+
+
+def test_more_json_than_the_images_need_is_refused(client):
+    """Before it is parsed: that would hold up everyone."""
+    response = infer(client, b" " * 200_000)
+    assert (response.status_code, response.json()["code"]) == (413, "upload_too_large")

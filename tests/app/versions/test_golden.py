@@ -1,0 +1,213 @@
+"""Behaviour of app.versions.golden, and of the runs that warm a model, on a real SavedModel."""
+
+import io
+import threading
+import zipfile
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from app.errors import RefusedVersionError
+from app.runtime.load import Images, Probabilities, Runtime
+from app.versions.model import load_model
+from tests.app.artifacts import load_version, rewrite_golden
+from tests.app.fakes import INPUT, OUTPUT, seal
+
+
+def give(images: Images, answers: Probabilities) -> Probabilities:
+    """Give the good answers."""
+    assert len(images) == len(answers)
+    return answers
+
+
+def swap(images: Images, answers: Probabilities) -> Probabilities:
+    """Give those of other classes."""
+    assert len(images) == len(answers)
+    return np.roll(answers, 1, axis=1)
+
+
+@pytest.fixture
+def load_with(exported) -> Callable[..., None]:
+    """Load the good version, but run by functions that are given images and the good answers."""
+    good = load_version(exported).runtime.predict
+
+    def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), lanes=1):
+        functions = [lambda images, run=run: run(images, good(images)) for run in (predict, alone)]
+        runtime = Runtime("fake", "f32", INPUT, OUTPUT, *functions)
+        load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=batch_sizes, lanes=lanes)
+
+    return load
+
+
+def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
+    """The first batch of a size takes longer, since kernels are made for it."""
+    sizes = []
+
+    def predict(images, answers):
+        sizes.append(len(images))
+        return answers
+
+    load_with(predict, batch_sizes=[1, 2, 4, 32])
+    assert set(sizes) == {1, 2, 4, 32}
+
+
+def test_every_lane_is_run_before_a_client_needs_it(load_with):
+    """All at once, since nothing else says which lane takes a batch."""
+    meeting = threading.Barrier(3, timeout=10)
+
+    def predict(images, answers):
+        if len(images) == 1:
+            meeting.wait()
+        return answers
+
+    load_with(predict, batch_sizes=[2, 32], lanes=3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 32])
+def test_kernels_of_one_batch_size_that_are_wrong_refuse_the_version(load_with, size):
+    """Golden images are run in batches of every size."""
+
+    def predict(images, answers):
+        return swap(images, answers) if len(images) == size else answers
+
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load_with(predict)
+
+
+def test_a_wrong_answer_for_an_image_alone_refuses_the_version(load_with):
+    """It goes another way through the runtime."""
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load_with(alone=swap)
+
+
+@pytest.mark.parametrize("batch_sizes", [[1], [1, 2, 3], [1, 2, 4, 32]])
+@pytest.mark.parametrize("index", [0, 7, 15])
+def test_every_golden_image_is_run(exported, load_with, batch_sizes, index):
+    """However many fit into the batches."""
+    wrong = np.load(exported / "golden.npz")["images"][index]
+
+    def predict(images, answers):
+        is_wrong = (images == wrong).all(axis=(1, 2, 3))
+        return np.where(is_wrong[:, None], swap(images, answers), answers)
+
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load_with(predict, batch_sizes=batch_sizes)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_model_that_fails_is_refused(load_with, lanes):
+    """Whatever the runtime raises."""
+
+    def predict(*_):
+        raise RuntimeError("no kernel")
+
+    with pytest.raises(RefusedVersionError, match="no kernel"):
+        load_with(predict, lanes=lanes)
+
+
+def test_other_golden_answers_are_refused(version, refuse):
+    """The model that loads is not the model that was exported."""
+    rewrite_golden(version, probabilities=np.full((16, 3), 1 / 3, dtype=np.float32))
+    refuse("other probabilities than at export")
+
+
+def test_golden_answers_that_are_no_numbers_are_refused(version, refuse):
+    """Nothing is further from them than the tolerance, and nothing nearer."""
+    rewrite_golden(version, probabilities=np.full((16, 3), np.nan, dtype=np.float32))
+    refuse("other probabilities than at export")
+
+
+def test_golden_images_of_another_shape_are_refused(version, refuse):
+    """They were not made for this model."""
+    rewrite_golden(version, images=np.zeros((16, 9, 9, 3), dtype=np.uint8))
+    refuse("do not fit the model")
+
+
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
+    """None proves nothing, and too many would keep the service from starting."""
+    rewrite_golden(
+        version,
+        images=np.zeros((count, *INPUT.shape), dtype=np.uint8),
+        probabilities=np.zeros((count, 3), dtype=np.float32),
+    )
+    refuse("do not fit the model")
+
+
+def test_golden_images_that_fill_the_memory_are_refused(version, refuse):
+    """A few bytes of zip may unpack to gigabytes."""
+    np.savez_compressed(version / "golden.npz", images=np.zeros(65 * 2**20, dtype=np.uint8))
+    seal(version)
+    refuse("unpacks to more than")
+
+
+def test_golden_images_are_never_unpickled(version, refuse):
+    """A pickle is a program."""
+    np.savez(version / "golden.npz", images=np.array([{}]), probabilities=np.zeros(1))
+    seal(version)
+    refuse("golden.npz can't be read")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK garbage"])
+def test_golden_images_must_be_there(version, refuse, content):
+    """A version that can't be checked may not serve."""
+    (version / "golden.npz").unlink()
+    if content is not None:
+        (version / "golden.npz").write_bytes(content)
+    seal(version)
+    refuse("golden.npz can't be read")
+
+
+def pack(kind: int, content: bytes) -> bytes:
+    """Make an archive whose member `images.npy` is packed so."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        archive.writestr("images.npy", content)
+    return buffer.getvalue()
+
+
+def describe(shape: str) -> bytes:
+    """Make the head of an array of that shape."""
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pack(zipfile.ZIP_STORED, b"no array"),
+        pack(zipfile.ZIP_STORED, describe("(99999999999999999999, 32, 32, 3)")),
+        pack(zipfile.ZIP_STORED, describe("((((")),
+        *(
+            pack(kind, NOISE).replace(packed, packed[::-1])
+            for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+            for packed in [pack(kind, NOISE)[200:400]]
+        ),
+        pack(zipfile.ZIP_STORED, NOISE)
+        .replace(b"PK\x03\x04\x14\x00\x00", b"PK\x03\x04\x14\x00\x01")
+        .replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+    ],
+    ids=["no array", "huge", "brackets", "deflate", "bzip2", "lzma", "encrypted"],
+)
+def test_golden_images_that_are_damaged_are_refused(version, refuse, content):
+    """In whatever way: it is no fault of the program, and no trouble of the volume, after which one tries again."""
+    (version / "golden.npz").write_bytes(content)
+    seal(version)
+    refuse("golden.npz can't be read")
+
+
+@pytest.mark.parametrize("fails_on", [1, 2])
+def test_memory_that_runs_out_says_nothing_of_the_version(load_with, fails_on):
+    """It is raised as what it is, so that the version is tried again."""
+
+    def predict(images, answers):
+        if len(images) == fails_on:
+            raise MemoryError
+        return answers
+
+    with pytest.raises(MemoryError):
+        load_with(predict)

@@ -1,0 +1,58 @@
+"""Behaviour of app.versions.golden: the shipped version's golden images tell it from others, even in int8."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.contract import GOLDEN_FILE, ModelMetadata
+from app.errors import RefusedVersionError
+from app.runtime.load import Images, Probabilities, Runtime
+from app.versions.model import load_model
+
+[FOLDER] = (Path(__file__).parents[3] / "models" / "minimodel").glob("[0-9]*")
+
+with np.load(FOLDER / GOLDEN_FILE) as file:
+    GOLDEN: Probabilities = file["probabilities"]
+    ANSWERS = dict(zip(map(bytes, file["images"]), GOLDEN, strict=True))
+SHOWN = sorted(set(GOLDEN.argmax(axis=1).tolist()))
+CLASSES = GOLDEN.shape[1]
+
+
+def load(change: Callable[[Probabilities], Probabilities]) -> None:
+    """Load the version as if it ran in int8 and gave the golden answers, changed."""
+
+    def predict(images: Images) -> Probabilities:
+        unknown = np.zeros(CLASSES, np.float32)  # what warms a model is no golden image
+        return change(np.stack([ANSWERS.get(bytes(image), unknown) for image in images]))
+
+    def make_runtime(_: Path, metadata: ModelMetadata) -> Runtime:
+        return Runtime("fake", "int8", metadata.input, metadata.output, predict, predict)
+
+    load_model(FOLDER, load_runtime=make_runtime, batch_sizes=[1, 4])
+
+
+def test_the_golden_answers_pass():
+    """All is well with the version itself, which shows most of its labels."""
+    load(lambda probabilities: probabilities)
+    assert len(SHOWN) > CLASSES / 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [pair for pair in combinations(range(CLASSES), 2) if set(pair) & set(SHOWN)]
+)
+def test_labels_that_are_taken_for_each_other_are_refused(first, second):
+    """A graph whose outputs are in another order, say."""
+    order = np.arange(CLASSES)
+    order[[first, second]] = second, first
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load(lambda probabilities: probabilities[:, order])
+
+
+@pytest.mark.parametrize("index", range(len(GOLDEN)))
+def test_one_answer_to_everything_is_refused(index):
+    """A graph that has lost its input."""
+    with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
+        load(lambda probabilities: np.repeat(GOLDEN[[index]], len(probabilities), axis=0))
