@@ -13,6 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
 
+RuntimeName = Literal["openvino", "tensorflow"]
+Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
+"""Arithmetic to run a version in; `auto` takes the fastest that the CPU has natively."""
+
 METADATA_FILE = "metadata.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FOLDER = "card"

@@ -7,10 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.telemetry.logs import LogFormat
+from app.contract import Precision, RuntimeName
 
-RuntimeName = Literal["openvino", "tensorflow"]
-Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
+LogFormat = Literal["auto", "json", "text"]
 
 _MIN_KEY_LENGTH = 16
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers write it (RFC 6454, 6.2)

@@ -6,8 +6,8 @@ from typing import cast
 
 import numpy as np
 
+from app.contract import Precision
 from app.runtime.load import load_runtime
-from app.settings import Precision
 from benchmarks.comparison import WARM_UP_SECONDS
 from benchmarks.load import load
 from benchmarks.pictures import SMALL, Known, find_version, make_pictures

@@ -19,11 +19,10 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from app.contract import METADATA_FILE, ModelMetadata
+from app.contract import METADATA_FILE, ModelMetadata, Precision, RuntimeName
 from app.errors import RefusedVersionError
 from app.runtime.cpu import count_cpus, has_bf16
 from app.runtime.load import Images, Runtime, count_lanes, load_runtime
-from app.settings import Precision, RuntimeName
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.pictures import find_version
 from training.table import draw_table

@@ -12,11 +12,10 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from tqdm import tqdm
 
-from app.contract import INT8_FILE
+from app.contract import INT8_FILE, Precision, RuntimeName
 from app.errors import RefusedVersionError
 from app.runtime.load import Images, Probabilities, load_runtime
 from app.runtime.openvino import make_core
-from app.settings import Precision, RuntimeName
 from training.calibration import Calibration, Labels, measure_calibration_error
 from training.data import Split
 from training.graph import find_logits

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract import INT8_FILE, TensorSpec
+from app.contract import INT8_FILE, Precision, RuntimeName, TensorSpec
 from app.errors import RefusedVersionError
 from app.runtime.cpu import count_affine_cpus, count_cpus
 from app.runtime.openvino import make_core
-from app.settings import Precision, RuntimeName
 from app.versions.preflight import probe_graph
 
 if TYPE_CHECKING:

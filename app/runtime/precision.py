@@ -1,9 +1,8 @@
 """The arithmetic that a version is run in by OpenVINO: the one asked for, or the fastest that costs no accuracy."""
 
-from app.contract import INT8_FILE, ModelMetadata
+from app.contract import INT8_FILE, ModelMetadata, Precision
 from app.errors import RefusedVersionError
 from app.runtime.cpu import has_int8
-from app.settings import Precision
 
 MAX_INT8_LOSS = 0.002  # 0.2 points of accuracy on the test set
 

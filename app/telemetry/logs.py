@@ -3,14 +3,12 @@
 import logging
 import re
 import sys
-from typing import Literal
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from app.settings import LogFormat
 from app.telemetry.timings import current
-
-LogFormat = Literal["auto", "json", "text"]
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Line ends, and what terminals take for orders.
