@@ -19,7 +19,7 @@ def main() -> None:
     for which in (signal.SIGTERM, signal.SIGINT):
         signal.signal(which, stop_at_once)
     if sys.argv[1:]:  # `--port 9000` would be passed over, and the port be another
-        print("python -m app takes no arguments: it is set by APP_… variables, which README.md lists", file=sys.stderr)
+        print("python -m app takes no arguments: set the APP_… variables that docs/reference.md lists", file=sys.stderr)
         sys.exit(2)
     from pydantic import ValidationError  # noqa: PLC0415 -- after the handlers, as is what follows
 

@@ -213,7 +213,7 @@ def test_an_argument_is_one_line(argument):
     command = [sys.executable, "-m", "app", argument]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "takes no arguments: it is set by APP_" in done.stderr
+    assert "takes no arguments: set the APP_" in done.stderr
 
 
 def test_an_address_in_use_is_one_line(tmp_path):

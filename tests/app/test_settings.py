@@ -1,4 +1,4 @@
-"""Behaviour of app.settings, and of the README where it speaks of them."""
+"""Behaviour of app.settings, and of the table of settings in docs/reference.md."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from app.settings import Settings
 
-README = Path(__file__).parents[2] / "README.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 
 
 def write_row(name: str) -> str:
@@ -29,9 +29,9 @@ def write_row(name: str) -> str:
     return f"| `APP_{name.upper()}` | {default} | {field.description} | {' '.join(parts)} |"
 
 
-def test_the_readmes_table_is_the_settings():
-    """Every setting with its default, its sentence and its bounds or values, in order; nothing else."""
-    rows = re.findall(r"^\| `APP_.*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_reference_lists_every_setting():
+    """With its default, description and bounds or values, in order, and nothing else."""
+    rows = re.findall(r"^\| `APP_.*$", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == [write_row(name) for name in Settings.model_fields]
 
 

@@ -1,4 +1,4 @@
-"""The figures that README.md copies are those of the files that it copies them from."""
+"""The figures in README.md and docs/ are those of the files that they come from."""
 
 import re
 from pathlib import Path
@@ -8,29 +8,34 @@ import pytest
 from app.contract import METADATA_FILE, ModelMetadata
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def find_table(text: str, start: str) -> list[str]:
-    """Find the lines of the one table whose first line starts so."""
+def find_table(file: str, start: str) -> list[list[str]]:
+    """Find the one table whose first line starts with `start`; return its rows of cells, the header first."""
+    text = (ROOT / file).read_text(encoding="utf-8")
     [table] = re.findall(rf"^{re.escape(start)}.*\n(?:\|.*\n)+", text, re.MULTILINE)
-    return table.splitlines()
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("start", "file"), [("| requests/s |", "serving.md"), ("| images/s (a batch's time) |", "runtime.md")]
+    ("file", "start", "results"),
+    [
+        ("README.md", "| requests/s |", "serving.md"),
+        ("docs/performance.md", "| requests/s |", "serving.md"),
+        ("docs/performance.md", "| images/s (a batch's time) |", "runtime.md"),
+    ],
 )
-def test_a_copied_table_is_the_one_that_was_measured(start, file):
-    """Row by row, its header too."""
-    results = (ROOT / "benchmarks" / "results" / file).read_text(encoding="utf-8")
-    copied, measured = find_table(README, start), find_table(results, start)
+def test_a_copied_table_is_the_one_that_was_measured(file, start, results):
+    """Its columns are some of those that the command wrote, and so are its rows."""
+    copied, measured = find_table(file, start), find_table(f"benchmarks/results/{results}", start)
+    columns = [measured[0].index(name) for name in copied[0]]
     assert len(copied) > 5
-    assert [row for row in copied if row not in measured] == []
+    assert [row for row in copied if row not in [[cells[column] for column in columns] for cells in measured]] == []
 
 
 def test_the_shipped_models_figures_are_those_of_its_metadata():
     """For each precision: accuracy, in float32 with its interval, and calibration error."""
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in find_table(README, "| version | recipe |")[2:]]
+    rows = find_table("README.md", "| version | recipe |")[2:]
     folder = ROOT / re.search(r"\]\((.+)/card/README\.md\)", rows[0][0])[1]
     metrics = ModelMetadata.model_validate_json((folder / METADATA_FILE).read_bytes()).metrics
     expected = []

@@ -1,16 +1,19 @@
-"""The file tree in README.md names what there is."""
+"""The map in README.md names every package; docs/architecture.md names modules and rows that exist."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from tests.app.test_architecture import ROWS
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def read_tree() -> dict[str, list[str]]:
-    """Read what stands under each entry of the tree, by its first word."""
+    """Read the folders below each folder of the map."""
     tree: dict[str, list[str]] = {}
     for line in re.search(r"^## Files\n\n```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[1].splitlines():
         name = line.split()[0]
@@ -21,26 +24,31 @@ def read_tree() -> dict[str, list[str]]:
     return tree
 
 
-def is_shown(path: Path) -> bool:
-    """Leave out what is made, not written, and what says nothing."""
-    return not path.name.startswith("__py") and path.name != "__init__.py"
+@pytest.mark.parametrize("folder", ["app", "training", "benchmarks", "deploy", "tests"])
+def test_every_package_has_its_line(folder):
+    """Each once, and no other."""
+    found = [f"{path.name}/" for path in (ROOT / folder).iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert sorted(read_tree()[f"{folder}/"]) == sorted(found)
+
+
+def test_every_folder_at_the_top_has_its_line():
+    """Except hidden ones and those that are made, not written."""
+    written = [path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()]
+    assert {f"{name}/" for name in [*written, "models", "deploy", "docs", "tests"]} <= set(read_tree())
+    for name in read_tree():
+        assert (ROOT / name).is_dir(), name
+
+
+def test_the_rows_of_imports_are_those_that_are_tested():
+    """Row by row, in the documentation's words."""
+    rows = re.findall(r"^\| \d \| (.+) \|$", ARCHITECTURE, re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == [set(row) for row in ROWS]
 
 
 @pytest.mark.parametrize("folder", ["app", "training"])
-def test_every_module_has_its_line(folder):
-    """Each once, with whatever else lies beside the modules."""
-    found = [path.name + "/" * path.is_dir() for path in (ROOT / folder).iterdir() if is_shown(path)]
-    assert sorted(read_tree()[f"{folder}/"]) == sorted(found)
-
-
-@pytest.mark.parametrize("folder", ["benchmarks", "deploy", "tests"])
-def test_every_subfolder_has_its_line(folder):
-    """Their files are many and speak for themselves."""
-    found = [f"{path.name}/" for path in (ROOT / folder).iterdir() if path.is_dir() and is_shown(path)]
-    assert sorted(read_tree()[f"{folder}/"]) == sorted(found)
-
-
-def test_what_is_named_at_the_top_is_there():
-    """Files and folders."""
-    for name in read_tree():
-        assert (ROOT / name.rstrip(",")).exists(), name
+def test_the_names_beside_a_module_are_in_it(folder):
+    """A function or class that the documentation places in a module is defined there."""
+    named = re.findall(rf"`(?:\w+\.)?(\w+)` in \[`\w[\w./]*`\]\(\.\./({folder}/[\w/]+\.py)\)", ARCHITECTURE)
+    assert named
+    for name, module in named:
+        assert re.search(rf"\b{name}\b", (ROOT / module).read_text(encoding="utf-8")), (name, module)

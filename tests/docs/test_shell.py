@@ -24,7 +24,7 @@ from app.main import create_app
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {"gpu", "docker", "kubernetes", "dataset", "environment", "serves"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>\S+[^\n]*)?\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 SHELL_LANGUAGES = {"console", "sh", "bash", "shell", "shell-session"}
@@ -166,12 +166,18 @@ def test_no_shell_line_hides_from_the_test(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document):
-    """Relative links and images name files of the repository."""
-    text = document.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (document.parent / target).exists(), target
-    if document.parent.name == "docs":
-        assert f"docs/{document.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    """Relative links and images name files of the repository, and headings in them."""
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", document.read_text(encoding="utf-8")):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not heading or heading in find_anchors(path.read_text(encoding="utf-8")), f"{target}#{heading}"
+    assert document.name == "README.md" or document.name in DOCUMENTS[0].read_text(encoding="utf-8")
+
+
+def find_anchors(text: str) -> set[str]:
+    """Find the anchors that GitHub gives a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(FENCE, "", text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_what_is_shown_is_held():

@@ -17,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the README's table: its numbers come from here and nowhere else."""
+    """Print the table of docs/reliability.md."""
     if rows := config.stash[_TABLE]:
         terminalreporter.section("what was tried, and what was lost")
         terminalreporter.write_line("| what was tried | how often | lost or wrong |")

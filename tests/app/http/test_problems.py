@@ -174,10 +174,10 @@ def test_errors_know_no_http():
     assert not hasattr(errors.EmptyUploadError(""), "status")
 
 
-def test_the_readme_names_every_code():
-    """At the status that it has; codes that nobody receives are left out."""
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_`, ]+`) \|", readme, re.MULTILINE)
+def test_the_reference_lists_every_code():
+    """With its status, and without the codes that no client receives."""
+    reference = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d{3}) \| (`[a-z_`, ]+`) \|", reference, re.MULTILINE)
     named = {(int(status), code) for status, codes in rows for code in re.findall(r"[a-z_]+", codes)}
     kinds = {*KINDS.values(), INTERNAL, *COMMON_KINDS} - {KINDS[errors.ClientGoneError]}
     assert named == {(kind.status, kind.code) for kind in kinds}
