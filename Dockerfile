@@ -1,21 +1,21 @@
-# Two images: `serve` (the default) holds the service and the shipped model, `train` what makes the next version.
+# Two images: `serve` (the default) contains the service and the shipped model, `train` contains the training job.
 #   docker build -t minimodel-serve .
 #   docker build -t minimodel-train --target train .                                     # for NVIDIA GPUs
-#   docker build -t minimodel-train --target train --build-arg TENSORFLOW=tensorflow .   # for a CPU, 4.4 GB smaller
+#   docker build -t minimodel-train --target train --build-arg TENSORFLOW=tensorflow .   # for CPUs, 4.4 GB smaller
 
 FROM python:3.11-slim-bookworm AS base
-# Nothing writes bytecode at run time: the root file system may be read-only.
+# Write no bytecode at run time, because the root file system may be read-only.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /srv
-# A number above any host's own users, so that the container's user is nobody outside of it.
+# A user id that no user of the host has.
 RUN groupadd --gid 10001 minimodel \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin minimodel
 
 
-# Dependencies change less often than code and get a layer of their own. The environment has no pip of its own, and what
-# built it stays behind in this stage.
+# Dependencies change less often than code, so they get their own layer. The environment has no pip, and build tools stay
+# in this stage.
 FROM base AS serve-dependencies
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
@@ -34,8 +34,8 @@ RUN python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"
 
 
 FROM base AS train
-# KERAS_HOME: where CIFAR-10's download is kept. The NVIDIA lines are for the container toolkit, which brings the host's
-# driver in; the CUDA libraries themselves are in the image.
+# KERAS_HOME holds the download of CIFAR-10. The NVIDIA variables tell the container toolkit to mount the host's driver;
+# the CUDA libraries are in the image.
 ENV KERAS_HOME=/data \
     MPLCONFIGDIR=/tmp/matplotlib \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
@@ -44,7 +44,7 @@ ENV KERAS_HOME=/data \
 COPY --from=train-dependencies /opt/venv /opt/venv
 COPY app app
 COPY training training
-# Volumes are mounted on these, and take over who may write there: anyone, since who runs the job is the host's choice.
+# Volumes mounted here inherit these permissions. Everyone may write, because the host chooses the user that runs the job.
 RUN python -m compileall -q app training \
     && mkdir /data models runs \
     && chmod 1777 /data models runs
@@ -55,7 +55,7 @@ LABEL org.opencontainers.image.title="minimodel training" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision=$MINIMODEL_COMMIT
 USER 10001:10001
-# As Ctrl-C: Python as a container's first process has no handler for SIGTERM, and would be killed after the grace period.
+# Python as process 1 ignores SIGTERM, and would be killed after the grace period. SIGINT ends it like Ctrl-C.
 STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["--require-gpu"]
@@ -77,7 +77,7 @@ LABEL org.opencontainers.image.title="minimodel" \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Not urllib: it would ask a proxy that the environment names.
+# http.client, because urllib would use a proxy from the environment.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['APP_PORT']), timeout=2); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "app"]
