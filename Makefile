@@ -1,4 +1,4 @@
-# Every target does its own set-up: a fresh machine needs python3 (3.11 to 3.13), pip and make.
+# Every target sets up what it needs. The machine needs python3 (3.11 to 3.13), pip and make.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -17,20 +17,20 @@ serve: $(VENV)/.serve ## serve the newest model under models/ on port 8000
 train: $(VENV)/.train ## train and export the next version (flags: make train ARGS="--epochs 1")
 	$(BIN)/python -m training $(ARGS)
 
-test: $(VENV)/.dev ## run the tests, but for those of reliability, in two processes
+test: $(VENV)/.dev ## run all tests except tests/reliability, in two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-reliability: $(VENV)/.dev ## run the tests that load, kill and reload a real server
+reliability: $(VENV)/.dev ## run the tests that load, kill and reload real server processes
 	$(BIN)/python -m pytest tests/reliability $(ARGS)
 
-fuzz: $(VENV)/.dev ## send damaged files for longer than the tests do (how many of each kind: make fuzz FUZZ_EXAMPLES=5000)
+fuzz: $(VENV)/.dev ## send damaged files for longer than `make reliability` (number of each kind: make fuzz FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
 
-bench: wrk $(BENCH)/.bench ## measure the service beside its peers, and the runtimes (a short look: make bench RESULTS=elsewhere ARGS="--rounds 1"; needs wrk)
+bench: wrk $(BENCH)/.bench ## measure the service, its peers and the runtimes; needs wrk (short: make bench RESULTS=elsewhere ARGS="--rounds 1")
 	$(BENCH)/bin/python -m benchmarks.serving --results $(RESULTS) $(ARGS)
 	$(BENCH)/bin/python -m benchmarks.runtime --results $(RESULTS)
 
-# Before gigabytes are installed and minutes measured for want of it.
+# Fails before gigabytes are installed.
 wrk:
 	@command -v wrk > /dev/null || { echo 'not installed: wrk' >&2; exit 1; }
 
@@ -40,19 +40,19 @@ lint: $(VENV)/.dev ## check style, types and known vulnerabilities
 	$(BIN)/mypy
 	@if $(BIN)/python -c 'import socket; socket.create_connection(("api.osv.dev", 443), 5)' 2>/dev/null; then \
 		$(BIN)/pip-audit --vulnerability-service osv --disable-pip --no-deps --requirement constraints.txt; \
-	else echo 'pip-audit skipped: the vulnerability database can not be reached from here'; fi
+	else echo 'pip-audit skipped: its database is not reachable'; fi
 
-format: $(VENV)/.dev ## put style right
+format: $(VENV)/.dev ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) $(BENCH) .mypy_cache .pytest_cache .ruff_cache
 
-# The extra `gpu` is `train` with CUDA's libraries, gigabytes that only a machine with NVIDIA's driver has a use for.
+# The extra `gpu` is `train` with CUDA's libraries: gigabytes that only machines with NVIDIA's driver need.
 GPU_OR_TRAIN = $$(command -v nvidia-smi > /dev/null && echo gpu || echo train)
 
-# pip older than 25.1 knows no dependency groups, so the pinned one comes first.
+# Upgrade pip first: dependency groups need pip 25.1.
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade --constraint constraints.txt pip
@@ -68,11 +68,11 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	@echo 'Installing everything into $(VENV), once …'
+	@echo 'Installing all dependencies into $(VENV), once …'
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize]' --group dev
 	touch $@
 
-# An environment of its own, and one pin that differs: benchmarks/constraints.txt says why.
+# A separate environment with one different pin; benchmarks/constraints.txt gives the reasons.
 $(BENCH)/.bench: pyproject.toml constraints.txt benchmarks/constraints.txt
 	@echo 'Installing the service and its peers into $(BENCH), once …'
 	$(PYTHON) -m venv $(BENCH)
