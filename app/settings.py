@@ -1,4 +1,4 @@
-"""Every knob of the service, read from the environment with the prefix `APP_`."""
+"""The service's settings, read from environment variables with the prefix `APP_`."""
 
 import re
 from pathlib import Path
@@ -12,74 +12,77 @@ from app.contract import Precision, RuntimeName
 LogFormat = Literal["auto", "json", "text"]
 
 _MIN_KEY_LENGTH = 16
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers write it (RFC 6454, 6.2)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers send it (RFC 6454, section 6.2)
 
 
 class Settings(BaseSettings):
-    """Settings of one service process; each description also says how to tune it."""
+    """Settings of one service process. The descriptions also say how to tune them."""
 
     model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` inside a container.")
-    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Keys, separated by commas; every request but probes of health must carry one, unless there are "
-        "none.",
+        description="API keys, separated by commas. If set, every request except the health probes needs one.",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Origins, separated by commas, whose pages may call the service from a browser, such as "
-        "`https://example.org`; `*` for all.",
+        description="Origins, separated by commas, whose pages may call the service from a browser (CORS), such as "
+        "`https://example.org`; `*` allows all.",
     )
     model_dir: Path = Field(
         Path("models"),
-        description="Folder with one `<name>/<version>/`, or with the `<version>` folders themselves.",
+        description="Folder that contains `<name>/<version>/` of one model, or the `<version>` folders themselves.",
     )
     model_poll_seconds: float = Field(
         5.0,
         ge=0,
         le=3600,
-        description="How often that folder is looked at for a version to take or to drop; 0 looks only at start.",
+        description="Seconds between polls of that folder for new and removed versions; 0 reads it only at the start.",
     )
     runtime: RuntimeName = Field(
         "openvino",
-        description="What runs the SavedModel: `openvino`, or `tensorflow` (needs the `train` extra; serves on a GPU).",
+        description="Runs the SavedModel: `openvino`, or `tensorflow` (needs the `train` extra; can use a GPU).",
     )
     precision: Precision = Field(
         "auto",
-        description="Arithmetic of the OpenVINO runtime; `auto` takes the fastest that the CPU has natively, `int8` if "
-        "the version was quantized and lost at most 0.2 points of accuracy.",
+        description="Precision of the OpenVINO runtime. `auto` is the fastest that the CPU supports natively, "
+        "including `int8` if the version has it and lost at most 0.2 points of accuracy.",
     )
     inference_threads: int = Field(
         0,
         ge=0,
         le=1024,
-        description="Threads that run the model, each a batch of its own; 0 follows the container's CPU quota.",
+        description="Threads that run the model, each with its own batch; 0 is the container's CPU quota.",
     )
     decode_threads: int = Field(
         2, ge=1, le=64, description="Threads that decode images; each can hold one decoded image in memory."
     )
     max_batch_size: int = Field(
-        32, ge=1, le=256, description="Most images in a batch; more raises throughput under load, and latency with it."
+        32,
+        ge=1,
+        le=256,
+        description="Maximum images in a batch. A larger batch raises throughput and latency under load.",
     )
     max_queue_size: int = Field(
         256,
         ge=1,
         le=65_536,
-        description="Most images admitted and not yet answered; above it 429. Images per second times seconds of wait.",
+        description="Maximum images accepted and not yet answered; then 429. Size it as throughput × the longest "
+        "acceptable wait.",
     )
     max_batch_files: int = Field(
-        32, ge=1, le=1024, description="Most images in one `/predict/batch` or one `/v2` inference."
+        32, ge=1, le=1024, description="Maximum images in one `/predict/batch` or `/v2` inference request."
     )
     max_upload_bytes: int = Field(
-        16 * 2**20, ge=1024, le=2**30, description="Largest request body, whatever it holds; above it 413."
+        16 * 2**20, ge=1024, le=2**30, description="Maximum size of a request body; then 413."
     )
     max_uploads_total_bytes: int = Field(
         256 * 2**20,
         ge=1024,
         le=2**40,
-        description="Most bytes of request bodies in memory at once, of all clients; above it 429. Not less than "
+        description="Maximum memory for the request bodies of all clients together; then 429. At least "
         "`APP_MAX_UPLOAD_BYTES`.",
     )
     max_image_pixels: int = Field(
@@ -93,39 +96,40 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=65_536,
-        description="Most connections kept open; above it the one that has been idle, or else sending or not "
-        "reading, for longest is closed.",
+        description="Maximum open connections. Above it, the service closes the one that has been idle for longest; if "
+        "none is idle, the one that has been sending or not reading for longest.",
     )
     keep_alive_seconds: int = Field(
         75,
         ge=1,
         le=3600,
-        description="How long an idle connection is kept; longer than a load balancer in front keeps it.",
+        description="Idle time after which a connection is closed; set it longer than the load balancer's.",
     )
     header_timeout_seconds: float = Field(
-        10.0, gt=0, le=3600, description="Longest wait for a request's headers; after it 408."
+        10.0, gt=0, le=3600, description="Longest wait for the request's headers; then 408."
     )
     upload_timeout_seconds: float = Field(
-        30.0, gt=0, le=3600, description="Longest wait for a request's body; after it 408."
+        30.0, gt=0, le=3600, description="Longest wait for the request's body; then 408."
     )
     request_timeout_seconds: float = Field(
-        10.0, gt=0, le=3600, description="Longest wait for the answer once the body is there; after it 504."
+        10.0, gt=0, le=3600, description="Longest time from the end of the body to the answer; then 504."
     )
     drain_seconds: float = Field(
         5.0,
         ge=0,
         le=3600,
-        description="After SIGTERM, how long requests are still served while `/health` says draining; "
+        description="After SIGTERM, how long the service goes on serving while `/health` says `draining`; set it "
         "longer than the load balancer's probe interval.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     log_format: LogFormat = Field(
-        "auto", description="`json` is one object a line, `text` is for people; `auto` is `text` on a terminal only."
+        "auto",
+        description="`json` is one object per line, `text` is for people; `auto` is `text` on a terminal only.",
     )
 
     @property
     def max_files(self) -> int:
-        """Most images in one request: more than the queue holds would never get in together."""
+        """Maximum images in one request; a request with more than the queue holds could never be accepted."""
         return min(self.max_batch_files, self.max_queue_size)
 
     @field_validator("api_keys", "cors_origins", mode="before")
@@ -135,24 +139,24 @@ class Settings(BaseSettings):
             return value
         parts = tuple(part.strip() for part in value.split(",") if part.strip())
         if value and not parts:
-            raise ValueError("there is nothing between the commas; leave it empty for none")
+            raise ValueError("nothing between the commas; leave it empty for none")
         return parts
 
     @field_validator("cors_origins")
     @classmethod
     def _require_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:  # else no browser ever sends what it is compared with
+        for origin in origins:  # no browser sends an origin in another form
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"an origin is https://host or https://host:port, in small letters; not {origin!r}")
+                raise ValueError(f"an origin is https://host or https://host:port in lower case, not {origin!r}")
         return origins
 
     @field_validator("api_keys")
     @classmethod
     def _require_long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(key.get_secret_value()) < _MIN_KEY_LENGTH for key in keys):
-            raise ValueError(f"a key has at least {_MIN_KEY_LENGTH} characters (openssl rand -hex 16 makes one)")
+            raise ValueError(f"a key needs at least {_MIN_KEY_LENGTH} characters (openssl rand -hex 16 generates one)")
         if not all(key.get_secret_value().isascii() and key.get_secret_value().isprintable() for key in keys):
-            raise ValueError("a key has printable ASCII characters only: headers are sure to carry no others")
+            raise ValueError("a key can have printable ASCII characters only: headers can't carry others reliably")
         return keys
 
     @model_validator(mode="after")
@@ -164,12 +168,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _require_possible_precision(self) -> Self:
         if self.runtime == "tensorflow" and self.precision not in {"auto", "f32"}:
-            raise ValueError("APP_PRECISION is for the openvino runtime; tensorflow runs the graph as it was exported")
+            raise ValueError("APP_PRECISION is for the openvino runtime; tensorflow runs the graph as exported")
         return self
 
 
 def describe_faults(error: ValidationError) -> list[str]:
-    """Say for each setting that makes no sense which it is and what is wrong with it."""
+    """Describe each invalid setting in one line: its name and the fault."""
     faults = []
     for finding in error.errors(include_url=False):
         name = "_".join(("APP", *map(str, finding["loc"]))).upper() if finding["loc"] else "settings"

@@ -321,7 +321,7 @@ def test_the_program_without_a_model_says_so(tmp_path):
     ("name", "value", "said"),
     [
         ("APP_MAX_BATCH_SIZE", "0", "APP_MAX_BATCH_SIZE: Input should be greater than or equal to 1"),
-        ("APP_API_KEYS", "short", "APP_API_KEYS: a key has at least 16 characters (openssl rand -hex 16 makes one)"),
+        ("APP_API_KEYS", "short", "APP_API_KEYS: a key needs at least 16 characters (openssl rand -hex 16 generates one)"),
     ],
 )
 def test_a_bad_setting_is_one_line(folder, capsys, monkeypatch, name, value, said):
