@@ -1,9 +1,8 @@
-"""The artifact's contract: what training writes beside a SavedModel and serving reads before it trusts it.
+"""The contract between training and serving: the metadata and digests of a version folder.
 
-A version folder (`models/<name>/<version>/`) holds a TensorFlow SavedModel, `metadata.json` (a `ModelMetadata`),
-`golden.npz` (images and the probabilities that the trained model gave for them), `card/` and, if it was quantized,
-`int8/`: the same model in 8-bit integers, for OpenVINO. This module knows the metadata and the digests; it knows
-neither TensorFlow nor OpenVINO nor the web.
+A version folder (`models/<name>/<version>/`) contains a TensorFlow SavedModel, `metadata.json` (a `ModelMetadata`),
+`golden.npz` (images and the probabilities that the trained model gave for them), `card/` and, if the model was
+quantized, `int8/` for OpenVINO. This module knows neither TensorFlow nor OpenVINO nor HTTP.
 """
 
 import hashlib
@@ -15,24 +14,24 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 RuntimeName = Literal["openvino", "tensorflow"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
-"""Arithmetic to run a version in; `auto` takes the fastest that the CPU has natively."""
+"""Precision to run a version in; `auto` is the fastest that the CPU supports natively."""
 
 METADATA_FILE = "metadata.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FOLDER = "card"
 INT8_FILE = "int8/model.xml"
-"""The quantized graph; its weights are in `model.bin` beside it."""
-_LISTED = 5  # of files that are wrong, the first few are named
+"""The quantized graph; its weights are in `int8/model.bin`."""
+_LISTED = 5  # number of faulty files that an error names
 
 GOLDEN_TOLERANCES = {"f32": 0.002, "f16": 0.01, "bf16": 0.05, "int8": 0.2}
-"""How far a probability may be from the golden one, which Keras computed in float32.
+"""Maximum difference between a probability and its golden value, which Keras computed in float32.
 
-Reordered float32 sums differ by about 1e-5, TensorFloat-32 by 1e-3; bfloat16 keeps 8 bits of each number; int8 was off
-by up to 0.09. A wrong model is off by far more."""
+Reordered float32 sums differ by about 1e-5 and TensorFloat-32 by 1e-3; bfloat16 keeps 8 bits of each number; int8
+differed by up to 0.09. A wrong model differs by far more."""
 
 
 def _require_plain_relative(path: str) -> str:
-    """Refuse a path that could name a file outside the version folder."""
+    """Reject a path that could name a file outside the version folder."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or str(pure) != path or path == ".":
         raise ValueError(f"{path!r} is not a plain path inside the version folder")
@@ -40,9 +39,9 @@ def _require_plain_relative(path: str) -> str:
 
 
 def _require_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a name that stands for two classes: nobody could tell them apart in an answer."""
+    """Reject duplicate class names, which clients could not tell apart."""
     if len(set(names)) < len(names):
-        raise ValueError("a class name is there twice")
+        raise ValueError("duplicate class name")
     return names
 
 
@@ -57,7 +56,7 @@ class _Record(BaseModel):
 
 
 class TensorSpec(_Record):
-    """Name, element type and shape of the signature's input or output; the batch dimension is left out."""
+    """Name, element type and shape of the signature's input or output, without the batch dimension."""
 
     name: str
     dtype: Literal["uint8", "float32"]
@@ -65,28 +64,28 @@ class TensorSpec(_Record):
 
 
 class DataSet(_Record):
-    """What the model was trained and tested on."""
+    """The data that the model was trained and tested on."""
 
     name: str
     source: str
-    pixel_encoding: str = Field(description="How the pixels were stored before training saw them.")
+    pixel_encoding: str = Field(description="How the pixels were stored before training.")
     train_size: PositiveInt
     validation_size: PositiveInt
     test_size: PositiveInt
 
 
 class TrainingRun(_Record):
-    """How the run that fitted the model was started; a run that was resumed keeps this."""
+    """How the training run was started. Resuming a run does not change it."""
 
-    recipe: str = Field(description="The named recipe whose values were taken where no flag gave another.")
+    recipe: str = Field(description="The named recipe; flags override its values.")
     command: str
-    commit: str = Field(description="Of the code that started the run; that of the metadata exported it.")
+    commit: str = Field(description="Commit that started the run; `ModelMetadata.commit` exported it.")
     hardware: str
     precision: str = Field(description="Keras's dtype policy.")
 
 
 class RuntimeMetrics(BaseModel):
-    """What one runtime measured. Only what serving decides by is described here; training writes more."""
+    """Results of one runtime. Training writes more fields; these are what serving uses."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -94,9 +93,9 @@ class RuntimeMetrics(BaseModel):
 
 
 class Metrics(BaseModel):
-    """What was measured on the whole test set; shares are fractions.
+    """Results on the whole test set; accuracies and errors are fractions.
 
-    As above, training writes more. Serving decides by `runtimes`; the page tells the others of versions that have them.
+    Training writes more fields. Serving chooses the precision by `runtimes`; the page shows the others if present.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -105,12 +104,12 @@ class Metrics(BaseModel):
     accuracy_interval: tuple[Probability, Probability] | None = None
     calibration_error: Probability | None = None
     runtimes: dict[str, RuntimeMetrics] = Field(
-        default={}, description="By runtime and the arithmetic it ran in, such as `openvino int8`."
+        default={}, description="By runtime and precision, such as `openvino int8`."
     )
 
 
 class ModelMetadata(_Record):
-    """All that is known of one exported version. Class names and the input's size come from here and nowhere else."""
+    """The metadata of one exported version, the only source of class names and the input size."""
 
     schema_version: Literal[1] = 1
     name: Name
@@ -124,26 +123,26 @@ class ModelMetadata(_Record):
     data: DataSet
     metrics: Metrics
     smoothing: float = Field(
-        ge=0, lt=1, description="The share of each answer that is label smoothing, undone inside the graph."
+        ge=0, lt=1, description="Share of label smoothing that the graph removes from the probabilities."
     )
     temperature: float = Field(
-        gt=0, description="Divides the logits inside the graph (calibration), once label smoothing is undone."
+        gt=0, description="Calibration: the graph divides the logits by it after removing label smoothing."
     )
     libraries: dict[str, str]
     commit: str
     created: AwareDatetime
-    files: dict[RelativePath, Sha256] = Field(min_length=1, description="SHA-256 of every file but metadata.json.")
+    files: dict[RelativePath, Sha256] = Field(min_length=1, description="SHA-256 of every file except metadata.json.")
 
 
 class DigestError(ValueError):
-    """A version's files are not the ones that its metadata names."""
+    """A version's files differ from those in its metadata."""
 
 
 def digest_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below `folder` except the metadata, by POSIX path relative to it.
 
     Raises:
-        DigestError: something below the folder is a symbolic link or no regular file.
+        DigestError: the folder contains a symbolic link or another irregular file.
     """
     digests = {}
     for path in sorted(folder.rglob("*")):
@@ -157,10 +156,10 @@ def digest_files(folder: Path) -> dict[str, str]:
 
 
 def verify_files(folder: Path, metadata: ModelMetadata) -> None:
-    """Check that `folder` holds exactly the files that `metadata` names, unchanged.
+    """Check that `folder` contains exactly the files that `metadata` names, unchanged.
 
     Raises:
-        DigestError: a file is missing, unexpected, changed, or is a link.
+        DigestError: a file is missing, unexpected, changed or a link.
     """
     found = digest_files(folder)
     if missing := metadata.files.keys() - found.keys():
@@ -172,6 +171,6 @@ def verify_files(folder: Path, metadata: ModelMetadata) -> None:
 
 
 def _list(paths: Collection[str]) -> str:
-    """Name some files of a version; their names are input too, and go into logs and answers."""
+    """List the first few files. Their names are untrusted and go into logs and answers, so they are escaped."""
     named = [path.encode("unicode_escape").decode()[:200] for path in sorted(paths)[:_LISTED]]
     return ", ".join(named) + (f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else "")

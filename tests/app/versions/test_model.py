@@ -80,7 +80,7 @@ def test_a_file_that_can_not_be_read_now_says_nothing_of_the_version(version, mo
 def test_a_class_name_that_is_there_twice_is_refused(version, refuse):
     """Nobody could tell the two apart in an answer."""
     seal(version, class_names=("red", "green", "red"))
-    refuse("a class name is there twice")
+    refuse("duplicate class name")
 
 
 def test_metadata_must_name_its_folders_version(version, refuse):
