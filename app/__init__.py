@@ -1,1 +1,1 @@
-"""The service: uploaded image in, class probabilities out."""
+"""The service: classifies uploaded images."""

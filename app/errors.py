@@ -1,36 +1,36 @@
-"""Everything that can go wrong with a request or a model version, as exceptions that know no HTTP.
+"""The errors of requests and model versions. They know no HTTP; `app.http.problems` maps them to statuses.
 
 ServiceError
 ├── RequestError                 the request must change before it can succeed
 │   ├── MissingKeyError          the request carries no valid key
 │   ├── EmptyUploadError         there are no bytes to classify
 │   ├── MalformedUploadError     the multipart body can't be parsed
-│   ├── UploadFieldError         the image is not where it should be
-│   ├── UploadCountError         there are more images than are taken at once
+│   ├── UploadFieldError         the image is not in the expected form field
+│   ├── UploadCountError         the request has too many images
 │   ├── UnsupportedUploadError   the body is neither multipart nor an image
-│   ├── UploadTooLargeError      the body has more bytes than are taken
-│   ├── TopKError                no number of predictions that the model can give is asked for
-│   ├── UnknownModelError        the model or version that is asked for does not serve here
-│   ├── TensorError              an inference request's tensors are not what the model takes
+│   ├── UploadTooLargeError      the body has too many bytes
+│   ├── TopKError                top_k is not a number from 1 to the number of classes
+│   ├── UnknownModelError        the requested model or version does not serve here
+│   ├── TensorError              the tensors do not match the model's input
 │   └── ImageError
-│       ├── UnsupportedImageError    the bytes are no image of a kind that is read
+│       ├── UnsupportedImageError    the bytes are not an image in a supported format
 │       ├── BrokenImageError         the image is truncated or damaged
-│       └── ImageTooLargeError       the image has more pixels than are decoded
+│       └── ImageTooLargeError       the image has too many pixels
 ├── RetryableError               the same request can succeed later
-│   ├── BusyError                more is under way than is taken on
-│   │   ├── QueueFullError           of images
-│   │   └── UploadsFullError         of bodies' bytes
+│   ├── BusyError                the service is at a limit
+│   │   ├── QueueFullError           of images in the queue
+│   │   └── UploadsFullError         of memory for request bodies
 │   └── NotReadyError            no model is loaded
 ├── UploadTimeoutError           the body did not arrive in time
 ├── DeadlineError                the answer was not ready in time
-├── ClientGoneError              the client left before its answer
+├── ClientGoneError              the client disconnected before its answer
 ├── InferenceError               the model failed on valid input
-└── RefusedVersionError          a model version may not serve; no client sees it
+└── RefusedVersionError          a model version failed verification; clients never see it
 """
 
 
 class ServiceError(Exception):
-    """Base of all; its text is meant for the one who receives it."""
+    """Base class. The message is for the person who gets the error."""
 
 
 class RequestError(ServiceError):
@@ -50,11 +50,11 @@ class MalformedUploadError(RequestError):
 
 
 class UploadFieldError(RequestError):
-    """The image is not in the field where it should be, or something else is."""
+    """The image is not in the expected form field, or another field has a file."""
 
 
 class UploadCountError(RequestError):
-    """There are more images than are taken at once."""
+    """The request has too many images."""
 
 
 class UnsupportedUploadError(RequestError):
@@ -62,27 +62,27 @@ class UnsupportedUploadError(RequestError):
 
 
 class UploadTooLargeError(RequestError):
-    """The body has more bytes than are taken."""
+    """The body has too many bytes."""
 
 
 class TopKError(RequestError):
-    """What is asked for is no number of predictions, or none, or more than there are classes."""
+    """`top_k` is not a number from 1 to the number of classes."""
 
 
 class UnknownModelError(RequestError):
-    """The model or version that is asked for does not serve here."""
+    """The requested model or version does not serve here."""
 
 
 class TensorError(RequestError):
-    """An inference request's tensors are not what the model takes."""
+    """The tensors of an inference request do not match the model's input."""
 
 
 class ImageError(RequestError):
-    """The uploaded bytes can't become an image for the model."""
+    """The uploaded bytes can't be decoded."""
 
 
 class UnsupportedImageError(ImageError):
-    """The bytes are no image of a kind that is read."""
+    """The bytes are not an image in a supported format."""
 
 
 class BrokenImageError(ImageError):
@@ -90,7 +90,7 @@ class BrokenImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image has more pixels than are decoded."""
+    """The image has too many pixels."""
 
 
 class RetryableError(ServiceError):
@@ -102,7 +102,7 @@ class RetryableError(ServiceError):
 
 
 class BusyError(RetryableError):
-    """More is under way than is taken on. Whoever asked is told after `pause_seconds`."""
+    """The service is at a limit. The answer is delayed by `pause_seconds`."""
 
     def __init__(self, message: str, *, retry_after_seconds: int, pause_seconds: float = 0) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
@@ -110,11 +110,11 @@ class BusyError(RetryableError):
 
 
 class QueueFullError(BusyError):
-    """More images wait than are taken on."""
+    """The image queue is full."""
 
 
 class UploadsFullError(BusyError):
-    """Request bodies take as much memory as there is for them."""
+    """The memory for request bodies is full."""
 
 
 class NotReadyError(RetryableError):
@@ -130,7 +130,7 @@ class DeadlineError(ServiceError):
 
 
 class ClientGoneError(ServiceError):
-    """The client left before its answer."""
+    """The client disconnected before its answer."""
 
 
 class InferenceError(ServiceError):
@@ -138,4 +138,4 @@ class InferenceError(ServiceError):
 
 
 class RefusedVersionError(ServiceError):
-    """A model version may not serve; the text says why."""
+    """A model version failed verification; the message gives the reason."""

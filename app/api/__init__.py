@@ -1,4 +1,4 @@
-"""The service's own endpoints: `/predict`, `/health`, `/model` and `/metrics`, with the schemas of their replies.
+"""The service's own endpoints: `/predict`, `/health`, `/model` and `/metrics`, and the schemas of their responses.
 
-Handlers are thin: they know neither Pillow nor a runtime, and leave HTML and the Open Inference Protocol to others.
+Handlers are thin. They know neither Pillow nor a runtime, neither HTML nor the Open Inference Protocol.
 """

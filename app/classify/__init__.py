@@ -1,4 +1,4 @@
-"""`python -m app.classify`: the same model for files, without a server.
+"""`python -m app.classify`: classifies files without a server.
 
-It knows command lines, files and standard streams; it knows no HTTP.
+It knows command lines, files and standard streams. It knows no HTTP.
 """

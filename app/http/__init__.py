@@ -1,4 +1,4 @@
-"""What every HTTP answer shares: bodies in, problem details out, authentication, deadlines, the access log.
+"""What all HTTP answers share: uploads, problem details, authentication, deadlines, the access log.
 
-It knows ASGI and no particular endpoint; it never decodes an image and never runs a model.
+It knows ASGI, but no endpoint. It never decodes an image or runs a model.
 """

@@ -1,4 +1,4 @@
-"""From an untrusted file's bytes to pixels: the only package that knows Pillow.
+"""Decodes untrusted image files to pixels. The only package that imports Pillow.
 
 It knows no model, no settings and no HTTP.
 """

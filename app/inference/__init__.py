@@ -1,4 +1,4 @@
-"""From an image to scores: decoding, the queue, batches, and when rejected clients should retry.
+"""From an image to scores: decoding, the queue, batches, and `Retry-After` for rejected clients.
 
-It knows no HTTP and no runtime; it runs whatever model the store holds.
+It knows no HTTP and no runtime. It runs the model that the store holds.
 """

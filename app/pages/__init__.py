@@ -1,4 +1,4 @@
-"""HTML for people: the form at `/`, its answers, the model card, the API's documentation.
+"""HTML for people: the upload form and its results, the model card, the API documentation.
 
-It owns templates and static files; it classifies through the same code as the API and decides nothing itself.
+It owns templates and static files. It classifies with the same code as the API and makes no decisions of its own.
 """

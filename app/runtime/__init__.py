@@ -1,4 +1,4 @@
-"""A SavedModel as a function from a batch of images to probabilities, by OpenVINO or TensorFlow.
+"""Runs a SavedModel as a function from a batch of images to probabilities, with OpenVINO or TensorFlow.
 
-It chooses precision and threads for this CPU; it does not know whether a model may serve.
+It chooses precision and threads for the CPU. It does not decide whether a model may serve.
 """

@@ -1,4 +1,4 @@
-"""Sockets: the listener, one connection's limits and states, signals and the drain at the end.
+"""Sockets: the listener, the limits and states of connections, signals and the drain.
 
-It knows uvicorn and HTTP/1.1 framing; it knows nothing of FastAPI's routes, images or models.
+It knows uvicorn and HTTP/1.1 framing. It knows no endpoints, images or models.
 """

@@ -1,4 +1,4 @@
-"""What the service measures and logs: Prometheus metrics, the log's format, the timings of one request.
+"""What the service measures and logs: Prometheus metrics, the log format, the timings of a request.
 
-It is told what happened and never asks; it knows no other package.
+Other packages report to it. It does not query them.
 """

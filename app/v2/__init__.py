@@ -1,4 +1,4 @@
-"""The Open Inference Protocol under `/v2`: tensors in, tensors out, as Triton's and KServe's clients speak it.
+"""The Open Inference Protocol under `/v2`, as clients of Triton and KServe use it: tensors in, tensors out.
 
-It knows the protocol's JSON and binary tensors; it never sees an encoded image.
+It knows the protocol's JSON and binary tensors. It never sees an encoded image.
 """

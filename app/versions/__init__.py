@@ -1,4 +1,4 @@
-"""Which model serves: finds versions in a folder, verifies, loads, swaps and rolls back.
+"""Decides which model serves: finds versions in a folder, verifies, loads, swaps and rolls back.
 
-It knows the artifact's contract and the runtimes; it knows nothing of queues, requests or HTTP.
+It knows the artifact's contract and the runtimes. It knows no queues, requests or HTTP.
 """
