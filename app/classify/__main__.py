@@ -3,7 +3,7 @@
 import signal
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end at once, whatever threads are reading
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # exit at once, even while threads read
 
 import sys
 

@@ -1,7 +1,7 @@
-"""`python -m app.classify IMAGE…`: what images show, without a server.
+"""`python -m app.classify IMAGE…` classifies image files without a server.
 
-Files are decoded in threads, a batch at a time and ahead of the model, which runs batches while the last ones are
-printed. The environment's `APP_` variables say which model and how it runs, as they do for the service.
+Threads decode files batch by batch, ahead of the model, which runs while the last results are printed. The `APP_`
+environment variables choose the model and its runtime, as they do for the service.
 """
 
 import argparse
@@ -33,28 +33,28 @@ from app.versions.model import Model, Scores, make_loader
 from app.versions.store import ModelStore
 
 _PROGRAM = "python -m app.classify"
-_MAX_DIGITS = 9  # of a count; no model has as many classes
+_MAX_DIGITS = 9  # of a count; no model has that many classes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Failure(NamedTuple):
-    """Why a file can't be classified: for people, and as the API calls it, which has no word for unreadable files."""
+    """Why a file can't be classified: a message, and the API's code or `unreadable_file`."""
 
     error: str
     code: str
 
 
 class Decoded(NamedTuple):
-    """A file's pixels (H, W, 3), or why it has none."""
+    """A file's pixels, (H, W, 3) uint8, or why they can't be decoded."""
 
     name: str
     image: NDArray[np.uint8] | Failure
 
 
 class Outcome(NamedTuple):
-    """What a file shows, or why that can't be said."""
+    """A file's scores, or why it can't be classified."""
 
     name: str
     result: Scores | Failure
@@ -70,9 +70,9 @@ def classify_files(
     max_bytes: int,
     max_pixels: int,
 ) -> Iterator[list[Outcome]]:
-    """Classify files batch by batch, in order. One that can't be read has its reason, and spoils no other.
+    """Classify files batch by batch, in order. A file that fails does not affect the others.
 
-    `threads` decode for `lanes` batches that the model runs beside each other.
+    `threads` decode files; the model runs up to `lanes` batches at the same time.
     """
 
     def decode_batch(batch: list[str]) -> list[Decoded]:
@@ -82,7 +82,7 @@ def classify_files(
         try:
             return Decoded(name, decode_image(read_file(name, max_bytes), model.image_size, max_pixels=max_pixels))
         except ImageTooLargeError as error:
-            return Decoded(name, _explain(error, "; APP_MAX_IMAGE_PIXELS sets how many"))
+            return Decoded(name, _explain(error, "; APP_MAX_IMAGE_PIXELS sets the limit"))
         except ServiceError as error:
             return Decoded(name, _explain(error))
         except OSError as error:
@@ -101,14 +101,17 @@ def classify_files(
         ]
 
     with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
-        # A batch is one task for a thread: a task for each file would cost some of its decoding over again.
+        # One task per batch, because the overhead of a task is a notable part of decoding a small file.
         batches = (list(names[start : start + batch_size]) for start in range(0, len(names), batch_size))
         decoded = _run_ahead(decoders, decode_batch, batches, lanes + threads)
         yield from _run_ahead(runners, predict, decoded, lanes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Classify; return 0, 1 if a file failed or a folder holds none, 2 if command, setting or model is at fault."""
+    """Classify files; return the exit status.
+
+    That is 1 if an image failed or a folder has none, and 2 if the command line, a setting or the model is invalid.
+    """
     options = _parse(arguments)
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
     names, missing = find_files(options.images)
@@ -119,14 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings()
         lanes = count_lanes(settings.runtime, settings.inference_threads)
-        batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # a few files go beside each other too
+        batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # so that a few files use all lanes
         model = _load_newest(settings, batch_size)
     except ValidationError as error:
         return _complain("; ".join(describe_faults(error)))
-    except NotReadyError:  # the store has logged why
+    except NotReadyError:  # the store has logged the reason
         return 2
     if options.top_k > model.num_classes:
-        return _complain(f"--top-k {options.top_k}: the model tells {model.num_classes} classes apart")
+        return _complain(f"--top-k {options.top_k}: the model has {model.num_classes} classes")
 
     outcomes = classify_files(
         model,
@@ -138,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         max_pixels=settings.max_image_pixels,
     )
     failed = 0
-    # For a folder, and where somebody looks: None leaves it out unless standard error is a terminal.
+    # Show the bar for folders; None shows it only if standard error is a terminal.
     hidden = None if len(names) > len(options.images) else True
     with tqdm(total=len(names), unit=" images", disable=hidden) as progress:
         for batch in outcomes:
@@ -159,29 +162,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Say what images show: for each, its name, label and probability, by tabulators.",
-        epilog="APP_MODEL_DIR names the folder of versions (default: models); all APP_ settings of the model hold.",
+        description="Classify images. Prints the name, label and probability of each, separated by tabs.",
+        epilog="APP_MODEL_DIR is the folder of models (default: models). Other APP_ settings of the model apply too.",
     )
     parser.add_argument(
         "images",
         nargs="+",
         type=_parse_name,
         metavar="IMAGE",
-        help="a file, a folder (of its files those named as images), or - for standard input",
+        help="a file, a folder (its files with an image's file name), or - for standard input",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, as the service answers")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
-        "--top-k", type=_parse_count, default=1, metavar="N", help="how many classes to name (default: 1)"
+        "--top-k", type=_parse_count, default=1, metavar="N", help="number of classes to print (default: 1)"
     )
     options = parser.parse_args(arguments)
     if options.images.count(STANDARD_INPUT) > 1:
-        parser.error("standard input can be read once")
+        parser.error("standard input can only be read once")
     return options
 
 
 def _parse_name(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("a name is empty")
+        raise argparse.ArgumentTypeError("the name is empty")
     return text
 
 
@@ -198,11 +201,11 @@ def _load_newest(settings: Settings, batch_size: int) -> Model:
 
 
 def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
-    """Write the line for one file; none for people where the reason of a failure is all there is to say."""
+    """Return the line for one file; None for a failure in text mode, whose reason goes to standard error."""
     name, result = outcome
     if as_json:
         fields = result._asdict() if isinstance(result, Failure) else Classification.of(result, top_k).model_dump()
-        return json.dumps({"image": name, **fields})  # in ASCII: a file's name need not be valid Unicode
+        return json.dumps({"image": name, **fields})  # ASCII, because file names need not be valid Unicode
     if isinstance(result, Failure):
         return None
     return "\t".join([show_name(name), *(f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k))])
@@ -213,7 +216,7 @@ def _explain(error: ServiceError, remedy: str = "") -> Failure:
 
 
 def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Give the result of `work` on each item, in order, while up to `ahead` more are worked on."""
+    """Yield the result of `work` on each item, in order, and start up to `ahead` items in advance."""
     pending: deque[Future[Result]] = deque()
     for item in items:
         pending.append(pool.submit(work, item))
@@ -229,13 +232,13 @@ def _complain(message: str) -> int:
 
 
 def run() -> int:
-    """Run `main` with standard streams that may be closed, full or unable to encode a name; return the exit status."""
+    """Run `main` and return the exit status. Standard streams may be closed, full or unable to encode a name."""
     try:
         prepare_streams()
         status = main()
         sys.stdout.flush()
-    except OSError as error:  # standard output takes no more
-        if not isinstance(error, BrokenPipeError):  # whoever read has enough, as `head` does
+    except OSError as error:  # writing to standard output failed
+        if not isinstance(error, BrokenPipeError):  # the reader has stopped, like `head`
             _complain(f"can't write: {error.strerror}")
         discard_output()
         status = 1

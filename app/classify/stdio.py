@@ -1,4 +1,4 @@
-"""A command's standard output and error, which may be closed or full, or unable to write what they get."""
+"""Standard output and error of a command, which may be closed, full or unable to encode the text."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 def prepare_streams() -> None:
-    """Make standard output write what it has no letters for as escapes, and a closed standard error take what it gets.
+    """Make standard output escape characters that it can't encode, and discard output to a closed standard error.
 
     Raises:
         OSError: standard output is closed.
@@ -23,7 +23,7 @@ def prepare_streams() -> None:
 
 
 def tell(line: str) -> None:
-    """Write a line to standard error, above a progress bar; where that is not to be had, the work goes on."""
+    """Write a line to standard error, above a progress bar. If that fails, discard this and later lines."""
     try:
         tqdm.write(line, file=sys.stderr)
     except OSError:
@@ -31,10 +31,10 @@ def tell(line: str) -> None:
 
 
 def discard_output() -> None:
-    """Let nothing more be written to standard output, at exit either."""
+    """Discard all further output to standard output, including the flush at exit."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _discard_errors() -> None:
-    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the end
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - open until the process exits

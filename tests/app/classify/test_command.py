@@ -244,7 +244,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
     ("arguments", "said"),
     [
         ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "9 digits"),
-        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "a name is empty"), (["-", "-"], "can be read once"),
+        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "the name is empty"), (["-", "-"], "can only be read once"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
@@ -321,7 +321,11 @@ def test_the_program_without_a_model_says_so(tmp_path):
     ("name", "value", "said"),
     [
         ("APP_MAX_BATCH_SIZE", "0", "APP_MAX_BATCH_SIZE: Input should be greater than or equal to 1"),
-        ("APP_API_KEYS", "short", "APP_API_KEYS: a key needs at least 16 characters (openssl rand -hex 16 generates one)"),
+        (
+            "APP_API_KEYS",
+            "short",
+            "APP_API_KEYS: a key needs at least 16 characters (openssl rand -hex 16 generates one)",
+        ),
     ],
 )
 def test_a_bad_setting_is_one_line(folder, capsys, monkeypatch, name, value, said):
