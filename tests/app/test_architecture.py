@@ -48,7 +48,7 @@ ROWS = (
     ("settings", "contract", "errors"),
 )
 # TODO(house): arrows that are wrong still.
-WRONG = {"telemetry -> versions", "runtime -> versions"}
+WRONG = {"runtime -> versions"}
 
 
 def find_arrows() -> set[tuple[str, str]]:
