@@ -22,7 +22,7 @@ from app.runtime.load import count_lanes
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
 from app.v2.routes import router as v2_router
-from app.versions.model import Load, make_loader
+from app.versions.loader import Load, make_loader
 from app.versions.store import ModelStore
 
 _DESCRIPTION = f"""Classifies images. Every error is an RFC 9457 problem (`application/problem+json`): its `detail` says

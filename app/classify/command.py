@@ -29,7 +29,8 @@ from app.images.decode import decode_image
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
 from app.settings import Settings, describe_faults
-from app.versions.model import Model, Scores, make_loader
+from app.versions.loader import make_loader
+from app.versions.model import Model, Scores
 from app.versions.store import ModelStore
 
 _PROGRAM = "python -m app.classify"
