@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
 
+from app.litter import is_litter
+
 RuntimeName = Literal["openvino", "tensorflow"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 """Arithmetic to run a version in; `auto` takes the fastest that the CPU has natively."""
@@ -142,12 +144,16 @@ class DigestError(ValueError):
 def digest_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below `folder` except the metadata, by POSIX path relative to it.
 
+    Files that operating systems leave (app/litter.py) are no part of a version.
+
     Raises:
         DigestError: something below the folder is a symbolic link or no regular file.
     """
     digests = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
+        if any(map(is_litter, relative.split("/"))):
+            continue
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise DigestError(f"{_list([relative])} is not a regular file")
         if path.is_file() and relative != METADATA_FILE:

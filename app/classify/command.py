@@ -112,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Classify; return 0, 1 if a file failed or a folder holds none, 2 if command, setting or model is at fault."""
     options = _parse(arguments)
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
-    names, missing = find_files(options.images)
-    for line in missing:
+    names, missing, passed_over = find_files(options.images)
+    for line in [*missing, *passed_over]:
         tell(line)
     if not names:
         return 1
