@@ -1,5 +1,7 @@
 """The optimizer of a recipe, its learning-rate schedule included."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 from keras import ops
@@ -59,13 +61,14 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimiz
             warmup_steps=warmup_steps,
         )
     decay = recipe.weight_decay or None
+    average: Any = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
     match recipe.optimizer:
         case "adam":
-            optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+            optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **average)
         case "sgd":
-            optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+            optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, **average)
         case "muon":
-            optimizer = Muon(rate, weight_decay=decay, adam_weight_decay=decay)
+            optimizer = Muon(rate, weight_decay=decay, adam_weight_decay=decay, **average)
     if decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
