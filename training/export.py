@@ -41,7 +41,9 @@ def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        rebuilt = mini_model(num_classes=network.output_shape[-1], residual=recipe.residual, dropout=recipe.dropout)
+        rebuilt = mini_model(
+            network.input_shape[1:], network.output_shape[-1], residual=recipe.residual, dropout=recipe.dropout
+        )
     finally:
         keras.config.set_dtype_policy(policy)
     rebuilt.set_weights(network.get_weights())
@@ -51,7 +53,7 @@ def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
 def predict_logits(
     network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """Return the logits (N, classes) of `network` for (N, 32, 32, 3) uint8 images."""
+    """Return the logits (N, classes) of `network` for (N, H, W, 3) uint8 images."""
     head = keras.Model(network.inputs, network.get_layer("head").output)
     batches = tf.data.Dataset.from_tensor_slices(images).batch(256).map(normalize)
     logits: npt.NDArray[np.float32] = head.predict(batches, verbose=0)
@@ -62,7 +64,7 @@ def export_model(network: keras.Model, normalize: Normalization, calibrate: Cali
     """Write SavedModel and golden answers into `folder`, and check that the reloaded model answers as `network` does.
 
     Args:
-        network: MiniModel in float32, (N, 32, 32, 3) → (N, classes).
+        network: MiniModel in float32, (N, H, W, 3) → (N, classes).
         normalize: the training set's statistics; they go into the graph.
         calibrate: turns logits into probabilities; it goes into the graph.
         folder: an empty folder.
@@ -77,7 +79,7 @@ def export_model(network: keras.Model, normalize: Normalization, calibrate: Cali
         probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(calibrate(logits))
         return probabilities
 
-    images, probabilities = make_golden(classify)
+    images, probabilities = make_golden(classify, network.input_shape[1])
     np.savez(folder / GOLDEN_FILE, images=images, probabilities=probabilities)
     reloaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
     for batch_size in (1, 7):
@@ -101,7 +103,7 @@ def _save(network: keras.Model, normalize: Normalization, calibrate: Calibration
     tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
 
 
-def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Make images of seeded smooth noise, and the answers to them, for whoever loads the model to compare with.
 
     Blots of many sizes are seen as many things. The clearest images of each label are kept, one of each in turn: a
@@ -109,11 +111,11 @@ def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     rounding may move by more than is tolerated, only fill up.
 
     Returns:
-        Images (32, 32, 32, 3) uint8 and probabilities (32, classes) float32.
+        Images (32, size, size, 3) uint8 and probabilities (32, classes) float32.
     """
     random = np.random.default_rng(0)
     noise = [random.uniform(0, 255, (GOLDEN_CANDIDATES, blots, blots, 3)) for blots in GOLDEN_BLOTS]
-    smooth = np.concatenate([tf.image.resize(grid, (IMAGE_SIZE, IMAGE_SIZE), "bicubic") for grid in noise])
+    smooth = np.concatenate([tf.image.resize(grid, (size, size), "bicubic") for grid in noise])
     candidates = smooth.clip(0, 255).astype(np.uint8)
     probabilities = classify(candidates)
     runner_up, best = np.sort(probabilities, axis=1)[:, -2:].T
@@ -172,15 +174,14 @@ def stage_version(models: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def publish_version(staged: Path, models: Path, version: int, fields: dict[str, Any]) -> Path:
-    """Write the metadata with every file's digest, then rename `staged` to its version: a reader sees all or nothing.
+def publish_version(staged: Path, target: Path, fields: dict[str, Any]) -> Path:
+    """Write the metadata with every file's digest, then rename `staged` to `target`: a reader sees all or nothing.
 
     Raises:
         ExportError: that version exists meanwhile, and is left as it is; or the system refuses to rename.
     """
     metadata = ModelMetadata(**fields, files=digest_files(staged))
     (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    target = models / str(version)
     if target.exists():  # an empty folder would be replaced without a word
         raise ExportError(f"{target} exists already; a version is never overwritten")
     try:
@@ -188,9 +189,3 @@ def publish_version(staged: Path, models: Path, version: int, fields: dict[str, 
     except OSError as error:
         raise ExportError(f"can't rename {staged} to {target}: {error.strerror}") from error
     return target
-
-
-def next_version(models: Path) -> int:
-    """Return the number after the highest version in `models`."""
-    numbers = (int(path.name) for path in models.glob("*") if path.name.isdecimal())
-    return max(numbers, default=0) + 1

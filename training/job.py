@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from app.contract import DataSet, TrainingRun
 from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
 from training.data import Data, Split, load_data, split_validation
-from training.devices import select_devices
-from training.errors import ExportError, FullError
+from training.devices import Devices, select_devices
+from training.errors import ExportError, FullError, VersionError
 from training.export import (
     describe_model,
     export_model,
-    next_version,
     predict_logits,
     publish_version,
     read_commit,
     rebuild_in_float32,
     stage_version,
 )
+from training.finetune import Weights, fit_normalization, load_start, make_initial_weights
+from training.folds import FOLDS_FILE, Folds, cross_validate, describe_folds, read_folds, save_folds
 from training.metrics import evaluate
 from training.mistakes import write_mistakes
 from training.options import Options
@@ -31,9 +33,17 @@ from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
 from training.quantize import quantize_model
 from training.report import Card, format_table, write_card
-from training.run import read_history, read_start, require_writable
+from training.rival import compare_with_newest, require_same_classes
+from training.run import read_history, read_start, require_writable, write_job
+from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
+from training.versions import CANDIDATE, find_newest, next_version
+
+FOLDS = 3
+"""Of cross-validation, unless the command line says otherwise."""
+SMALL_TEST = 200
+"""Test images below which cross-validation is the default: so few tell accuracy to 7 points at best."""
 
 
 class Fit(NamedTuple):
@@ -44,7 +54,7 @@ class Fit(NamedTuple):
     """What it was judged by on the way, and is calibrated on."""
     normalize: Normalization
     network: keras.Model
-    """(N, 32, 32, 3) float32 → (N, classes) float32, in any precision."""
+    """(N, H, W, 3) float32 → (N, classes) float32."""
 
 
 def run_job(options: Options, run: Path, command: str) -> Path | None:
@@ -58,42 +68,81 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     """
     recipe = options.recipe
     devices = select_devices(require_gpu=options.require_gpu)
+    begun = load_start(options.start) if options.start else None
     start = TrainingRun(
         recipe=options.recipe_name,
         command=command,
         commit=read_commit(),  # before hours of training, in which the checkout may move on
         hardware=devices.description,
         precision=devices.precision,
+        start=begun.name if begun else None,
     )
     data = load_data(
         options.data,
         name=options.data_name,
         origin=options.data_source,
+        size=recipe.size,
         seed=recipe.seed,
         skip_damaged=options.skip_damaged,
     )
     require_writable(run)
     if options.export:
+        require_same_classes(options.models / options.name, data.class_names)
         require_writable(options.models / options.name)
     train_split, validation_split = data.train, data.validation
     if validation_split is None:
         train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed, data.class_names)
     print(summarize(data, train_split, validation_split), flush=True)
-    normalize = measure_normalization(train_split.images, recipe.normalization)
+    if begun:
+        if begun.residual != recipe.residual:
+            raise VersionError(f"{options.start} can't be started from: it has other shortcuts than --residual says")
+        normalize = fit_normalization(begun.normalize, recipe.size)
+        weights = make_initial_weights(begun._replace(normalize=normalize), train_split, recipe)
+    else:
+        normalize, weights = measure_normalization(train_split.images, recipe.normalization), None
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
     resume = options.resume is not None
+    if not resume:
+        write_job(run, options)
     try:
-        network = train(train_split, validation_split, recipe, normalize, devices, run, start, resume=resume)
+        network = train(
+            train_split, validation_split, recipe, normalize, devices, run, start, resume=resume, weights=weights
+        )
+        if not options.export:
+            return None
+        fit = Fit(train_split, validation_split, normalize, rebuild_in_float32(network, recipe))
+        folds = _cross_validate(options, run, data, fit, devices, weights)
     except tf.errors.ResourceExhaustedError as error:
         raise FullError(
             f"no room: {' '.join(str(error).split())}; --resume goes on after the last finished epoch"
         ) from error
-    if not options.export:
+    return export_run(options, run, data, fit, folds, start.commit)
+
+
+def _cross_validate(
+    options: Options, run: Path, data: Data, fit: Fit, devices: Devices, weights: Weights | None
+) -> Folds | None:
+    """Cross-validate on all images but those of the test, if that is asked for or the test is small."""
+    count = options.folds
+    if count is None:
+        count = FOLDS if len(data.test.labels) < SMALL_TEST else 0
+    split = Split(
+        np.concatenate([fit.train.images, fit.validation.images]),
+        np.concatenate([fit.train.labels, fit.validation.labels]),
+    )
+    count = min(count, count_smallest_class(*split))
+    if count < 2:  # noqa: PLR2004 - nothing to judge by
         return None
-    return export_run(options, run, data, Fit(train_split, validation_split, normalize, network), start.commit)
+    path = run / FOLDS_FILE
+    if path.exists() and options.resume is not None:
+        return read_folds(path)
+    print(f"cross-validating with {count} folds", flush=True)
+    folds = cross_validate(split, count, options.recipe, fit.normalize, devices, weights)
+    save_folds(path, folds)
+    return folds
 
 
-def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -> Path:
+def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds | None, commit: str) -> Path:
     """Calibrate, export, measure and describe what was fitted in the folder `run`; the test set is used here alone.
 
     Args:
@@ -101,6 +150,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         run: the run's folder, which tells how it was started.
         data: what it was fitted to a part of.
         fit: the network, and what it was fitted to.
+        folds: answers of cross-validation, to calibrate on; without, it is done on the validation images.
         commit: of the code that exports it.
 
     Returns:
@@ -110,10 +160,12 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         ExportError: the exported files do not answer as the network does, no runtime loads them, or they can't be put
             in place.
     """
-    recipe = options.recipe
-    network = rebuild_in_float32(fit.network, recipe)
-    logits = predict_logits(network, fit.normalize, fit.validation.images)
-    calibrate = fit_calibration(logits, fit.validation.labels, recipe.label_smoothing)
+    recipe, network = options.recipe, fit.network
+    if folds:
+        logits, labels = folds.logits, folds.labels
+    else:
+        logits, labels = predict_logits(network, fit.normalize, fit.validation.images), fit.validation.labels
+    calibrate = fit_calibration(logits, labels, recipe.label_smoothing)
     described = _describe_data(data, fit)
     start = read_start(run)
     models = options.models / options.name
@@ -130,8 +182,12 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
         overlap = count_copies(data).across
-        remarks = (f"{describe_overlap(overlap, len(data.test.labels))}.",) if overlap else ()
-        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, calibrate, remarks, notes)
+        remarks = [f"{describe_overlap(overlap, len(data.test.labels))}."] if overlap else []
+        if folds:
+            remarks.append(describe_folds(folds))
+        card = Card(
+            title, recipe, start, commit, described, read_history(run), evaluation, calibrate, tuple(remarks), notes
+        )
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
             network,
@@ -150,12 +206,21 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
         plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
         write_mistakes(run / "mistakes.csv", data, probabilities)
+        newest = find_newest(models)
+        rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
+        kept_aside = rivalry is not None and options.promote == "if-better" and not rivalry.is_better
         # Last, so that whatever fails before, such as a disk that is full, leaves no version.
         try:
-            folder = publish_version(staged, models, version, fields)
+            place = models / (CANDIDATE.format(version) if kept_aside else str(version))
+            folder = publish_version(staged, place, fields)
         except ExportError as error:
             raise ExportError(f"{error}; {again}") from error
-    print(f"{format_table(evaluation)}\n\nexported {folder}")
+    print(format_table(evaluation))
+    for line in [*([describe_folds(folds)] if folds else []), *([str(rivalry)] if rivalry else [])]:
+        print(f"\n{line}")
+    print(f"\nexported {folder}")
+    if kept_aside:
+        print(f"It is no better, so the service does not see it; python -m training.promote {folder} lets it serve")
     return folder
 
 
