@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PositiveInt, StringConstraints
 
+from app.litter import is_litter
+
 RuntimeName = Literal["openvino", "tensorflow"]
 Precision = Literal["auto", "f32", "bf16", "f16", "int8"]
 """Precision to run a version in; `auto` is the fastest that the CPU supports natively."""
@@ -141,12 +143,16 @@ class DigestError(ValueError):
 def digest_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below `folder` except the metadata, by POSIX path relative to it.
 
+    Files that operating systems leave (app/litter.py) are no part of a version.
+
     Raises:
         DigestError: the folder contains a symbolic link or another irregular file.
     """
     digests = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
+        if any(map(is_litter, relative.split("/"))):
+            continue
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise DigestError(f"{_list([relative])} is not a regular file")
         if path.is_file() and relative != METADATA_FILE:

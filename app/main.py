@@ -20,9 +20,9 @@ from app.inference.classifier import Classifier
 from app.pages.routes import install_page
 from app.runtime.load import count_lanes
 from app.settings import Settings
-from app.telemetry.metrics import Metrics
+from app.telemetry.metrics import Metrics, ModelState, ServingModel
 from app.v2.routes import router as v2_router
-from app.versions.model import Load, make_loader
+from app.versions.loader import Load, make_loader
 from app.versions.store import ModelStore
 
 _DESCRIPTION = f"""Classifies images. Every error is an RFC 9457 problem (`application/problem+json`): its `detail` says
@@ -96,11 +96,19 @@ async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[No
         lanes=count_lanes(settings.runtime, settings.inference_threads),
         observe_batch=metrics.observe_batch,
     )
-    metrics.watch(store, lambda: classifier.depth)
+    metrics.watch(lambda: _describe_store(store), lambda: classifier.depth)
     app.state.classifier = classifier
     async with store.following(settings.model_poll_seconds):
         yield
     classifier.close()
+
+
+def _describe_store(store: ModelStore) -> ModelState:
+    serving = None
+    if model := store.model:
+        metadata, runtime = model.metadata, model.runtime
+        serving = ServingModel(metadata.name, str(metadata.version), runtime.name, runtime.precision)
+    return ModelState(serving, len(store.refusals), has_trouble=store.trouble is not None)
 
 
 def __getattr__(name: str) -> FastAPI:

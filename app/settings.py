@@ -50,6 +50,13 @@ class Settings(BaseSettings):
         description="Precision of the OpenVINO runtime. `auto` is the fastest that the CPU supports natively, "
         "including `int8` if the version has it and lost at most 0.2 points of accuracy.",
     )
+    max_model_memory_bytes: int = Field(
+        512 * 2**20,
+        ge=2**26,
+        le=2**40,
+        description="Most memory that a version may take with one inference thread, beside the runtime's own; above it "
+        "the version is refused. Raise it for models with large inputs.",
+    )
     inference_threads: int = Field(
         0,
         ge=0,

@@ -23,7 +23,8 @@ from app.images.decode import decode_image
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
 from app.settings import Settings
-from app.versions.model import Model, make_loader
+from app.versions.loader import make_loader
+from app.versions.model import Model
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.pictures import MODELS, ROOT, SMALL, find_version, make_pictures
 from benchmarks.runtime import make_batch, time_runs

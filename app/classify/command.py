@@ -29,7 +29,8 @@ from app.images.decode import decode_image
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
 from app.settings import Settings, describe_faults
-from app.versions.model import Model, Scores, make_loader
+from app.versions.loader import make_loader
+from app.versions.model import Model, Scores
 from app.versions.store import ModelStore
 
 _PROGRAM = "python -m app.classify"
@@ -114,8 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
-    names, missing = find_files(options.images)
-    for line in missing:
+    names, missing, passed_over = find_files(options.images)
+    for line in [*missing, *passed_over]:
         tell(line)
     if not names:
         return 1

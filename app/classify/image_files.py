@@ -4,38 +4,48 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from app.errors import UploadTooLargeError
 from app.images.decode import SUFFIXES
+from app.litter import is_hidden, is_litter
 
 STANDARD_INPUT = "-"
 _PIECE_BYTES = 2**16
 _ENDINGS = tuple(SUFFIXES)
 
 
-def find_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the named files, with a folder's images sorted by name, and a line for each folder that has a fault.
+class Found(NamedTuple):
+    """What the arguments of a command line lead to; the last two are lines for people."""
 
-    Faults are folders without an image and unreadable ones.
+    names: list[str]
+    """Files to classify."""
+    missing: list[str]
+    """Folders without an image, and those that can't be read."""
+    passed_over: list[str]
+    """Files that are not classified, counted for each argument."""
+
+
+def find_files(arguments: Sequence[str]) -> Found:
+    """Find the named files, and the images in and below the named folders, sorted by name.
+
+    Files that operating systems leave (app/litter.py) are passed over, unless a hidden one is named itself.
     """
-    names: list[str] = []
-    missing: list[str] = []
+    found = Found([], [], [])
     for argument in arguments:
-        if not os.path.isdir(argument):  # noqa: PTH112 - `Path("")` is the current folder
-            names.append(argument)
-            continue
-        errors: list[OSError] = []
-        found = sorted(_walk(argument, errors))
-        names += found
-        missing += [f"{show_name(error.filename)}: {error.strerror}" for error in errors]
-        if not (found or errors):
-            missing.append(f"{show_name(argument)}: no image in it")
-    return names, missing
+        if os.path.isdir(argument):  # noqa: PTH112 - `Path("")` is the current folder
+            _find_images(argument, found)
+        elif _is_left_behind(argument):
+            found.passed_over.append(f"{show_name(argument)}: passed over; the operating system's own file")
+        else:
+            found.names.append(argument)
+    return found
 
 
 def read_file(name: str, max_bytes: int) -> bytes:
-    """Read a file or standard input.
+    """Read a file, or standard input.
 
     Raises:
         UploadTooLargeError: it has more than `max_bytes`.
@@ -45,12 +55,12 @@ def read_file(name: str, max_bytes: int) -> bytes:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "it is closed")
         return _read_bounded(sys.stdin.fileno(), max_bytes)
-    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - `Path.open` takes 1.5 times as long
+    with open(name, "rb", buffering=0) as file:  # noqa: PTH123 - making a `Path` first adds half to the time
         return _read_bounded(file.fileno(), max_bytes)
 
 
 def show_name(name: str) -> str:
-    r"""Escape a file name for a line of text: a line feed becomes \n, a byte that is not Unicode \xff."""
+    r"""Return a name for a line of text: a line feed in it is written \n, a byte that is no Unicode \xff, say."""
     if name.isprintable() and "\\" not in name:
         return name
     shown = os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace")
@@ -58,7 +68,7 @@ def show_name(name: str) -> str:
 
 
 def _read_bounded(descriptor: int, max_bytes: int) -> bytes:
-    size = os.fstat(descriptor).st_size  # 0 for pipes and devices
+    size = os.fstat(descriptor).st_size  # 0 of a pipe or a device
     pieces: list[bytes] = []
     count = 0
     if size <= max_bytes:
@@ -70,12 +80,32 @@ def _read_bounded(descriptor: int, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _walk(folder: str, errors: list[OSError]) -> Iterator[str]:
-    for parent, _, names in os.walk(folder, onerror=errors.append):
+def _is_left_behind(name: str) -> bool:
+    base = os.path.basename(name)  # noqa: PTH119 - as above
+    return is_litter(base) and not is_hidden(base)
+
+
+def _find_images(folder: str, found: Found) -> None:
+    errors: list[OSError] = []
+    images: list[str] = []
+    others: Counter[str] = Counter()
+    for parent, folders, names in os.walk(folder, onerror=errors.append):
+        folders[:] = [name for name in folders if not is_litter(name)]
+        others["linked folder"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)  # noqa: PTH114, PTH118
         for name in names:
-            path = os.path.join(parent, name)  # noqa: PTH118 - making a `Path` takes as long as reading the file
+            path = os.path.join(parent, name)  # noqa: PTH118 - with a `Path` each, finding takes as long as reading
+            if is_litter(name):
+                continue
             if name.lower().endswith(_ENDINGS) and _may_be_read(path):
-                yield path
+                images.append(path)
+            else:
+                others[os.path.splitext(name)[1].lower() or "no ending"] += 1  # noqa: PTH122 - as above
+    found.names.extend(sorted(images))
+    found.missing.extend(f"{show_name(error.filename)}: {error.strerror}" for error in errors)
+    if not (images or errors):
+        found.missing.append(f"{show_name(folder)}: no image in it")
+    if counts := [f"{count} × {show_name(kind)}" for kind, count in sorted(others.items()) if count]:
+        found.passed_over.append(f"{show_name(folder)}: passed over, not named as images: {', '.join(counts)}")
 
 
 def _may_be_read(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The processor: how much of it this process may use, what it computes in, and what it is called."""
+"""The processor: how many CPUs this process may use, which arithmetic they have, and their name."""
 
 import math
 import os
@@ -7,8 +7,8 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-# What adds products of 8-bit numbers up in 32 bits. Elsewhere OpenVINO adds them up in 16, which can overflow: other
-# answers than those whose accuracy was measured.
+# These add products of 8-bit numbers in 32 bits. On other CPUs OpenVINO adds them in 16 bits, which can overflow and so
+# lower the accuracy that was measured.
 INT8_FLAGS = {"amx_int8", "avx512_vnni", "avx_vnni"}
 
 
@@ -28,38 +28,38 @@ def count_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def count_affine_cpus() -> int:
-    """Return how many CPUs this process may run on, whatever its share of their time."""
+    """Return how many CPUs this process may run on, without regard to quotas."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_bf16() -> bool:
-    """Whether the processor computes in bfloat16 itself; where it does not, a runtime would emulate it, slowly."""
+    """Whether the processor computes in bfloat16 natively; otherwise a runtime emulates it slowly."""
     return bool(BF16_FLAGS & read_cpu_flags())
 
 
 def has_int8() -> bool:
-    """Whether the processor computes in 8-bit integers as exactly as was measured."""
+    """Whether the processor computes in 8-bit integers without overflow."""
     return bool(INT8_FLAGS & read_cpu_flags())
 
 
 def read_cpu_flags(cpuinfo: Path = CPUINFO) -> set[str]:
-    """Return Linux's names for the instruction sets of this machine's CPU; none where it lists none (other than x86).
+    """Return Linux's names for the instruction sets of this machine's CPU; empty on CPUs other than x86.
 
-    OpenVINO can't be asked: it says that it has int8 whatever the CPU.
+    OpenVINO reports int8 on every CPU, so it can't be asked.
     """
     return set(_read_facts(cpuinfo).get("flags", "").split())
 
 
 def describe_cpu(cpuinfo: Path = CPUINFO) -> str:
-    """Return the processor's name where Linux tells it, else its kind."""
+    """Return the processor's name as Linux has it, or else its architecture."""
     facts = _read_facts(cpuinfo)
-    # Clouds hide the number of a processor: its family and model tell what it is.
+    # Clouds hide a processor's product number; its family and model identify it.
     family = f" (family {facts['cpu family']}, model {facts['model']})" if "cpu family" in facts else ""
     return facts.get("model name", platform.machine()) + family
 
 
 def _read_facts(cpuinfo: Path) -> dict[str, str]:
-    """Read what Linux says of the last processor; all of a machine are alike."""
+    """Read Linux's facts about the last processor; a machine's processors are all alike."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""From a version folder to a function that runs its model: by OpenVINO (default) or by TensorFlow.
+"""Loads the model in a version folder with OpenVINO (the default) or TensorFlow.
 
-Both read the same SavedModel; OpenVINO also the quantized graph beside it. TensorFlow is imported only when it is asked
-for, so that serving needs no TensorFlow. Whether the model may serve is `app.versions`' business.
+Both read the same SavedModel; OpenVINO also reads the quantized graph beside it. TensorFlow is imported only if it is
+used, so the service runs without it. `app.versions` decides whether the model may serve.
 """
 
 import contextlib
@@ -20,13 +20,12 @@ from app.contract import INT8_FILE, Precision, RuntimeName, TensorSpec
 from app.errors import RefusedVersionError
 from app.runtime.cpu import count_affine_cpus, count_cpus
 from app.runtime.openvino import make_core
-from app.versions.preflight import probe_graph
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
 
 SIGNATURE = "serving_default"
-MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory
+MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory to parse
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 Probabilities = NDArray[np.float32]  # (N, classes)
@@ -34,66 +33,71 @@ Probabilities = NDArray[np.float32]  # (N, classes)
 
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded model: what runs it, in which arithmetic, what it takes and gives."""
+    """A loaded model: the runtime and arithmetic that run it, and its signature."""
 
     name: str
     precision: str
     input: TensorSpec
     output: TensorSpec
     predict: Callable[[Images], Probabilities]
-    """Runs a batch; may be called from as many threads at once as there are lanes."""
+    """Runs a batch; may be called from as many threads at once as `count_lanes` returns."""
     predict_alone: Callable[[Images], Probabilities] | None = None
-    """Runs a batch on all threads: soonest where nothing else is to be done. None if `predict` does."""
+    """Runs a batch on all threads, for the lowest latency on an idle machine. None if `predict` does that itself."""
 
 
-def load_runtime(
-    folder: Path, *, name: RuntimeName, precision: Precision, threads: int, guarded: bool = False
-) -> Runtime:
+def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threads: int) -> Runtime:
     """Load the model in `folder`.
 
     Args:
         folder: a version folder.
-        name: which runtime.
-        precision: arithmetic to run in; `auto` leaves it to the runtime, which runs the SavedModel; `int8` runs the
-            quantized graph.
-        threads: how many run one batch; 0 takes as many as the container may use.
-        guarded: have another process read the graph first, so that one which kills OpenVINO does not kill this one.
+        name: the runtime.
+        precision: arithmetic to run in; `auto` leaves the choice to the runtime, which runs the SavedModel; `int8` runs
+            the quantized graph.
+        threads: number of threads that run the model; 0 takes as many as the container may use.
 
     Raises:
         RefusedVersionError: the runtime can't load it, can't run in `precision`, or is not installed.
-        OSError, MemoryError: there is not enough of something to find out.
+        OSError, MemoryError: there are too few resources to find out.
     """
     if name == "tensorflow":
         return _load_tensorflow(folder, threads or count_cpus())
-    return _load_openvino(folder, precision, threads or count_cpus(), guarded=guarded)
+    return _load_openvino(folder, precision, threads or count_cpus())
+
+
+def import_runtime(name: RuntimeName) -> None:
+    """Import the runtime's libraries, so that what `load_runtime` takes after that is the model's own.
+
+    Raises:
+        RefusedVersionError: the runtime is not installed.
+    """
+    if name == "tensorflow":  # OpenVINO is imported above
+        _import_tensorflow()
 
 
 def count_lanes(name: RuntimeName, threads: int) -> int:
-    """Return how many batches this runtime should run beside each other, with as many `threads` as `load_runtime` gets.
+    """Return how many batches this runtime should run at the same time, with `threads` as given to `load_runtime`.
 
-    OpenVINO runs one on each thread: threads that share a batch wait for each other at every layer, which takes a few
-    percent of the processor at best, and far more where the threads do not get their cores to themselves.
+    OpenVINO runs one on each thread: threads that share a batch wait for each other at every layer, which wastes a few
+    percent of the processor at best, and far more where other processes share its cores.
     """
     return (threads or count_cpus()) if name == "openvino" else 1
 
 
-def _load_openvino(folder: Path, precision: Precision, threads: int, *, guarded: bool) -> Runtime:
+def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     core = make_core()
     config: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
     quantized = precision == "int8"
     graph = folder / INT8_FILE if quantized else folder
     if precision != "auto":
-        # What is not quantized runs in float32, as it did when the accuracy was measured.
+        # Layers that are not quantized run in float32, as they did when the accuracy was measured.
         config["INFERENCE_PRECISION_HINT"] = "f32" if quantized else precision
     if quantized and graph.is_file() and graph.stat().st_size > MAX_GRAPH_BYTES:
         raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
-    if guarded:
-        probe_graph(graph)
     try:
         model = core.read_model(graph)
         lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
-        # Unpinned, threads that share an image often share a core too. Where there are more cores than threads, those
-        # of every replica would be pinned to the same few.
+        # Unpinned, threads that share an image often share a core too. On a machine with more cores than threads,
+        # the threads of every replica would be pinned to the same few.
         pin = {"ENABLE_CPU_PINNING": threads == count_affine_cpus()}
         whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
     except (OSError, RuntimeError) as error:
@@ -115,7 +119,7 @@ def _load_openvino(folder: Path, precision: Precision, threads: int, *, guarded:
 
 
 class _Lanes:
-    """Runs batches beside each other, each on one thread."""
+    """Runs batches at the same time, each on one thread."""
 
     def __init__(self, model: "CompiledModel", count: int) -> None:
         """Take the model compiled for `count` lanes."""
@@ -123,12 +127,12 @@ class _Lanes:
         self._room = threading.BoundedSemaphore(count)
 
     def __call__(self, images: Images) -> Probabilities:
-        """Run a batch; waits if there are as many as lanes already."""
+        """Run a batch; waits while every lane is busy."""
         with self._room:
             request = self._idle.popleft()
             try:
-                # Started so, it runs on a thread of OpenVINO's own, which has this lane's kernels ready. Another
-                # thread might find itself in a lane that is taken.
+                # `start_async` runs it on the OpenVINO thread that has this lane's kernels ready. `infer` would run it
+                # on the calling thread, which OpenVINO may assign to a lane that is busy.
                 request.start_async([images], share_inputs=True)
                 request.wait()
                 probabilities: Probabilities = request.get_output_tensor().data.copy()
@@ -138,10 +142,10 @@ class _Lanes:
 
 
 class _Whole:
-    """Runs a batch on all threads; one that comes while another runs goes to the lanes."""
+    """Runs a batch on all threads; a batch that comes while another runs goes to the lanes."""
 
     def __init__(self, model: "CompiledModel", lanes: _Lanes) -> None:
-        """Take the model compiled for all threads together."""
+        """Take the model compiled for one batch on all threads."""
         self._request = model.create_infer_request()
         self._free = threading.Lock()
         self._lanes = lanes
@@ -163,18 +167,23 @@ def _describe_port(role: str, port: Any) -> TensorSpec:
     return _make_spec(role, min(port.names, default=""), str(port.element_type.to_dtype()), dimensions)
 
 
-def _load_tensorflow(folder: Path, threads: int) -> Runtime:
-    # Read when TensorFlow is imported: leave its start-up notes out, and let several processes share one GPU.
+def _import_tensorflow() -> Any:
+    # TensorFlow reads these when it is imported: no start-up notes, and several processes can share one GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        import tensorflow as tf  # noqa: PLC0415 -- seconds and half a gigabyte that the default runtime does without
+        import tensorflow as tf  # noqa: PLC0415 -- seconds and half a gigabyte that OpenVINO's users do without
     except ImportError as error:
         raise RefusedVersionError("APP_RUNTIME=tensorflow, but TensorFlow is not installed (extra: train)") from error
-    # Or a GPU that can rounds the factors of float32 products to 10 bits: the golden answers are float32's.
+    return tf
+
+
+def _load_tensorflow(folder: Path, threads: int) -> Runtime:
+    tf = _import_tensorflow()
+    # A GPU that has TF32 would round the factors of float32 products to 10 bits; the golden probabilities are float32.
     tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 -- TensorFlow's
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        with contextlib.suppress(RuntimeError):  # fixed since the first model of this process
+        with contextlib.suppress(RuntimeError):  # fixed once the process has loaded a model
             tf.config.threading.set_intra_op_parallelism_threads(threads)
     try:
         loaded = tf.saved_model.load(folder)
@@ -187,7 +196,9 @@ def _load_tensorflow(folder: Path, threads: int) -> Runtime:
         raise RefusedVersionError(f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one each")
     (input_name,), (output_name,) = inputs, outputs
 
-    def predict(images: Images, _owner: object = loaded) -> Probabilities:  # the signature does not keep its variables
+    def predict(
+        images: Images, _owner: object = loaded
+    ) -> Probabilities:  # the signature does not keep its variables alive
         probabilities: Probabilities = signature(**{input_name: tf.constant(images)})[output_name].numpy()
         return probabilities
 
@@ -206,7 +217,7 @@ def _describe_tensor(role: str, name: str, tensor: Any) -> TensorSpec:
 
 
 def _make_spec(role: str, name: str, dtype: str, dimensions: list[int]) -> TensorSpec:
-    """Describe one tensor; a dimension of 0 stands for one that is open."""
+    """Describe one tensor; a dimension of 0 stands for an open one."""
     if not dimensions or dimensions[0] != 0:
         raise RefusedVersionError(f"the {role}'s batch dimension is not open: shape {tuple(dimensions)}")
     try:

@@ -1,18 +1,15 @@
-"""OpenVINO as the service wants it: telling nobody, and holding no file open.
-
-Imports nothing else, so that the process that tries a graph first (`app.versions.preflight`) starts soon.
-"""
+"""Creates OpenVINO's `Core` with telemetry and memory-mapped weights turned off."""
 
 import sys
 
-# OpenVINO reports every import to its makers if this module is there. The service calls nobody.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python notes that there is none
-from openvino import Core  # noqa: E402 -- only now
+# OpenVINO reports every import to its makers if this module is installed.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes its import fail
+from openvino import Core  # noqa: E402 -- after the line above
 
 
 def make_core() -> Core:
-    """Return what reads graphs and compiles them."""
+    """Return a `Core`, which reads and compiles graphs."""
     core = Core()
-    # A mapped file that is overwritten in place ends the process that serves from it.
+    # Overwriting a memory-mapped file in place would end the process that serves from it.
     core.set_property({"ENABLE_MMAP": False})
     return core

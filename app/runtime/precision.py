@@ -1,4 +1,4 @@
-"""The arithmetic that a version is run in by OpenVINO: the one asked for, or the fastest that costs no accuracy."""
+"""Chooses the arithmetic in which OpenVINO runs a version."""
 
 from app.contract import INT8_FILE, ModelMetadata, Precision
 from app.errors import RefusedVersionError
@@ -8,13 +8,13 @@ MAX_INT8_LOSS = 0.002  # 0.2 points of accuracy on the test set
 
 
 def choose_precision(asked: Precision, metadata: ModelMetadata) -> Precision:
-    """Resolve `auto` to int8 where the version has it, the CPU is made for it and it was measured to be as accurate.
+    """Resolve `auto` to int8 if the version has it, the CPU computes it natively and it measured as accurate.
 
     Returns:
         The precision to run in; `auto` leaves it to OpenVINO.
 
     Raises:
-        RefusedVersionError: int8 is asked for, and the version was not quantized.
+        RefusedVersionError: `asked` is int8, and the version was not quantized.
     """
     quantized = INT8_FILE in metadata.files
     if asked == "int8" and not quantized:

@@ -1,7 +1,8 @@
-"""What the service counts and measures, for Prometheus. Labels are bounded: no client's word ever becomes one."""
+"""Counts and measures what the service does, for Prometheus. Labels are bounded: no client's text becomes a label."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,7 +17,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from app.telemetry.timings import STAGES, Trace
-from app.versions.store import ModelStore, Outcome
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "classifier"
@@ -26,8 +26,25 @@ _BYTES = tuple(4**power for power in range(4, 14))  # 256 bytes to 64 MiB
 _IMAGES = tuple(2**power for power in range(9))  # 1 to 256
 
 
-# When a series began is a second series for each, which nothing here makes use of.
+# Prometheus's client would add a second series to each, with its creation time; no panel or alert uses them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class ServingModel(NamedTuple):
+    """The labels of `classifier_model_info`."""
+
+    model: str
+    version: str
+    runtime: str
+    precision: str
+
+
+class ModelState(NamedTuple):
+    """The model folder at the moment of a scrape."""
+
+    serving: ServingModel | None
+    refused_versions: int
+    has_trouble: bool  # the last look at the folder found no version
 
 
 class Metrics:
@@ -39,34 +56,34 @@ class Metrics:
         count = partial(Counter, namespace=PREFIX, registry=self._registry)
         measure = partial(Histogram, namespace=PREFIX, registry=self._registry)
         self._requests = count("requests", "Requests answered.", ("route", "status"))
-        self._problems = count("problems", "Requests and images refused or failed, by the problem's code.", ("code",))
-        self._loads = count("model_loads", "Attempts to load a version, by their outcome.", ("outcome",))
-        self._hang_ups = count("hang_ups", "Connections ended by the service, by the reason.", ("reason",))
+        self._problems = count("problems", "Requests and images refused or failed, by problem code.", ("code",))
+        self._loads = count("model_loads", "Attempts to load a version, by outcome.", ("outcome",))
+        self._hang_ups = count("hang_ups", "Connections ended by the service, by reason.", ("reason",))
         self._request_seconds = measure(
-            "request_seconds", "From a request's head to the end of its answer.", ("route",), buckets=_SECONDS
+            "request_seconds", "Time from a request's head to the end of its response.", ("route",), buckets=_SECONDS
         )
         stage_seconds = measure(
-            "stage_seconds", "What bodies and images spend in each stage.", ("stage",), buckets=_SECONDS
+            "stage_seconds", "Time that bodies and images spend in each stage.", ("stage",), buckets=_SECONDS
         )
         self._upload_bytes = measure("upload_bytes", "Sizes of request bodies.", buckets=_BYTES)
         self._batch_images = measure("batch_images", "Sizes of batches that ran.", buckets=_IMAGES)
-        self.connections = Gauge("connections", "Connections that are open.", namespace=PREFIX, registry=self._registry)
-        # Finding a label's series costs as much as counting in it; of all of these there are few.
+        self.connections = Gauge("connections", "Open connections.", namespace=PREFIX, registry=self._registry)
+        # Looking up a label's series costs as much as counting in it.
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages = {stage: stage_seconds.labels(stage) for stage in STAGES}
         for outcome in ("loaded", "refused"):
             self._loads.labels(outcome)
 
-    def watch(self, store: ModelStore, depth: Callable[[], int]) -> None:
-        """Read at each scrape what `store` holds, and how many images are admitted and not yet answered."""
+    def watch(self, read_state: Callable[[], ModelState], depth: Callable[[], int]) -> None:
+        """Read the model folder's state and the number of images in the queue at each scrape."""
         queue = Gauge(
             "queue_images", "Images admitted and not yet answered.", namespace=PREFIX, registry=self._registry
         )
         queue.set_function(depth)
-        self._registry.register(_StoreCollector(store))
+        self._registry.register(_StateCollector(read_state))
 
     def observe_request(self, trace: Trace, *, route: str, status: int, seconds: float, received_bytes: int) -> None:
-        """Count one request that is over. `route` is a template of the application's own, never a path."""
+        """Count one finished request. `route` is one of the application's route templates, never a client's path."""
         requests, request_seconds = self._find_series(route, status)
         requests.inc()
         request_seconds.observe(seconds)
@@ -85,44 +102,42 @@ class Metrics:
         return series
 
     def observe_batch(self, images: int) -> None:
-        """Count a batch that runs; may be called from any thread."""
+        """Count a batch; may be called from any thread."""
         self._batch_images.observe(images)
 
-    def observe_load(self, outcome: Outcome) -> None:
-        """Count an attempt to load a version."""
+    def observe_load(self, outcome: str) -> None:
+        """Count an attempt to load a version; `outcome` is `loaded` or `refused`."""
         self._loads.labels(outcome).inc()
 
     def observe_hang_up(self, reason: str) -> None:
-        """Count a connection that the service ended on its own; `reason` is one of the server's own words."""
+        """Count a connection that the service closed; `reason` is one of a fixed set."""
         self._hang_ups.labels(reason).inc()
 
     def render(self) -> bytes:
-        """Write everything in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
-class _StoreCollector(Collector):
-    """What the store holds at the moment of a scrape: a version that is gone leaves no series behind."""
+class _StateCollector(Collector):
+    """Builds its series at each scrape, so that a version that is gone leaves none behind."""
 
-    def __init__(self, store: ModelStore) -> None:
-        self._store = store
+    def __init__(self, read_state: Callable[[], ModelState]) -> None:
+        self._read_state = read_state
 
     def describe(self) -> list[Metric]:
         return []
 
     def collect(self) -> Iterator[Metric]:
+        state = self._read_state()
         info = GaugeMetricFamily(
-            f"{PREFIX}_model_info",
-            "The model that serves; always 1.",
-            labels=("model", "version", "runtime", "precision"),
+            f"{PREFIX}_model_info", "The model that serves; always 1.", labels=ServingModel._fields
         )
-        if model := self._store.model:
-            metadata, runtime = model.metadata, model.runtime
-            info.add_metric((metadata.name, str(metadata.version), runtime.name, runtime.precision), 1)
+        if state.serving:
+            info.add_metric(state.serving, 1)
         yield info
-        refused = len(self._store.refusals)
-        yield GaugeMetricFamily(f"{PREFIX}_refused_versions", "Versions in the folder that may not serve.", refused)
-        trouble = int(self._store.trouble is not None)
         yield GaugeMetricFamily(
-            f"{PREFIX}_folder_trouble", "1 if the last look at the folder found no version.", trouble
+            f"{PREFIX}_refused_versions", "Versions in the folder that may not serve.", state.refused_versions
+        )
+        yield GaugeMetricFamily(
+            f"{PREFIX}_folder_trouble", "1 if the last look at the folder found no version.", int(state.has_trouble)
         )

@@ -1,10 +1,10 @@
-"""Golden images: what a version is shown before it may serve, and what it answered when it was exported."""
+"""Golden images: a version must give them the probabilities that it gave at export before it may serve."""
 
 import zipfile
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES
 from app.errors import RefusedVersionError
 from app.runtime.load import Images, Probabilities
+from app.versions.model import Model
 
-if TYPE_CHECKING:
-    from app.versions.model import Model
-
-# Artifacts are input too: what is read into memory whole is bounded first.
+# Artifacts are untrusted input: a file that is read into memory whole has a limit.
 MAX_GOLDEN_BYTES = 64 * 2**20
 MAX_GOLDEN_IMAGES = 256
 
 
-def verify_golden(model: "Model", folder: Path, batch_sizes: Sequence[int]) -> None:
-    """Compare what the model gives with what it gave at export, in every way in which it will be run."""
+def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> None:
+    """Compare the model's probabilities with those from its export, in batches of every size and alone.
+
+    Raises:
+        RefusedVersionError: they differ by more than the runtime's precision explains, or the model fails.
+        OSError, MemoryError: the golden images can't be read or run at the moment.
+    """
     images, golden = _read_golden(folder / GOLDEN_FILE, model)
     tolerance = GOLDEN_TOLERANCES[model.runtime.precision]
     batches = _deal(len(images), batch_sizes)
@@ -36,7 +39,7 @@ def verify_golden(model: "Model", folder: Path, batch_sizes: Sequence[int]) -> N
     probabilities = np.concatenate(answers)
     golden = golden[np.concatenate([*batches, [0]])]
     worst = float(np.abs(probabilities - golden).max())
-    if not worst <= tolerance:  # not a number is no tolerance either
+    if not worst <= tolerance:  # NaN must fail too
         raise RefusedVersionError(
             f"its golden images give other probabilities than at export: off by {worst:.4f}, "
             f"where {model.runtime.precision} may be off by {tolerance}"
@@ -48,20 +51,20 @@ def verify_golden(model: "Model", folder: Path, batch_sizes: Sequence[int]) -> N
         raise RefusedVersionError("a golden image gets another label than at export")
 
 
-def _read_golden(path: Path, model: "Model") -> tuple[Images, Probabilities]:
+def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
     """Read the golden images (N, H, W, 3) and probabilities (N, classes)."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
                 raise RefusedVersionError(f"{GOLDEN_FILE} unpacks to more than {MAX_GOLDEN_BYTES:,} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            images: Any = np.asarray(arrays["images"])  # a member that is no array comes as bytes
+            images: Any = np.asarray(arrays["images"])  # NumPy gives a member that is no array as bytes
             probabilities: Any = np.asarray(arrays["probabilities"])
     except RefusedVersionError:
         raise
-    except Exception as error:  # NumPy and zipfile raise half a dozen kinds for what is no such file
+    except Exception as error:  # NumPy and zipfile raise half a dozen kinds for a damaged file
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
-            raise  # the volume's trouble, not the file's
+            raise  # the volume failed, not the file
         raise RefusedVersionError(f"{GOLDEN_FILE} can't be read: {error}") from error
     count = len(images) if images.ndim else 0
     if (
@@ -77,7 +80,7 @@ def _read_golden(path: Path, model: "Model") -> tuple[Images, Probabilities]:
 
 
 def _deal(count: int, batch_sizes: Sequence[int]) -> list[NDArray[np.intp]]:
-    """Put the indices 0 to `count` - 1 into batches of every size, over and over until each index was in one."""
+    """Put the indices 0 to `count` - 1 into batches of every size, cycling until each index was in one."""
     batches: list[NDArray[np.intp]] = []
     sizes = cycle(batch_sizes)
     start = 0

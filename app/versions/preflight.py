@@ -1,59 +1,132 @@
-"""Reads a graph in a process of its own first: one that kills OpenVINO kills nobody who serves.
+"""Loads and runs a version in another process first, under a memory limit.
 
-A file that is damaged in the right place ends the process that reads it (SIGSEGV in OpenVINO 2026.4 by twenty changed
-bytes of a SavedModel's `variables.index`), which no `except` can help.
+A graph of a few kilobytes can compile to gigabytes, and a damaged one can crash the runtime (20 changed bytes in a
+SavedModel's `variables.index` end OpenVINO 2026.4 with SIGSEGV). No `except` helps against either. The process that
+serves loads a version only after this one has done so and survived.
+
+The limit is RLIMIT_DATA, not RLIMIT_AS: it counts the memory that a process can write to, and not the address space
+that runtimes reserve. It applies on top of what the runtime needs with no model loaded.
 """
 
 import contextlib
+import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from app.contract import ModelMetadata, Precision, RuntimeName
 from app.errors import RefusedVersionError
-from app.runtime.openvino import make_core
+from app.runtime.load import Runtime, import_runtime, load_runtime
+from app.versions.verify import load_model
 
-# Reading takes a fifth of a second, and what serves meanwhile goes first.
+# A preflight of the shipped model takes half a second.
 _TIMEOUT_SECONDS = 120
+# Requests that another version serves meanwhile have priority.
 _NICENESS = 10
+_REFUSED, _UNREADABLE = 3, 4  # exit statuses; the reason is on standard output
+_MAX_REASON_CHARACTERS = 1000
+_TITLES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow"}
+# Runtimes report a failed allocation in their own words, as whatever exception or signal.
+_OUT_OF_MEMORY = re.compile(r"bad_alloc|\balloc(ate|ating)?\b|out.?of.?memory|MemoryError", re.IGNORECASE)
 
 
-def probe_graph(path: Path) -> None:
-    """Have another process read the graph, and see it survive.
+class _Request(NamedTuple):
+    """What the other process should load; as JSON its only argument."""
 
-    What else is wrong with it is for who loads it to say.
+    folder: str
+    runtime: RuntimeName
+    precision: Precision
+    batch_sizes: Sequence[int]
+    memory_bytes: int
+
+
+def run_preflight(
+    folder: Path, *, runtime: RuntimeName, precision: Precision, batch_sizes: Sequence[int], memory_bytes: int
+) -> None:
+    """Load and verify the version in `folder` in another process, with one inference thread and no GPU.
 
     Args:
-        path: of a SavedModel or of an OpenVINO graph, whose bytes are those that were exported.
+        folder: a version folder.
+        runtime: the runtime that will load it.
+        precision: the arithmetic in which it will run.
+        batch_sizes: sizes of the batches that it will run.
+        memory_bytes: how much memory the version may take, beside that of the runtime.
 
     Raises:
-        RefusedVersionError: it did not survive, or did not come to an end.
-        MemoryError: it was killed from outside, as is done where memory runs out, or could not be run; that says
-            nothing of the graph.
+        RefusedVersionError: it may not serve, needs more memory, crashes the runtime or does not finish.
+        OSError, MemoryError: the version could not be tried, which does not make it a bad one. MemoryError: the process
+            was killed from outside, as the kernel does when the machine's memory runs out.
     """
-    command = [sys.executable, "-m", __name__, str(path.resolve())]
+    request = _Request(str(folder.resolve()), runtime, precision, batch_sizes, memory_bytes)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # a GPU's memory belongs to the serving process
     try:
-        status = subprocess.run(
-            command, cwd=Path(__file__).parents[2], timeout=_TIMEOUT_SECONDS, check=False,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        ).returncode  # fmt: skip
+        ended = subprocess.run(
+            [sys.executable, "-m", __name__, json.dumps(request)], cwd=Path(__file__).parents[2], env=environment,
+            timeout=_TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="replace",
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise RefusedVersionError(f"OpenVINO has not read it in {_TIMEOUT_SECONDS} s") from error
+        raise RefusedVersionError(f"loading it takes longer than {_TIMEOUT_SECONDS} s") from error
+    status = ended.returncode
+    reason = ended.stdout[-_MAX_REASON_CHARACTERS:]
+    if status == 0:
+        return
+    if status == _UNREADABLE:
+        raise OSError(reason)
     if status in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}:
-        raise MemoryError(f"who tried to read it got {signal.Signals(-status).name}")
+        raise MemoryError(f"its preflight got {signal.Signals(-status).name}")
+    if _OUT_OF_MEMORY.search(reason + ended.stderr):
+        raise RefusedVersionError(
+            f"loading it and running its golden images takes more than {memory_bytes / 2**20:,.0f} MiB "
+            "(APP_MAX_MODEL_MEMORY_BYTES)"
+        )
+    if status == _REFUSED:
+        raise RefusedVersionError(reason)
     if status < 0:
-        raise RefusedVersionError(f"OpenVINO dies of it ({signal.Signals(-status).name})")
-    if status:  # not by the graph, whose refusal is none
-        raise MemoryError(f"who tried to read it ended with status {status}")
+        raise RefusedVersionError(f"{_TITLES[runtime]} crashes on it ({signal.Signals(-status).name})")
+    # A fault of the preflight itself, such as a library that is missing in a broken installation.
+    raise MemoryError(f"its preflight ended with status {status}: {ended.stderr.strip()[-_MAX_REASON_CHARACTERS:]}")
 
 
-def main(path: Path) -> None:
-    """Read the graph; a refusal is no death."""
+def main(request: _Request) -> int:
+    """Load the version under the memory limit; return the exit status, with the reason on standard output."""
     os.nice(_NICENESS)
-    with contextlib.suppress(OSError, RuntimeError):
-        make_core().read_model(path)
+    with contextlib.suppress(OSError):  # Linux has it
+        # In a container whose memory runs out the kernel should kill this process, not the one that serves.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+    def load(folder: Path, _: ModelMetadata) -> Runtime:
+        import_runtime(request.runtime)
+        _limit_memory(request.memory_bytes)
+        return load_runtime(folder, name=request.runtime, precision=request.precision, threads=1)
+
+    try:
+        load_model(Path(request.folder), load_runtime=load, batch_sizes=request.batch_sizes)
+    except RefusedVersionError as error:
+        print(error)
+        return _REFUSED
+    except MemoryError:
+        print("out of memory")
+        return _REFUSED
+    except OSError as error:
+        print(error)
+        return _UNREADABLE
+    return 0
+
+
+def _limit_memory(more_bytes: int) -> None:
+    """Let this process take `more_bytes` beyond the memory that it has now."""
+    status = Path("/proc/self/status")
+    if status.exists():  # elsewhere than on Linux, RLIMIT_DATA does not count what is mapped
+        used = int(re.search(r"VmData:\s+(\d+) kB", status.read_text(encoding="ascii"))[1]) * 1024  # type: ignore[index]
+        resource.setrlimit(resource.RLIMIT_DATA, (used + more_bytes, used + more_bytes))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(_Request(*json.loads(sys.argv[1]))))

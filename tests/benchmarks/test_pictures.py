@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.runtime.load import load_runtime
-from app.versions.model import load_model
+from app.versions.verify import load_model
 from benchmarks.pictures import (
     FORM_TYPE,
     MEDIUM,

@@ -44,7 +44,7 @@ def serve(models: Path, **settings: object) -> Iterator[Service]:
     """Serve the version under `models` on a free port."""
     folder = models / "tiny" / "1"
 
-    def load(_: Path, *, guarded: bool) -> Model:  # noqa: ARG001 -- as it is called
+    def load(_: Path) -> Model:
         def predict(images: Images) -> Probabilities:
             return service.predict(images)
 

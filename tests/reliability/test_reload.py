@@ -1,9 +1,13 @@
 """Versions that come and go while requests are served."""
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +15,9 @@ import numpy as np
 import pytest
 
 from app.contract import METADATA_FILE
+from tests.app.artifacts import write_graph
 from tests.app.fakes import seal
+from tests.app.process import ROOT
 from tests.reliability.load import Client, LostError, find_percentile, is_of, make_image
 
 POLL_SECONDS = 0.05
@@ -202,16 +208,35 @@ def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
     tell("versions that may not serve, each in a way of its own: taken all the same", len(REASONS), 0)
 
 
-def test_a_version_that_kills_who_reads_it_is_refused(start, shipped, tell):
-    """Twenty bytes of its index end the process in OpenVINO 2026.4: one that serves goes on, and one that starts."""
+# Damages the index of the SavedModel in a folder so that it crashes OpenVINO.
+FIND_CRASH = """
+import os, sys
+from pathlib import Path
+from app.runtime.openvino import make_core
+index = Path(sys.argv[1], "variables/variables.index")
+good = index.read_bytes()
+core = make_core()
+for offset in range(100, len(good) - 20, 100):
+    index.write_bytes(good[:offset] + bytes(byte ^ 0x55 for byte in good[offset : offset + 20]) + good[offset + 20 :])
+    if not (process := os.fork()):
+        try:
+            core.read_model(sys.argv[1])
+        finally:
+            os._exit(0)
+    if os.waitpid(process, 0)[1]:
+        sys.exit()
+sys.exit("nothing crashes OpenVINO")
+"""
+
+
+def test_a_version_that_crashes_the_runtime_is_refused(start, shipped, tell):
+    """OpenVINO dies of some damaged indexes: a service that serves or starts goes on without such a version."""
     folder = next(shipped.glob("*/*"))
     process = start(model_dir=shipped, max_batch_size=1, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
     number = int(folder.name) + 1
     spoiled = copy_version(folder, number, folder.parents[2])
-    index = bytearray((spoiled / "variables/variables.index").read_bytes())
-    index[8700:8720] = bytes(byte ^ 0x55 for byte in index[8700:8720])
-    (spoiled / "variables/variables.index").write_bytes(index)
+    subprocess.run([sys.executable, "-c", FIND_CRASH, spoiled], cwd=ROOT, check=True)
     seal(spoiled)
     spoiled.rename(folder.parent / str(number))
     for server in (process, start(model_dir=shipped, max_batch_size=1, model_poll_seconds=POLL_SECONDS)):
@@ -220,8 +245,52 @@ def test_a_version_that_kills_who_reads_it_is_refused(start, shipped, tell):
                 break
             time.sleep(0.05)
         assert (health["model"]["version"], health["refused"][0]["version"]) == (number - 1, number)
-        assert "OpenVINO" in health["refused"][0]["reason"]
-    tell("versions that kill who reads them: service ended", 2, 0)
+        assert "OpenVINO crashes on it" in health["refused"][0]["reason"]
+    tell("versions that crash the runtime: service ended", 2, 0)
+
+
+def read_peak_memory(process) -> int:
+    """Return the most resident memory that the process has had, in bytes."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.popen.pid}/status").read_text())[1]) * 1024
+
+
+def find_preflight_limit(process) -> int | None:
+    """Return the limit on data of the preflight that `process` runs now, in bytes; None without one."""
+    for children in Path(f"/proc/{process.popen.pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            with contextlib.suppress(OSError):  # it has ended
+                if b"app.versions.preflight" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    limit = re.search(r"Max data size\s+(\w+)", Path(f"/proc/{child}/limits").read_text())[1]
+                    return None if limit == "unlimited" else int(limit)
+    return None
+
+
+@pytest.mark.parametrize("lone", [False, True], ids=["beside a good one", "alone"])
+def test_a_graph_that_compiles_to_gigabytes_is_refused(start, models, tell, lone):
+    """By another process, whose memory is limited: the service's own never grows, and it goes on."""
+    good = models / "tiny" / "1"
+    write_graph(good, 1)
+    number = 2
+    folder = copy_version(good, number, models.parent)
+    write_graph(folder, 2048)
+    if lone:
+        shutil.rmtree(good)
+        folder.rename(models / "tiny" / str(number))
+    process = start(model_dir=models, precision="int8", max_batch_size=2, model_poll_seconds=POLL_SECONDS)
+    if not lone:
+        process.wait_until("ok")
+        folder.rename(models / "tiny" / str(number))
+    before, limits = read_peak_memory(process), set()
+    deadline = time.monotonic() + 60
+    while not (health := process.get("/health")[1]).get("refused"):
+        limits.add(find_preflight_limit(process))
+        assert time.monotonic() < deadline
+    assert health["status"] == ("unavailable" if lone else "ok")
+    assert "takes more than 512 MiB (APP_MAX_MODEL_MEMORY_BYTES)" in health["refused"][0]["reason"]
+    assert read_peak_memory(process) - before < 32 * 2**20
+    (limit,) = limits - {None}
+    assert 512 * 2**20 < limit < 768 * 2**20
+    tell("graphs that compile to gigabytes: service ended or grew", 1, 0)
 
 
 async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[float], list[float]]:

@@ -9,7 +9,7 @@ import pytest
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE, METADATA_FILE, ModelMetadata, verify_files
 from app.runtime.load import load_runtime
 from app.settings import Settings
-from app.versions.model import make_loader
+from app.versions.loader import make_loader
 from training.errors import ExportError
 from training.export import GOLDEN_IMAGES
 from training.graph import find_logits

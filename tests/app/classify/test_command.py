@@ -61,10 +61,34 @@ def test_each_image_is_a_line(folder, capsys):
 
 
 def test_a_folder_gives_its_images_in_order(folder, capsys):
-    """Those below it too, by their names' endings; other files are left alone."""
+    """Also those in its subfolders, by their names' endings; other files are counted on standard error."""
+    (folder / "more" / "IMG_1.MOV").touch()
     assert run(folder) == 0
-    names = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    out, err = capsys.readouterr()
+    assert err == f"{folder}: passed over, not named as images: 1 × .mov, 1 × .txt\n"
+    names = [line.split("\t")[0] for line in out.splitlines()]
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
+
+
+def test_what_systems_leave_is_passed_over(folder, capsys):
+    """It is neither classified nor counted in a folder; named by a shell's `*`, it gets a line."""
+    (folder / "@eaDir").mkdir()
+    for name in ("Thumbs.db", "._a.png", "@eaDir/a.png"):
+        (folder / name).touch()
+    (folder / "notes.txt").unlink()
+    assert run(folder) == 0
+    out, err = capsys.readouterr()
+    assert (len(out.splitlines()), err) == (3, "")
+    assert run(folder / "Thumbs.db", folder / "a.png") == 0
+    out, err = capsys.readouterr()
+    assert (len(out.splitlines()), err.count("Thumbs.db: passed over"), err.count("\n")) == (1, 1, 1)
+
+
+def test_a_hidden_image_that_is_named_is_classified(folder, capsys):
+    """Whoever types its name means it."""
+    (folder / "a.png").rename(folder / ".a.png")
+    assert run(folder / ".a.png") == 0
+    assert capsys.readouterr().out == f"{folder}/.a.png\tred\t1.00\n"
 
 
 def test_only_files_count_as_images(folder, capsys):
@@ -109,7 +133,7 @@ def test_a_folder_that_may_not_be_read_is_named(folder, capsys, forbid):
     assert run(folder) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
-    assert err == f"{folder}/more: Permission denied\n"
+    assert err.startswith(f"{folder}/more: Permission denied\n")
     assert run(folder / "more") == 1
     assert capsys.readouterr() == ("", f"{folder}/more: Permission denied\n")
 
@@ -244,7 +268,8 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
     ("arguments", "said"),
     [
         ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "9 digits"),
-        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "the name is empty"), (["-", "-"], "can only be read once"),
+        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "the name is empty"),
+        (["-", "-"], "can only be read once"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
@@ -331,7 +356,7 @@ def test_the_program_without_a_model_says_so(tmp_path):
 def test_a_bad_setting_is_one_line(folder, capsys, monkeypatch, name, value, said):
     """The variable and what is wrong with it, as the service says it."""
     monkeypatch.setenv(name, value)
-    assert run(folder) == 2
+    assert run(folder / "a.png") == 2
     assert capsys.readouterr().err == f"python -m app.classify: {said}\n"
 
 

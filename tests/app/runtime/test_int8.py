@@ -10,7 +10,7 @@ from app.contract import GOLDEN_TOLERANCES, INT8_FILE, Metrics, RuntimeMetrics
 from app.errors import RefusedVersionError
 from app.runtime.load import MAX_GRAPH_BYTES
 from app.settings import Settings
-from app.versions.model import make_loader
+from app.versions.loader import make_loader
 from tests.app.artifacts import load_version, rewrite_golden
 from tests.app.fakes import INPUT, seal
 
@@ -51,20 +51,6 @@ def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, ru
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     model = make_loader(Settings(runtime=runtime, precision="auto"), batch_sizes=[1, 2])(quantized)
     assert re.fullmatch(precision, model.runtime.precision)
-
-
-@pytest.mark.parametrize(("precision", "graph"), [("int8", INT8_FILE), ("f32", "")])
-def test_the_graph_that_will_run_is_tried_by_another_process(quantized, monkeypatch, precision, graph):
-    """Not the other one, which is never read; and only what is as it was exported."""
-    probed: list[Path] = []
-    monkeypatch.setattr("app.runtime.load.probe_graph", probed.append)
-    load = make_loader(Settings(precision=precision), batch_sizes=[1, 2])
-    load(quantized, guarded=True)
-    assert probed == [quantized / graph]
-    (quantized / "saved_model.pb").write_bytes(b"half written")
-    with pytest.raises(RefusedVersionError, match="digest differs"):
-        load(quantized, guarded=True)
-    assert len(probed) == 1
 
 
 def test_int8_of_a_version_that_was_not_quantized_is_refused(exported):

@@ -1,8 +1,6 @@
 """Behaviour of app.runtime.load, on a real SavedModel."""
 
-import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,27 +56,6 @@ def test_batches_beside_each_other_keep_to_their_own_images(exported):
 
     with ThreadPoolExecutor(4) as callers:
         list(callers.map(ask, range(4)))
-
-
-@pytest.mark.parametrize("guarded", [True, False])
-def test_a_graph_that_kills_who_reads_it_is_tried_by_another_process(exported, monkeypatch, guarded):
-    """Where this one must survive."""
-    probed: list[Path] = []
-    monkeypatch.setattr("app.runtime.load.probe_graph", probed.append)
-    load_runtime(exported, name="openvino", precision="f32", threads=1, guarded=guarded)
-    assert probed == [exported] * guarded
-
-
-@pytest.mark.parametrize("trouble", [RefusedVersionError("dies of it"), MemoryError("killed"), OSError(12, "none")])
-def test_a_graph_whose_trial_fails_is_not_read(exported, monkeypatch, trouble):
-    """What the trial says is passed on as it is: only some of it is the version's fault."""
-
-    def fail(_: Path) -> None:
-        raise trouble
-
-    monkeypatch.setattr("app.runtime.load.probe_graph", fail)
-    with pytest.raises(type(trouble), match=re.escape(str(trouble))):
-        load_runtime(exported, name="openvino", precision="f32", threads=1, guarded=True)
 
 
 def test_openvino_has_a_lane_for_each_thread_and_tensorflow_one_for_all():

@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import RefusedVersionError
 from app.runtime.load import Images, Probabilities, Runtime
-from app.versions.model import load_model
+from app.versions.verify import load_model
 from tests.app.artifacts import load_version, rewrite_golden
 from tests.app.fakes import INPUT, OUTPUT, seal
 

@@ -71,7 +71,7 @@ def test_a_file_that_can_not_be_read_now_says_nothing_of_the_version(version, mo
 
     monkeypatch.setattr(Path, "open", open_or_fail)
     if file == "golden.npz":
-        monkeypatch.setattr("app.versions.model.verify_files", lambda *_: None)
+        monkeypatch.setattr("app.versions.verify.verify_files", lambda *_: None)
         monkeypatch.setattr("zipfile.ZipFile", open_or_fail)
     with pytest.raises(OSError, match="Input/output error"):
         load_version(version)
@@ -166,7 +166,7 @@ def test_another_number_of_class_names_is_refused(version, refuse):
 def test_numbers_that_are_no_probabilities_are_a_failure(wrong):
     """They never reach a client."""
     model = make_model(lambda images: np.full((len(images), 3), wrong, dtype=np.float32))
-    with pytest.raises(InferenceError, match="no probabilities"):
+    with pytest.raises(InferenceError, match="not probabilities"):
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
 
 

@@ -5,62 +5,120 @@ from pathlib import Path
 
 import pytest
 
+from app.contract import INT8_FILE
 from app.errors import RefusedVersionError
-from app.versions.preflight import probe_graph
+from app.versions.preflight import run_preflight
+from tests.app.artifacts import write_graph
+from tests.app.fakes import INPUT, seal
+
+MIB = 2**20
+
+
+def preflight(folder: Path, runtime: str = "openvino", precision: str = "f32", memory_bytes: int = 256 * MIB) -> None:
+    run_preflight(folder, runtime=runtime, precision=precision, batch_sizes=[1, 4], memory_bytes=memory_bytes)
 
 
 @pytest.fixture
-def reader(tmp_path, monkeypatch) -> Path:
-    """A program that is run in the place of the one that reads."""
-    path = tmp_path / "reader"
+def program(tmp_path, monkeypatch) -> Path:
+    """A program that runs instead of Python."""
+    path = tmp_path / "program"
     path.touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(path))
     return path
 
 
-def test_a_good_graph_passes(exported):
-    """It is read, and nobody dies."""
-    probe_graph(exported)
+@pytest.mark.parametrize("runtime", ["openvino", "tensorflow"])
+def test_a_good_version_passes(exported, runtime):
+    """It loads, and gives the golden probabilities."""
+    preflight(exported, runtime)
 
 
-def test_a_graph_that_is_merely_wrong_passes(version):
-    """Who loads it has better words for that."""
+def test_a_wrong_version_is_refused_with_the_same_words_as_by_the_service(version):
+    """All checks run in the other process too; the first that fails gives the reason."""
     (version / "saved_model.pb").write_bytes(b"not a graph")
-    probe_graph(version)
+    seal(version)
+    with pytest.raises(RefusedVersionError, match=r"^OpenVINO can't load it"):
+        preflight(version)
+    (version / "golden.npz").unlink()
+    with pytest.raises(RefusedVersionError, match=r"^its files are not the ones that were exported: missing: golden"):
+        preflight(version)
+
+
+@pytest.mark.parametrize("mib", [16, 1024])
+def test_a_graph_that_compiles_to_more_than_the_limit_is_refused(version, mib):
+    """One that stays below it passes: the limit is on top of what the runtime takes."""
+    write_graph(version, mib)
+    assert sum(path.stat().st_size for path in (version / INT8_FILE).parent.iterdir()) < 20_000
+    if mib < 256:
+        preflight(version, precision="int8")
+    else:
+        with pytest.raises(RefusedVersionError, match=r"takes more than 256 MiB \(APP_MAX_MODEL_MEMORY_BYTES\)"):
+            preflight(version, precision="int8")
+
+
+def test_a_saved_model_that_fills_the_memory_is_refused_by_tensorflow_too(version):
+    """The limit holds whichever runtime allocates."""
+    import tensorflow as tf  # noqa: PLC0415 -- takes seconds
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *INPUT.shape), tf.uint8, name="images")])
+    def serve(images):
+        zero = tf.cast(tf.reduce_sum(images[:0]), tf.int32)  # known only when it runs
+        return {"probabilities": tf.fill((tf.shape(images)[0], 3), tf.reduce_max(tf.fill((2**28 + zero,), 1 / 3)))}
+
+    module = tf.Module()
+    module.serve = serve
+    tf.saved_model.save(module, version, signatures={"serving_default": serve})
+    seal(version)
+    with pytest.raises(RefusedVersionError, match="takes more than 256 MiB"):
+        preflight(version, "tensorflow")
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"])
-def test_a_graph_that_kills_its_reader_is_refused(reader, tmp_path, name):
-    """By whatever the reader died of."""
-    reader.write_text(f"#!/bin/sh\nkill -{name[3:]} $$\n")
-    with pytest.raises(RefusedVersionError, match=rf"OpenVINO dies of it \({name}\)"):
-        probe_graph(tmp_path)
+def test_a_version_that_crashes_the_runtime_is_refused(program, tmp_path, name):
+    """Whichever signal ended the process."""
+    program.write_text(f"#!/bin/sh\nkill -{name[3:]} $$\n")
+    with pytest.raises(RefusedVersionError, match=rf"OpenVINO crashes on it \({name}\)"):
+        preflight(tmp_path)
+
+
+def test_a_crash_for_want_of_memory_names_the_limit(program, tmp_path):
+    """C++ aborts a process whose allocation fails where nothing catches it."""
+    program.write_text("#!/bin/sh\necho \"terminate called after throwing 'std::bad_alloc'\" >&2\nkill -ABRT $$\n")
+    with pytest.raises(RefusedVersionError, match="takes more than 256 MiB"):
+        preflight(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_a_reader_that_others_kill_says_nothing_of_the_graph(reader, tmp_path, name):
-    """Memory ran out, or the service is being stopped."""
-    reader.write_text(f"#!/bin/sh\nkill -{name[3:]} $$\n")
+def test_a_preflight_that_is_killed_from_outside_does_not_make_a_bad_version(program, tmp_path, name):
+    """The machine's memory ran out, or the service stops."""
+    program.write_text(f"#!/bin/sh\nkill -{name[3:]} $$\n")
     with pytest.raises(MemoryError, match=name):
-        probe_graph(tmp_path)
+        preflight(tmp_path)
 
 
-def test_a_reader_that_fails_says_nothing_of_the_graph(reader, tmp_path):
-    """A refusal by OpenVINO is no failure of the reader: what it ended by came from elsewhere."""
-    reader.write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(MemoryError, match="status 1"):
-        probe_graph(tmp_path)
+def test_a_volume_that_fails_does_not_make_a_bad_version(program, tmp_path):
+    """The error is raised as what it is, so that the version is tried again."""
+    program.write_text("#!/bin/sh\necho '[Errno 5] Input/output error'\nexit 4\n")
+    with pytest.raises(OSError, match="Input/output error"):
+        preflight(tmp_path)
 
 
-def test_the_reader_is_found_from_everywhere(exported, monkeypatch):
-    """The service may have been started elsewhere, with `uvicorn --app-dir`, and its folder be named from there."""
+def test_a_preflight_that_fails_itself_does_not_make_a_bad_version(program, tmp_path):
+    """A refusal has an exit status of its own; another failure shows what it wrote to standard error."""
+    program.write_text("#!/bin/sh\necho No module named numpy >&2\nexit 1\n")
+    with pytest.raises(MemoryError, match="status 1: No module named numpy"):
+        preflight(tmp_path)
+
+
+def test_the_program_is_found_from_every_folder(exported, monkeypatch):
+    """`uvicorn --app-dir` may start the service elsewhere, with a relative `APP_MODEL_DIR`."""
     monkeypatch.chdir(exported.parent)
-    probe_graph(Path(exported.name))
+    preflight(Path(exported.name))
 
 
-def test_a_graph_that_is_never_read_to_its_end_is_refused(reader, tmp_path, monkeypatch):
-    """It would keep every later version out."""
+def test_a_version_that_never_finishes_loading_is_refused(program, tmp_path, monkeypatch):
+    """It would keep out every later version."""
     monkeypatch.setattr("app.versions.preflight._TIMEOUT_SECONDS", 0.1)
-    reader.write_text("#!/bin/sh\nexec sleep 60\n")
-    with pytest.raises(RefusedVersionError, match="has not read it in"):
-        probe_graph(tmp_path)
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(RefusedVersionError, match="takes longer than"):
+        preflight(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from app.contract import GOLDEN_FILE, ModelMetadata
 from app.errors import RefusedVersionError
 from app.runtime.load import Images, Probabilities, Runtime
-from app.versions.model import load_model
+from app.versions.verify import load_model
 
 [FOLDER] = (Path(__file__).parents[3] / "models" / "minimodel").glob("[0-9]*")
 

@@ -10,8 +10,9 @@ import pytest
 
 from app.contract import TensorSpec
 from app.errors import NotReadyError, RefusedVersionError
+from app.versions.folder import find_versions
 from app.versions.model import Model
-from app.versions.store import ModelStore, find_versions
+from app.versions.store import ModelStore
 from tests.app.fakes import make_model
 
 pytestmark = pytest.mark.anyio
@@ -22,12 +23,10 @@ class Loader:
 
     def __init__(self) -> None:
         self.loaded: list[int] = []
-        self.guarded: list[bool] = []
         self.trouble: Exception | None = None
 
-    def __call__(self, folder: Path, *, guarded: bool = False) -> Model:
+    def __call__(self, folder: Path) -> Model:
         self.loaded.append(int(folder.name))
-        self.guarded.append(guarded)
         if (folder / "bad").exists():
             raise RefusedVersionError((folder / "bad").read_text())
         if (folder / "bug").exists():
@@ -66,7 +65,7 @@ async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
     """Nor one whose input is another than that of the model that serves."""
     freed: list[str] = []
 
-    def load(folder: Path, **_: bool) -> Model:
+    def load(folder: Path) -> Model:
         model = make_model(version=int(folder.name))
         if folder.name == "3":
             other = TensorSpec(name="images", dtype="uint8", shape=(9, 9, 3))
@@ -231,7 +230,7 @@ async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
     """Images that were decoded for the old one must fit the new one."""
     add(tmp_path, 1)
 
-    def load(folder: Path, **_: bool) -> Model:
+    def load(folder: Path) -> Model:
         model = make_model(version=int(folder.name))
         shape = (8 * model.metadata.version, 6, 3)
         spec = TensorSpec(name="images", dtype="uint8", shape=shape)
@@ -287,7 +286,7 @@ async def test_loading_holds_up_nothing(tmp_path):
     add(tmp_path, 1)
     reached, opened = threading.Event(), threading.Event()
 
-    def load(_: Path, **__: bool) -> Model:
+    def load(_: Path) -> Model:
         reached.set()
         assert opened.wait(10)
         return make_model()
@@ -363,19 +362,3 @@ async def test_a_serving_version_whose_folder_is_spoiled_goes_on(tmp_path):
         assert get_version(store) == 2
     assert load.loaded == [2, 2]
     assert store.refusals[0].reason == "digest differs"
-
-
-async def test_loading_is_guarded_where_there_is_another_version_to_be_lost(tmp_path):
-    """The only one there is loads sooner without: if it ends the process, nothing was served before either."""
-    load = Loader()
-    add(tmp_path, 1)
-    store = ModelStore(tmp_path, load)
-    await store.refresh()
-    (tmp_path / "tiny" / "1").rename(tmp_path / "away")
-    add(tmp_path, 2)
-    await store.refresh()
-    assert (load.loaded, load.guarded) == ([1, 2], [False, True])
-    add(tmp_path, 1)
-    load = Loader()
-    await ModelStore(tmp_path, load).refresh()
-    assert (load.loaded, load.guarded) == ([2], [True])

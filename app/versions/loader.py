@@ -1,0 +1,33 @@
+"""The function that loads a version as the settings say, with a preflight."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from app.contract import ModelMetadata
+from app.runtime.load import Runtime, count_lanes, load_runtime
+from app.runtime.precision import choose_precision
+from app.settings import Settings
+from app.versions.model import Model
+from app.versions.preflight import run_preflight
+from app.versions.verify import load_model
+
+Load = Callable[[Path], Model]
+"""Returns the model in a version folder, or raises as `load_model` does."""
+
+
+def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Load:
+    """Return the function that loads a version as `settings` say, ready for batches of these sizes."""
+
+    def load(folder: Path, metadata: ModelMetadata) -> Runtime:
+        precision = choose_precision(settings.precision, metadata)
+        run_preflight(
+            folder,
+            runtime=settings.runtime,
+            precision=precision,
+            batch_sizes=batch_sizes,
+            memory_bytes=settings.max_model_memory_bytes,
+        )
+        return load_runtime(folder, name=settings.runtime, precision=precision, threads=settings.inference_threads)
+
+    lanes = count_lanes(settings.runtime, settings.inference_threads)
+    return lambda folder: load_model(folder, load_runtime=load, batch_sizes=batch_sizes, lanes=lanes)

@@ -1,0 +1,43 @@
+"""Behaviour of app.versions.loader."""
+
+import pytest
+
+from app.errors import RefusedVersionError
+from app.settings import Settings
+from app.versions.loader import make_loader
+
+
+@pytest.fixture
+def tried(monkeypatch) -> list[dict]:
+    """What the preflight was asked for."""
+    requests: list[dict] = []
+    monkeypatch.setattr("app.versions.loader.run_preflight", lambda _, **given: requests.append(given))
+    return requests
+
+
+def test_every_version_has_a_preflight_with_the_runtime_and_batches_of_the_service(exported, tried):
+    """In the precision that `auto` resolves to, under the limit from the settings."""
+    settings = Settings(precision="f32", max_model_memory_bytes=2**27)
+    assert make_loader(settings, batch_sizes=[1, 2])(exported).metadata.name == "tiny"
+    assert tried == [{"runtime": "openvino", "precision": "f32", "batch_sizes": [1, 2], "memory_bytes": 2**27}]
+
+
+def test_a_version_that_was_changed_has_no_preflight(version, tried):
+    """Nothing reads a graph whose digest is wrong."""
+    (version / "saved_model.pb").write_bytes(b"half written")
+    with pytest.raises(RefusedVersionError, match="digest differs"):
+        make_loader(Settings(), batch_sizes=[1, 2])(version)
+    assert tried == []
+
+
+@pytest.mark.parametrize("trouble", [RefusedVersionError("crashes"), MemoryError("killed"), OSError(12, "none")])
+def test_a_version_whose_preflight_fails_is_not_loaded(exported, monkeypatch, trouble):
+    """The error is passed on as it is: only RefusedVersionError makes it a bad version."""
+
+    def fail(*_, **__):
+        raise trouble
+
+    monkeypatch.setattr("app.versions.loader.run_preflight", fail)
+    monkeypatch.setattr("app.versions.loader.load_runtime", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(type(trouble)):
+        make_loader(Settings(), batch_sizes=[1])(exported)
