@@ -1,4 +1,4 @@
-"""Changes of the fast recipe, each trained for the same short budget and judged by the validation images alone.
+"""Changes of the recipe `best`, each trained for the same short budget and judged by the validation images alone.
 
 `python -m benchmarks.recipes --data data [NAME …]` trains the named changes (all, if none is named) and writes
 recipes.md into benchmarks/results from every finished run in the folder `--runs`, so that the table can grow over
@@ -6,51 +6,67 @@ several sittings; and over several machines, if that folder comes along. The fil
 nothing else: a model card can end with it (`--notes`).
 """
 
+import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.contract import TrainingRun
+from app.runtime import Images
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, describe_content, load_data, split_validation
 from training.devices import select_devices
 from training.errors import ResumeError, TrainingError
-from training.export import read_commit
+from training.export import predict_logits, read_commit
 from training.options import Parser
 from training.pipeline import measure_normalization
 from training.report import sum_minutes
+from training.robustness import encode_jpeg, shrink
 from training.run import CHECKPOINT_FILE, read_history, read_start, require_resumable
 from training.table import draw_table
 from training.train import train
 
 PROGRAM = "python -m benchmarks.recipes"
-EPOCHS = 2
+EPOCHS = 8
 RUNS = Path("runs/recipes")
+FIGURES_FILE = "figures.json"
 RESULTS = Path(__file__).parent / "results"
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "fast": {},
-    "plain": {"residual": False},
-    "without-jitter": {"scale": 0.0, "color": 0.0, "gray": 0.0},
-    "half-rate": {"learning_rate": 0.0015},
+    "best": {},
+    "not-robust": {"scale": 0.3, "aspect": 0.0, "plain": 0.0, "jpeg": 0.0},
     "double-rate": {"learning_rate": 0.006},
-    "less-decay": {"weight_decay": 0.02},
-    "dropout": {"dropout": 0.25},
-    "batch-256": {"batch_size": 256},
+    "half-rate": {"learning_rate": 0.0015},
+    "double-decay": {"weight_decay": 0.2},
+    "no-average": {"ema": 0.0},
+    "random-flip": {"alternating_flip": False},
+    "full-resolution": {"low_resolution": 0.0},
+    "cutout": {"cutout": 8},
     "no-smoothing": {"label_smoothing": 0.0},
+    "plain": {"residual": False},
     # the best values of a prototype with this optimizer
     "sgd": {"optimizer": "sgd", "learning_rate": 0.15, "weight_decay": 0.005, "warmup": 0.2},
     # the article's rate
     "adam": {"optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.0},
 }
+BASE = "best"
+SHORT: dict[str, Any] = {"cutout": 0}
+"""What a short run has instead: cutout pays from about 40 epochs on."""
+
+FIGURES: dict[str, Callable[[Images], Images]] = {
+    "as they are": lambda images: images,
+    "as JPEG, quality 75": lambda images: encode_jpeg(images, 75),
+    "at 0.7 × on a plain border": lambda images: shrink(images, 0.7),
+}
+"""The changes of the validation images on which each network's accuracy is measured."""
 
 HEADER = """## What was compared
 
-The recipe `fast` for {epochs} epochs, and changes of it for the same {epochs}; seed {seed}, one run each, so that
+The recipe `{base}` for {epochs} epochs, and changes of it for the same {epochs}; seed {seed}, one run each, so that
 differences under a percent mean little. Accuracy is that of the {validation:,} validation images, minutes are those of
-training steps. `plain` is the network without shortcuts. Printed by
+training steps. Printed by
 `{command}`.{not_run}
 
 """
@@ -65,7 +81,7 @@ class Splits(NamedTuple):
 
 def change_recipe(name: str, epochs: int) -> Recipe:
     """Return the recipe of a change, for a budget of `epochs`."""
-    return RECIPES["fast"].model_copy(update={"epochs": epochs, **CHANGES[name]})
+    return RECIPES[BASE].model_copy(update=SHORT | {"epochs": epochs} | CHANGES[name])
 
 
 def name_run(runs: Path, name: str, epochs: int) -> Path:
@@ -79,17 +95,23 @@ def train_change(name: str, epochs: int, splits: Splits, runs: Path, command: st
     Raises:
         ResumeError: its run was started by another recipe, on other data or in another precision.
     """
+    images, labels = splits.validation
     recipe, run, devices = change_recipe(name, epochs), name_run(runs, name, epochs), select_devices()
     normalize = measure_normalization(splits.train.images, recipe.normalization)
     start = TrainingRun(
-        recipe="fast",
+        recipe=BASE,
         command=command,
         commit=read_commit(),
         hardware=devices.description,
         precision=devices.precision,
     )
     resume = (run / CHECKPOINT_FILE).exists()
-    train(splits.train, splits.validation, recipe, normalize, devices, run, start, resume=resume)
+    network = train(splits.train, splits.validation, recipe, normalize, devices, run, start, resume=resume)
+    figures = {
+        figure: float((predict_logits(network, normalize, change(images)).argmax(axis=1) == labels).mean())
+        for figure, change in FIGURES.items()
+    }
+    (run / FIGURES_FILE).write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
 def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
@@ -102,25 +124,26 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
             require_resumable(run, recipe, content)
         except ResumeError:
             continue  # not trained, or with other values than the table would show
-        history = read_history(run)
-        if len(history) < epochs:
-            continue
+        if not (run / FIGURES_FILE).exists():
+            continue  # not finished
         shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items()) or "as it is"
-        accuracy = f"{100 * history[-1]['val_accuracy']:.1f} %"
-        minutes = f"{sum_minutes(history, len(splits.train.labels), recipe):.1f}"
+        figures = json.loads((run / FIGURES_FILE).read_text(encoding="utf-8"))
+        accuracies = [f"{100 * figures[figure]:.1f} %" for figure in FIGURES]
+        minutes = f"{sum_minutes(read_history(run), len(splits.train.labels), recipe):.1f}"
         start = read_start(run)
-        rows.append([name, shown, accuracy, minutes, f"{start.hardware}, {start.precision}"])
+        rows.append([name, shown, *accuracies, minutes, f"{start.hardware}, {start.precision}"])
     names = [row[0] for row in rows]
     not_run = ", ".join(name for name in CHANGES if name not in names)
     data = [] if source == OFFICIAL else ["--data DIR"]  # not which: it is a folder of whoever ran it
     header = HEADER.format(
         command=" ".join([PROGRAM, *names, *data, f"--epochs {epochs}"]),
         not_run=f"\nNot run: {not_run}." if not_run else "",
+        base=BASE,
         epochs=epochs,
         validation=len(splits.validation.labels),
-        seed=RECIPES["fast"].seed,
+        seed=RECIPES[BASE].seed,
     )
-    return header + draw_table(("change", "values", "validation accuracy", "minutes", "on"), rows)
+    return header + draw_table(("change", "values", *FIGURES, "minutes", "on"), rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,9 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.epochs < 1:
         parser.error(f"argument --epochs: {options.epochs} is less than 1")
     command = shlex.join([*PROGRAM.split(), *(sys.argv[1:] if arguments is None else arguments)])
-    fast = RECIPES["fast"]
+    base = RECIPES[BASE]
     try:
-        splits = Splits(*split_validation(load_data(options.data).train, fast.validation, fast.seed))
+        splits = Splits(*split_validation(load_data(options.data).train, base.validation, base.seed))
         for name in options.changes or CHANGES:
             print(f"{name}: {CHANGES[name] or 'as it is'}", flush=True)
             train_change(name, options.epochs, splits, options.runs, command)

@@ -1,4 +1,4 @@
-"""Random changes of a training batch that keep its labels: moves, mirror images, scale and colour.
+"""Random changes of a training batch that keep its labels: moves, mirror images, scale, colour, JPEG and cutout.
 
 Every change of geometry is folded into one transform a picture, so pixels are interpolated once at most.
 """
@@ -14,37 +14,68 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
 
 
-def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+HALF_PIXEL = 0.5
+"""From the centre of a picture's last pixel to the picture's border."""
+JPEG_QUALITIES = (30, 96)
+"""The lowest, and the one above the highest, of images that are compressed."""
+
+
+def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Tensor | None = None) -> tf.Tensor:
     """Change each picture of a batch at random.
 
     Args:
-        images: (N, H, W, 3) float32, 0 to 255.
+        images: (N, H, W, 3) float32, 0 to 255, in random order: what a share of the images gets goes to the first.
         recipe: how far each change may go.
         seed: (2,) integers; the same seed gives the same changes.
+        mirrored: (N,) bool, which pictures to mirror if the recipe mirrors any; None draws them.
 
     Returns:
         (N, H, W, 3) float32, 0 to 255.
     """
-    geometry_seed, color_seed = tf.unstack(tf.random.split(tf.cast(seed, tf.int32)))
-    return _change_colors(_move(images, recipe, geometry_seed), recipe, color_seed)
+    seeds = tf.unstack(tf.random.split(tf.cast(seed, tf.int32), 4))
+    images = _move(images, recipe, seeds[0], mirrored)
+    images = _change_colors(images, recipe, seeds[1])
+    return _cut_out(_compress(images, recipe, seeds[2]), recipe, seeds[3])
 
 
-def _move(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+def _move(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Tensor | None) -> tf.Tensor:
     count, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    u = tf.random.stateless_uniform((6, count), seed, -1, 1)
+    u = tf.random.stateless_uniform((7, count), seed, -1, 1)
     angle = u[0] * math.radians(recipe.rotation)
-    scale = tf.where(tf.abs(u[4]) <= recipe.scale_share, tf.exp(u[1] * math.log1p(recipe.scale)), 1.0)
+    is_scaled = tf.abs(u[4]) <= recipe.scale_share
+    scale = tf.where(is_scaled, tf.exp(u[1] * math.log1p(recipe.scale)), 1.0)
+    # half of the stretch widens, the other half flattens: the area stays
+    stretch = tf.where(is_scaled, tf.exp(u[6] * math.log1p(recipe.aspect) / 2), 1.0)
     # whole pixels: a plain shift then copies pixels and blurs nothing
     down, right = (tf.round(u[2 + axis] * recipe.shift * size) for axis, size in enumerate((height, width)))
-    mirror = tf.where(u[5] < 0, -1.0, 1.0) if recipe.flip else tf.ones(count)
+    mirror = tf.where(u[5] < 0 if mirrored is None else mirrored, -1.0, 1.0) if recipe.flip else tf.ones(count)
     # From a place in the new picture to one in the old, both measured from the centre: mirror, shrink and turn back.
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
-    a, b, d, e = cos * mirror, -sin, sin * mirror, cos
+    a, b, d, e = cos * mirror / stretch, -sin / stretch, sin * mirror * stretch, cos * stretch
     c = center_x + right - a * center_x - b * center_y
     f = center_y + down - d * center_x - e * center_y
     transform = tf.stack([a, b, c, d, e, f, tf.zeros(count), tf.zeros(count)], axis=1)
-    return keras.ops.image.affine_transform(images, transform, interpolation="bilinear", fill_mode=recipe.fill)
+    moved = keras.ops.image.affine_transform(images, transform, interpolation="bilinear", fill_mode=recipe.fill)
+    if not recipe.plain:
+        return moved
+    y, x = tf.meshgrid(tf.range(float(height)), tf.range(float(width)), indexing="ij")
+    a, b, c, d, e, f = (factor[:, None, None] for factor in (a, b, c, d, e, f))
+    beyond = tf.maximum(
+        tf.abs(a * x + b * y + c - center_x) - center_x, tf.abs(d * x + e * y + f - center_y) - center_y
+    )
+    is_plain, color = _draw_borders(images, recipe, tf.random.fold_in(seed, 1))
+    return tf.where(((beyond > HALF_PIXEL) & is_plain)[..., None], color, moved)
+
+
+def _draw_borders(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draw which pictures get a plain border, (N, 1, 1), and its colour, (N, 1, 1, 3): their mean, white or any."""
+    count = tf.shape(images)[0]
+    u = tf.random.stateless_uniform((count, 5), seed)[:, None, None]
+    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    kind = u[..., 1:2]
+    color = tf.where(kind < 1 / 3, mean, tf.where(kind < 2 / 3, 255.0, 255 * u[..., 2:]))
+    return u[..., 0] < recipe.plain, color
 
 
 def _change_colors(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
@@ -60,3 +91,33 @@ def _change_colors(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Ten
     images = gray + (images - gray) * saturation
     images = (level + (images - level) * contrast) * brightness
     return tf.clip_by_value(images, 0, 255)
+
+
+def _compress(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+    """Encode and decode the recipe's share of the images as JPEG with subsampled chroma."""
+    if not recipe.jpeg:
+        return images
+    count = tf.cast(tf.round(recipe.jpeg * tf.cast(tf.shape(images)[0], tf.float32)), tf.int32)
+    qualities = tf.random.stateless_uniform((count,), seed, *JPEG_QUALITIES, tf.int32)
+
+    def compress(image_and_quality: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        file = tf.raw_ops.EncodeJpegVariableQuality(images=image_and_quality[0], quality=image_and_quality[1])
+        return tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
+
+    pixels = tf.cast(tf.round(images[:count]), tf.uint8)
+    spec = tf.TensorSpec(images.shape[1:], tf.uint8)
+    compressed = tf.map_fn(compress, (pixels, qualities), fn_output_signature=spec)
+    return tf.concat([tf.cast(compressed, tf.float32), images[count:]], axis=0)
+
+
+def _cut_out(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
+    """Blank a square of each picture with its mean colour; near the border part of the square lies beyond it."""
+    if not recipe.cutout:
+        return images
+    center = tf.random.stateless_uniform((2, tf.shape(images)[0], 1), seed)
+    rows, columns = (
+        tf.abs(tf.range(0.5, size) - center[axis] * size) < recipe.cutout / 2
+        for axis, size in enumerate(images.shape[1:3])
+    )
+    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], mean, images)

@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from app.contract import GOLDEN_FILE, METADATA_FILE, DataSet, DigestError, ModelMetadata, verify_files
 from app.errors import RefusedVersionError
 from app.runtime.cpu import has_int8
+from training import cifar10
 from training.calibration import Calibration
 from training.config import OFFICIAL
-from training.data import CIFAR10_SOURCE, Data, load_data
+from training.data import Data, load_data
 from training.errors import DataError, VersionError
 from training.metrics import Evaluation, evaluate, load_network
+from training.mistakes import write_mistakes
 
 TOLERANCE = 0.002  # of a share: 20 of 10,000 images; other processors round otherwise, and a few lie on a border
 LOG_TOLERANCE = 0.01  # between logarithms of probabilities: float noise moves them by a tenth of it
@@ -44,17 +46,19 @@ class Again(NamedTuple):
     """Of int8, on a processor whose 8-bit arithmetic is not that of the one which measured it."""
 
 
-def measure_again(folder: Path, source: str) -> Again:
+def measure_again(folder: Path, source: str, *, skip_damaged: bool = False, mistakes: Path | None = None) -> Again:
     """Measure the version in `folder` on the test set of the data that `source` names, and compare.
+
+    `mistakes` is a file to write its wrong answers to.
 
     Raises:
         VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.
         DataError: the data can't be had, or are not what the metadata describe: their pixels are not compared.
     """
     metadata = _read_metadata(folder)
-    data = _load_described_data(source, metadata)
+    data = _load_described_data(source, metadata, skip_damaged=skip_damaged)
     try:
-        measured, _ = evaluate(folder, data.test, metadata.class_names, metadata.smoothing)
+        measured, probabilities = evaluate(folder, data.test, metadata.class_names, metadata.smoothing)
         with np.load(folder / GOLDEN_FILE) as golden:
             logits = load_network(folder)(golden["images"], "golden images")
             calibrate = Calibration(metadata.smoothing, metadata.temperature)
@@ -62,6 +66,8 @@ def measure_again(folder: Path, source: str) -> Again:
             distance = float(np.abs(np.log(calibrated / golden["probabilities"])).max())
     except RefusedVersionError as error:
         raise VersionError(f"{folder} can't be measured: {error}") from error
+    if mistakes:
+        write_mistakes(mistakes, data, probabilities)
     differences = compare(measured, metadata.metrics.model_dump(mode="json"))
     if not distance <= LOG_TOLERANCE:
         differences.append(Difference("golden answers by smoothing and temperature, furthest off", distance, 0.0))
@@ -103,16 +109,18 @@ def _read_metadata(folder: Path) -> ModelMetadata:
     return metadata
 
 
-def _load_described_data(source: str, metadata: ModelMetadata) -> Data:
+def _load_described_data(source: str, metadata: ModelMetadata, *, skip_damaged: bool) -> Data:
     """Load the data, and see that class names, sizes and file endings are those that the metadata tell."""
     recorded = metadata.data
     was = (
         f"it was measured on {recorded.name} ({recorded.source}): {_describe(recorded)}; "
         "--data PATH names that data's folder"
     )
-    if source == OFFICIAL and recorded.source != CIFAR10_SOURCE:  # no need to download it first
+    if source == OFFICIAL and recorded.source != cifar10.SOURCE:  # no need to download it first
         raise DataError(f"{metadata.name} {metadata.version} can't be measured on {source}: {was}")
-    data = load_data(source)
+    data = load_data(
+        source, size=metadata.input.shape[0], seed=int(metadata.recipe.get("seed", 0)), skip_damaged=skip_damaged
+    )
     if data.class_names != metadata.class_names:
         raise DataError(f"the data's classes {data.class_names} are not the model's {metadata.class_names}")
     # How many of the training images were held out can't be told from here.

@@ -1,4 +1,4 @@
-"""What the person who started a training job can mend; each text is one line, printed as it is.
+"""Errors that the person who started a training job can fix; their texts are printed as they are.
 
 TrainingError
 ├── DataError      the data set can't be had
@@ -6,7 +6,7 @@ TrainingError
 ├── DivergedError  the loss is not finite any more
 ├── FolderError    a folder can't be written to
 ├── FullError      a disk or a device's memory is full
-├── ResumeError    the run can't be gone on with
+├── ResumeError    the run can't be resumed
 ├── ExportError    the version can't be published
 └── VersionError   an exported version can't be measured again
 """
@@ -46,3 +46,8 @@ class ExportError(TrainingError):
 
 class VersionError(TrainingError):
     """A version can't be measured again: it can't be read, or its files are not those that were exported."""
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text on one line, or its kind if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -17,13 +17,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog=PROGRAM, description=main.__doc__)
     parser.add_argument("version", type=Path, help="folder of a version, such as models/minimodel/1")
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training (default: %(default)s)")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave out files that can't be read as images")
+    parser.add_argument("--mistakes", type=Path, metavar="FILE", help="write the wrong answers, by file name, as CSV")
     options = parser.parse_args(arguments)
     # Only now: TensorFlow takes seconds to import and prints.
     from training.comparison import measure_again  # noqa: PLC0415 - as said
     from training.report import format_table  # noqa: PLC0415 - as said
 
     try:
-        again = measure_again(options.version, options.data)
+        again = measure_again(
+            options.version, options.data, skip_damaged=options.skip_damaged, mistakes=options.mistakes
+        )
     except (TrainingError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

@@ -25,12 +25,14 @@ from training.export import (
     stage_version,
 )
 from training.metrics import evaluate
+from training.mistakes import write_mistakes
 from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
 from training.quantize import quantize_model
 from training.report import Card, format_table, write_card
 from training.run import read_history, read_start, require_writable
+from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
 
 
@@ -63,11 +65,20 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         hardware=devices.description,
         precision=devices.precision,
     )
-    data = load_data(options.data, name=options.data_name, origin=options.data_source)
+    data = load_data(
+        options.data,
+        name=options.data_name,
+        origin=options.data_source,
+        seed=recipe.seed,
+        skip_damaged=options.skip_damaged,
+    )
     require_writable(run)
     if options.export:
         require_writable(options.models / options.name)
-    train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed)
+    train_split, validation_split = data.train, data.validation
+    if validation_split is None:
+        train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed, data.class_names)
+    print(summarize(data, train_split, validation_split), flush=True)
     normalize = measure_normalization(train_split.images, recipe.normalization)
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
     resume = options.resume is not None
@@ -118,7 +129,9 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         version = next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
-        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, calibrate, notes)
+        overlap = count_copies(data).across
+        remarks = (f"{describe_overlap(overlap, len(data.test.labels))}.",) if overlap else ()
+        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, calibrate, remarks, notes)
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
             network,
@@ -136,6 +149,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         if options.quantize:
             fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
         plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
+        write_mistakes(run / "mistakes.csv", data, probabilities)
         # Last, so that whatever fails before, such as a disk that is full, leaves no version.
         try:
             folder = publish_version(staged, models, version, fields)

@@ -9,13 +9,15 @@ MOMENTUM = 0.99
 """How much of its averages a step keeps, in a run of a thousand steps or more: Keras's own."""
 
 
-def choose_momentum(total_steps: int) -> float:
+def choose_momentum(total_steps: int, ema: float = 0.0) -> float:
     """Return how much of the averages a step of a run of `total_steps` steps keeps.
 
     They begin at 0 and 1, which no image had part in. A short run keeps less of them, or it would end with that: after
     48 steps at Keras's momentum it makes up 62 % of them.
+
+    Averaged weights, of which each step keeps `ema`, need averages over the same steps.
     """
-    return min(MOMENTUM, max(0.5, 1 - 10 / total_steps))
+    return min(ema or MOMENTUM, max(0.5, 1 - 10 / total_steps))
 
 
 class BatchNormalization(keras.layers.BatchNormalization):

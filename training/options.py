@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from app.contract import Name
 from training.config import OFFICIAL, RECIPES, Recipe
+from training.folder import LAYOUTS
 
 PROGRAM = "python -m training"
 NEWEST = "newest"
@@ -27,6 +28,7 @@ class Options(BaseModel):
     data: str
     data_name: str | None = None
     data_source: str | None = None
+    skip_damaged: bool = False
     name: Name
     models: Path
     runs: Path
@@ -90,10 +92,11 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         "--data",
         default=OFFICIAL,
         help=f"{OFFICIAL}: the official download; or the folder of the unpacked official archive; "
-        "or an image folder with train/<class>/* and test/<class>/*",
+        f"or an image folder with {LAYOUTS.replace('%', '%%')}",
     )
     job.add_argument("--data-name", help="what metadata and card call an image folder (default: the folder's own name)")
     job.add_argument("--data-source", help="where an image folder came from (default: image folder)")
+    job.add_argument("--skip-damaged", action="store_true", help="leave out files that can't be read as images")
     job.add_argument("--name", default="minimodel", help="of the model")
     job.add_argument(
         "--models", type=Path, default=Path("models"), help="the version goes to MODELS/NAME/<next number>"

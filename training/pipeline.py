@@ -6,7 +6,7 @@ uninterrupted one would have seen.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from training.augment import augment
-from training.config import Recipe
+from training.config import IMAGE_SIZE, SMALL_SIZE, Recipe
 from training.data import Split
 
 BLOCK = 1000  # images measured at once: all of them as wider numbers would take a gigabyte
@@ -57,44 +57,76 @@ def steps_per_epoch(count: int, recipe: Recipe) -> int:
     return math.ceil(count / recipe.batch_size)
 
 
+class Phase(NamedTuple):
+    """Epochs that train on images of one size."""
+
+    image_size: int
+    epochs: range
+
+
+def list_phases(recipe: Recipe) -> list[Phase]:
+    """Return the phases of a run in order: small images for the recipe's share of the epochs, then whole ones."""
+    small = round(recipe.low_resolution * recipe.epochs)
+    phases = (Phase(SMALL_SIZE, range(small)), Phase(IMAGE_SIZE, range(small, recipe.epochs)))
+    return [phase for phase in phases if phase.epochs]
+
+
 def make_train_dataset(
     split: Split, recipe: Recipe, normalize: Normalization, *, num_classes: int, start_epoch: int = 0
 ) -> tf.data.Dataset:
-    """Make the stream of training batches from `start_epoch` to the recipe's last epoch.
+    """Make the stream of training batches from `start_epoch` to the last epoch of its phase.
 
     An epoch is a new order of all images; its last batch is filled up with the first images of the next order, so every
     batch is whole.
 
     Returns:
-        Batches of (N, H, W, 3) float32 normalised images and (N, classes) float32 one-hot labels.
+        Batches of (N, H, W, 3) float32 normalised images in the phase's size and (N, classes) float32 one-hot labels.
     """
     count = len(split.labels)
     steps = steps_per_epoch(count, recipe)
+    phase = next(phase for phase in list_phases(recipe) if start_epoch in phase.epochs)
     images, labels = tf.constant(split.images), tf.one_hot(split.labels, num_classes)
+    coins = tf.random.stateless_uniform((count,), (recipe.seed, 0)) < 0.5  # noqa: PLR2004 - heads
 
     def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         positions = step * recipe.batch_size + tf.range(recipe.batch_size, dtype=tf.int64)
+        epochs = tf.cast(positions // count, tf.int32)
         # An order of its own for every epoch: the seed of a position holds its epoch. (The op wants three numbers.)
-        seeds = tf.stack([tf.fill([recipe.batch_size], recipe.seed), tf.cast(positions // count, tf.int32)], axis=1)
+        seeds = tf.stack([tf.fill([recipe.batch_size], recipe.seed), epochs], axis=1)
         indices = tf.raw_ops.RandomIndexShuffle(
             index=tf.cast(positions % count, tf.int32),
             seed=tf.pad(seeds, [[0, 0], [0, 1]]),
             max_index=count - 1,
             rounds=8,  # after 4, seeds that differ in one small number still give orders that are alike
         )
+        mirrored = tf.gather(coins, indices) ^ (epochs % 2 == 1) if recipe.alternating_flip else None
         batch = tf.cast(tf.gather(images, indices), tf.float32)
-        batch = augment(batch, recipe, seed=tf.stack([tf.cast(recipe.seed, tf.int64), step]))
-        return normalize(batch), tf.gather(labels, indices)
+        batch = augment(batch, recipe, tf.stack([tf.cast(recipe.seed, tf.int64), step]), mirrored)
+        return _resize(normalize(batch), phase.image_size), tf.gather(labels, indices)
 
     return (
-        tf.data.Dataset.range(start_epoch * steps, recipe.epochs * steps)
+        tf.data.Dataset.range(start_epoch * steps, phase.epochs.stop * steps)
         .map(make_batch, num_parallel_calls=2, deterministic=True)
         .prefetch(4)
     )
 
 
-def make_dataset(split: Split, normalize: Normalization, *, num_classes: int, batch_size: int = 256) -> tf.data.Dataset:
+def make_dataset(
+    split: Split,
+    normalize: Normalization,
+    *,
+    num_classes: int,
+    batch_size: int = 256,
+    image_size: int = IMAGE_SIZE,
+) -> tf.data.Dataset:
     """Make batches of a split as it is, in order, to validate on; shapes as in `make_train_dataset`."""
     one_hot = keras.utils.to_categorical(split.labels, num_classes)
     dataset = tf.data.Dataset.from_tensor_slices((split.images, one_hot)).batch(batch_size)
-    return dataset.map(lambda images, labels: (normalize(images), labels)).prefetch(2)
+    return dataset.map(lambda images, labels: (_resize(normalize(images), image_size), labels)).prefetch(2)
+
+
+def _resize(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Resize (N, H, W, 3) images to `size` pixels a side, but leave those of the full size as they are."""
+    if size == IMAGE_SIZE:
+        return images
+    return tf.image.resize(images, (size, size), antialias=True)

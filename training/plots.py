@@ -1,11 +1,13 @@
 """Pictures of a run and of its model: those of the card, and the run's most confident mistakes."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.ticker import MaxNLocator
 
 from app.runtime.load import Probabilities
@@ -16,8 +18,33 @@ from training.data import Split
 MAX_INCHES = 16.0  # of a matrix: its picture would grow with the square of the number of classes
 # A matrix of more classes has no room for a number in each cell; of still more, none for a name at each row.
 SHOWN_COUNTS, SHOWN_NAMES = 20, 60
+DEFAULT_FONT = "DejaVu Sans"
+"""Matplotlib brings it along."""
 MISTAKES = (4, 6)
 """Rows and columns of the picture of mistakes."""
+
+
+@functools.cache
+def choose_fonts(name: str) -> tuple[str, ...]:
+    """Return font families that together have every letter of a class's name; none if the installed fonts have not.
+
+    Matplotlib's own font has Latin, Greek and Cyrillic letters among others, but no Chinese or Japanese ones.
+    """
+    missing = {ord(letter) for letter in name if not letter.isspace()}
+    families = [DEFAULT_FONT]
+    for font in sorted(fontManager.ttflist, key=lambda font: font.name != DEFAULT_FONT):
+        if missing and "last resort" not in font.name.lower():  # that one draws a box for any letter
+            found = missing & get_font(font.fname).get_charmap().keys()
+            missing -= found
+            families += [font.name] * bool(found)
+    return () if missing else tuple(dict.fromkeys(families))
+
+
+def _label_classes(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what the plots call the classes, names or, for want of a font, numbers; and the font families for it."""
+    fonts = [choose_fonts(name) for name in names]
+    labels = [name if found else str(number) for number, (name, found) in enumerate(zip(names, fonts, strict=True))]
+    return labels, list(dict.fromkeys([DEFAULT_FONT, *(family for found in fonts for family in found)]))
 
 
 def plot_curves(epochs: Sequence[dict[str, float]]) -> Figure:
@@ -46,7 +73,8 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
 
     Args:
         counts: (classes, classes) images by true class (rows) and predicted class (columns).
-        class_names: one for each; many are left out, and the axes show their numbers.
+        class_names: one for each; many are left out, and the axes show their numbers. So they do for a name that no
+            installed font can write.
     """
     size = min(MAX_INCHES, max(5.0, 0.6 * len(class_names) + 2))
     figure = Figure(figsize=(size, size), layout="constrained")
@@ -55,8 +83,9 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(class_names) <= SHOWN_NAMES:
         ticks = range(len(class_names))
-        axes.set_xticks(ticks, class_names, rotation=45, ha="right", parse_math=False)
-        axes.set_yticks(ticks, class_names, parse_math=False)
+        labels, fonts = _label_classes(class_names)
+        axes.set_xticks(ticks, labels, rotation=45, ha="right", parse_math=False, fontfamily=fonts)
+        axes.set_yticks(ticks, labels, parse_math=False, fontfamily=fonts)
     axes.set(xlabel="predicted", ylabel="true", title="Test images by true and predicted class")
     if len(class_names) <= SHOWN_COUNTS:
         for (row, column), count in np.ndenumerate(counts):
@@ -98,11 +127,12 @@ def plot_mistakes(test: Split, probabilities: Probabilities, class_names: Sequen
     surest = wrong[np.argsort(-confidence[wrong])]
     figure = Figure(figsize=(12, 9), layout="constrained")
     figure.suptitle("Most confident mistakes")
+    labels, fonts = _label_classes(class_names)
     panels: list[Axes] = figure.subplots(*MISTAKES).ravel().tolist()
     for axes in panels:
         axes.axis("off")
     for axes, index in zip(panels, surest, strict=False):
         axes.imshow(test.images[index])
-        said, true = class_names[predicted[index]], class_names[test.labels[index]]
-        axes.set_title(f"{said} {confidence[index]:.0%}\nis {true}", fontsize=9, parse_math=False)
+        said, true = labels[predicted[index]], labels[test.labels[index]]
+        axes.set_title(f"{said} {confidence[index]:.0%}\nis {true}", fontsize=9, parse_math=False, fontfamily=fonts)
     return figure

@@ -12,7 +12,7 @@ from training.calibration import Calibration, Labels
 from training.config import Recipe
 from training.metrics import Evaluation
 from training.pipeline import steps_per_epoch
-from training.plots import plot_confusion, plot_curves, plot_reliability
+from training.plots import choose_fonts, plot_confusion, plot_curves, plot_reliability
 from training.table import draw_table
 
 ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "bmp": "BMP", "gif": "GIF", "avif": "AVIF"}
@@ -34,7 +34,9 @@ class Card:
     """The run's history."""
     evaluation: Evaluation
     calibration: Calibration
-    notes: str
+    remarks: tuple[str, ...] = ()
+    """What a reader should know of the data, sentences."""
+    notes: str = ""
     """Markdown that ends the card, such as what else was tried."""
 
 
@@ -82,6 +84,7 @@ def format_card(card: Card) -> str:
         recipe="\n".join(f"- `{name}` = {value!r}" for name, value in changed.items()) or "- none",
         calibration=_describe_calibration(card.calibration),
         table=format_table(card.evaluation),
+        remarks="".join(f"\n{remark}\n" for remark in card.remarks),
         notes=card.notes,
     )
     return text.rstrip() + "\n"
@@ -135,12 +138,21 @@ def format_table(evaluation: Evaluation) -> str:
         )
         for name, figures in evaluation.runtimes.items()
     ]
-    classes = [(name, percent(share, digits=1)) for name, share in evaluation.per_class_accuracy.items()]
+    # Numbered where the plots show numbers for want of a font.
+    names = [
+        name if choose_fonts(name) else f"{number}: {name}" for number, name in enumerate(evaluation.per_class_accuracy)
+    ]
+    classes = [
+        (name, percent(share, digits=1), f"{row[label]} of {sum(row)}")
+        for label, (name, share, row) in enumerate(
+            zip(names, evaluation.per_class_accuracy.values(), evaluation.confusion, strict=True)
+        )
+    ]
     changes = [(name, percent(share)) for name, share in evaluation.robustness.items()]
     return "\n".join(
         [
             draw_table(("measure", "test set"), rows),
-            draw_table(("class", "accuracy"), classes),
+            draw_table(("class", "accuracy", "right"), classes),
             draw_table(("runtime", "accuracy", "negative log-likelihood", "calibration error", "same label"), runtimes),
             draw_table(("test images changed", "accuracy"), changes),
         ]

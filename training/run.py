@@ -134,16 +134,20 @@ def require_resumable(
         if not (run / file).is_file():
             raise ResumeError(f"nothing to resume: {run / file} does not exist")
     read_start(run)
-    _require_same(run, RECIPE_FILE, "by another recipe", recipe.model_dump(mode="json"))
+    now, defaults = recipe.model_dump(mode="json"), Recipe().model_dump(mode="json")
+    _require_same(run, RECIPE_FILE, "by another recipe", now, defaults)
     if data is not None:
         _require_same(run, DATA_FILE, "on other data", data)
     if precision is not None:
         _require_same(run, START_FILE, "in another precision", {"precision": precision})
 
 
-def _require_same(run: Path, file: str, difference: str, now: dict[str, Any]) -> None:
+def _require_same(
+    run: Path, file: str, difference: str, now: dict[str, Any], defaults: dict[str, Any] | None = None
+) -> None:
+    """Refuse where a value in `file` is not that of `now`; one that is not there is that of `defaults`."""
     try:
-        before = dict(json.loads((run / file).read_text(encoding="utf-8")))
+        before = (defaults or {}) | dict(json.loads((run / file).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:  # no JSON, or no object
         raise tell_damaged(run / file) from error
     changed = [

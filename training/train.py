@@ -4,6 +4,8 @@ import math
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from app.contract import TrainingRun
-from training.config import Recipe
+from training.config import IMAGE_SIZE, Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
 from training.errors import DeviceError, DivergedError
 from training.layers import choose_momentum
 from training.model import mini_model
 from training.optimizer import make_optimizer
-from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
+from training.pipeline import Normalization, Phase, list_phases, make_dataset, make_train_dataset, steps_per_epoch
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, tell_damaged, trim_history
 
 VALIDATION_BATCH_SIZE = 256
@@ -65,52 +67,114 @@ def train(
         start_run(run, recipe, content, start)
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(devices.precision)
-    steps = steps_per_epoch(len(train_split.labels), recipe)
-    num_classes = int(train_split.labels.max()) + 1  # a split keeps images of every class
-    with devices.strategy.scope():
-        model = compile_network(num_classes, recipe, devices, steps * recipe.epochs)
-        start_epoch = _restore_checkpoint(model, run / CHECKPOINT_FILE) if resume else 0
+    fitting = _Fitting(train_split, validation_split, recipe, normalize, devices, run)
+    start_epoch = _read_checkpoint(run / CHECKPOINT_FILE)[0] if resume else 0
     if resume:
         trim_history(run, start_epoch)
-    if start_epoch < recipe.epochs:
-        checkpoint = Checkpoint(run / CHECKPOINT_FILE)
+    for phase in list_phases(recipe):
+        if start_epoch < phase.epochs.stop:
+            model = fitting.fit_phase(phase, max(start_epoch, phase.epochs.start))
+    if start_epoch == recipe.epochs:
+        model = fitting.build(IMAGE_SIZE, start_epoch)
+    model.optimizer.finalize_variable_values(model.trainable_weights)  # their average, if there is one
+    return model
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What every phase of a run is fitted with."""
+
+    train_split: Split
+    validation_split: Split
+    recipe: Recipe
+    normalize: Normalization
+    devices: Devices
+    run: Path
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return steps_per_epoch(len(self.train_split.labels), self.recipe)
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.train_split.labels.max()) + 1  # a split keeps images of every class
+
+    def build(self, image_size: int, finished_epochs: int) -> keras.Model:
+        """Build the network for images of `image_size`, as the checkpoint of so many epochs has it."""
+        with self.devices.strategy.scope():
+            steps = self.steps * self.recipe.epochs
+            model = compile_network(self.num_classes, self.recipe, self.devices, steps, image_size)
+            if finished_epochs:
+                _, saved = _read_checkpoint(self.run / CHECKPOINT_FILE)
+                for variable, value in zip(_list_variables(model), saved, strict=True):
+                    variable.assign(value)
+        return model
+
+    def fit_phase(self, phase: Phase, start_epoch: int) -> keras.Model:
+        """Fit from `start_epoch` to the end of the phase, from where the checkpoint is."""
+        recipe, run = self.recipe, self.run
+        model = self.build(phase.image_size, start_epoch)
+        checkpoint = Checkpoint(run / CHECKPOINT_FILE, phase.epochs.stop)
         is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
+        callbacks = [
+            keras.callbacks.ProgbarLogger(),  # before what adds to the logs: it has one format for all figures
+            Pace(self.steps * recipe.batch_size, list_phases(recipe), say_figures=not is_terminal),
+            keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=start_epoch > 0),
+            keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
+            checkpoint,  # last: whatever epoch it holds is in the history
+        ]
+        if recipe.ema:
+            callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # judges the average
         model.fit(
-            make_train_dataset(train_split, recipe, normalize, num_classes=num_classes, start_epoch=start_epoch),
-            validation_data=_make_even_dataset(validation_split, normalize, num_classes, replicas),
+            make_train_dataset(
+                self.train_split, recipe, self.normalize, num_classes=self.num_classes, start_epoch=start_epoch
+            ),
+            validation_data=self._make_validation_dataset(phase.image_size),
             initial_epoch=start_epoch,
             epochs=recipe.epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=self.steps,
             shuffle=False,  # the stream is
             verbose=int(is_terminal),
-            callbacks=[
-                keras.callbacks.ProgbarLogger(),  # before what adds to the logs: it has one format for all figures
-                Pace(steps * recipe.batch_size, say_figures=not is_terminal),
-                keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=resume),
-                keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-                checkpoint,  # last: whatever epoch it holds is in the history
-            ],
+            callbacks=callbacks,
         )
         if checkpoint.diverged:
             raise DivergedError(
                 f"the loss is not finite any more; lower --learning-rate (history: {run / HISTORY_FILE})"
             )
-    return model
+        return model
+
+    def _make_validation_dataset(self, image_size: int) -> tf.data.Dataset:
+        """Make batches that the devices share evenly, without the last few images: Keras fails on uneven ones."""
+        images, labels = self.validation_split
+        replicas = self.devices.strategy.num_replicas_in_sync
+        even = len(labels) // replicas * replicas
+        return make_dataset(
+            Split(images[:even], labels[:even]),
+            self.normalize,
+            num_classes=self.num_classes,
+            batch_size=VALIDATION_BATCH_SIZE // replicas * replicas,
+            image_size=image_size,
+        )
 
 
-def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_steps: int) -> keras.Model:
+def compile_network(
+    num_classes: int, recipe: Recipe, devices: Devices, total_steps: int, image_size: int = IMAGE_SIZE
+) -> keras.Model:
     """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps.
 
     Called in the scope of the devices' strategy, which its variables belong to.
 
     Returns:
-        The network, (N, 32, 32, 3) float32 normalised images → (N, num_classes) float32 probabilities.
+        The network, (N, image_size, image_size, 3) float32 normalised images → (N, num_classes) float32 probabilities.
+        Its variables have the same shapes for every size.
     """
     model = mini_model(
-        num_classes=num_classes,
+        (image_size, image_size, 3),
+        num_classes,
         residual=recipe.residual,
         dropout=recipe.dropout,
-        momentum=choose_momentum(total_steps),
+        momentum=choose_momentum(total_steps, recipe.ema),
     )
     model.compile(
         make_optimizer(recipe, total_steps),
@@ -125,28 +189,14 @@ def compile_network(num_classes: int, recipe: Recipe, devices: Devices, total_st
     return model
 
 
-def _make_even_dataset(split: Split, normalize: Normalization, num_classes: int, replicas: int) -> tf.data.Dataset:
-    """Make batches that so many devices share evenly, without the last few images: Keras fails on uneven ones."""
-    even = len(split.labels) // replicas * replicas
-    return make_dataset(
-        Split(split.images[:even], split.labels[:even]),
-        normalize,
-        num_classes=num_classes,
-        batch_size=VALIDATION_BATCH_SIZE // replicas * replicas,
-    )
-
-
-def _restore_checkpoint(model: keras.Model, path: Path) -> int:
-    """Give `model` the state that `Checkpoint` saved; return how many epochs were finished."""
+def _read_checkpoint(path: Path) -> tuple[int, list[Any]]:
+    """Read how many epochs were finished, and the values of `_list_variables` that `Checkpoint` saved then."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             saved = dict(arrays)
-        epochs = int(saved.pop("finished_epochs"))
+        return int(saved.pop("finished_epochs")), list(saved.values())
     except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise tell_damaged(path) from error
-    for variable, value in zip(_list_variables(model), saved.values(), strict=True):
-        variable.assign(value)
-    return epochs
 
 
 def _list_variables(model: keras.Model) -> list[keras.Variable]:
@@ -158,15 +208,17 @@ class Checkpoint(keras.callbacks.Callback):
     """Saves every variable and the number of finished epochs after every epoch; the file is whole at any moment.
 
     The optimizer's steps don't tell that number: in float16 it leaves out those whose gradients overflow. A run that
-    has diverged is stopped instead, and keeps the checkpoint of its last good epoch.
+    has diverged is stopped instead, and keeps the checkpoint of its last good epoch. Fitting ends with the phase, too,
+    after `stop` epochs.
 
     Keras's own model file leaves out the seeds of dropout and which weights are not to decay: a run resumed from one
     goes another way than an uninterrupted one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stop: int) -> None:
         super().__init__()
         self.path = path
+        self.stop = stop
         self.diverged = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -178,6 +230,7 @@ class Checkpoint(keras.callbacks.Callback):
         values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
         np.savez(written, *values, finished_epochs=epoch + 1)
         written.replace(self.path)
+        self.model.stop_training = epoch + 1 == self.stop
 
 
 class Pace(keras.callbacks.Callback):
@@ -186,9 +239,10 @@ class Pace(keras.callbacks.Callback):
     With `say_figures` its line has the epoch, loss and accuracy, too.
     """
 
-    def __init__(self, images_per_epoch: int, *, say_figures: bool) -> None:
+    def __init__(self, images_per_epoch: int, phases: Sequence[Phase], *, say_figures: bool) -> None:
         super().__init__()
         self.images_per_epoch = images_per_epoch
+        self.costs = [phase.image_size**2 for phase in phases for _ in phase.epochs]
         self.say_figures = say_figures
         self.seconds = 0.0
 
@@ -204,7 +258,7 @@ class Pace(keras.callbacks.Callback):
         """Add the figures, and print them."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         pace = self.images_per_epoch / self.seconds
-        left = (self.params["epochs"] - epoch - 1) * (time.perf_counter() - self.started)
+        left = (time.perf_counter() - self.started) * sum(self.costs[epoch + 1 :]) / self.costs[epoch]
         wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
         figures = ""
         if self.say_figures and logs:

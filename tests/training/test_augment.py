@@ -125,3 +125,69 @@ def test_gray_and_color_stay_in_range():
     assert colored.min() >= 0
     assert colored.max() <= 255
     assert (colored != IMAGES).numpy().any()
+
+
+def test_stretching_keeps_the_area():
+    """What is scaled gets wider and flatter, or the other way round, by up to the given factor."""
+    downwards = tf.transpose(RAMP, (0, 2, 1, 3))
+    values = {"scale": 1e-6, "aspect": 0.44}
+    wide = measure_factors(change(RAMP, **values))
+    high = measure_factors(change(downwards, **values).transpose(0, 2, 1, 3))
+    np.testing.assert_allclose(wide * high, 1, atol=0.01)
+    assert 1 / 1.21 < wide.min() < 0.9
+    assert 1.1 < wide.max() < 1.21
+
+
+def test_a_plain_border_has_one_colour():
+    """Beyond the picture, for the given share of the images; within it nothing changes."""
+    filled, plain = (change(RAMP, shift=5 / 32, plain=share) for share in (0.0, 0.5))
+    is_plain = (filled != plain).any(axis=(1, 2, 3))
+    assert 16 < is_plain.sum() < 48
+    for picture, other, right in zip(plain, filled, measure_moves(filled).round().astype(int), strict=True):
+        inside = slice(max(right, 0), 32 + min(right, 0))
+        rows = (picture != other).any(axis=(1, 2))  # a picture that was moved down has whole rows of border
+        np.testing.assert_array_equal(picture[~rows, inside], other[~rows, inside])
+        border = picture[(picture != other).any(axis=-1)]
+        assert (border == border[:1]).all()
+
+
+def test_plain_borders_are_mean_white_or_any_colour():
+    """White is what transparent pictures are composited on."""
+    plain = change(RAMP, scale=0.9, plain=1.0)
+    corners = plain[plain[:, 0, 0, 0] == plain[:, 31, 31, 0]][:, 0, 0]
+    mean, white = np.abs(corners - 127.5).max(1) < 1, (corners == 255).all(1)
+    assert mean.any()
+    assert white.any()
+    assert (~mean & ~white).any()
+
+
+def test_jpeg_takes_its_share_of_the_images():
+    """Compressed at qualities of their own; what comes out is what an image library makes of it."""
+    smooth = 100 + 0.3 * RAMP + (10, 0, 0)
+    changed = change(smooth, jpeg=0.25)
+    is_compressed = (changed != smooth).numpy().any(axis=(1, 2, 3))
+    assert is_compressed.tolist() == [True] * 16 + [False] * 48
+    assert np.abs(changed - smooth)[:16].mean() < 3
+    noisy = change(IMAGES, jpeg=0.25)[:16]
+    errors = np.abs(noisy - IMAGES[:16]).mean(axis=(1, 2, 3))
+    assert errors.max() > 1.1 * errors.min()
+
+
+def test_jpeg_subsamples_chroma():
+    """As files of phones and browsers do: columns of two colours in turn come back as their mean."""
+    colors = np.where(np.arange(32)[:, None] % 2, (180.0, 80, 80), (80.0, 110, 180))
+    images = tf.constant(np.broadcast_to(colors, (4, 32, 32, 3)), tf.float32)
+    red_minus_blue = change(images, jpeg=1.0)[..., 0] - change(images, jpeg=1.0)[..., 2]
+    assert np.ptp(red_minus_blue[:, 8:24, 8:24].mean(axis=1), axis=1).max() < 100
+
+
+def test_cutout_blanks_a_square():
+    """Of the given side, less where it hangs over the border, with the picture's mean."""
+    changed = change(IMAGES, cutout=8)
+    blank = (changed != IMAGES.numpy()).any(axis=-1)
+    assert blank.sum(axis=(1, 2)).max() == 64
+    assert 16 <= blank.sum(axis=(1, 2)).min() < 64
+    for picture, image, mask in zip(changed, IMAGES.numpy(), blank, strict=True):
+        rows, columns = mask.any(axis=1), mask.any(axis=0)
+        assert mask.sum() == rows.sum() * columns.sum()
+        np.testing.assert_allclose(picture[mask], np.broadcast_to(image.mean((0, 1)), (mask.sum(), 3)), atol=0.01)

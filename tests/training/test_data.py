@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import CLASSES, draw_split, write_folder
-from training.data import CIFAR10_CLASSES, Split, load_data, split_validation
+from training import cifar10
+from training.data import Split, load_data, split_validation
 from training.errors import DataError
 
 
@@ -52,7 +53,7 @@ def test_official_archive_is_read(tmp_path, inside):
     """The unpacked archive, or the folder that holds it, gives its images with the channels last."""
     pixels = write_archive(tmp_path / "cifar-10-batches-py")
     data = load_data(str(tmp_path / "cifar-10-batches-py" if inside else tmp_path))
-    assert data.class_names == CIFAR10_CLASSES
+    assert data.class_names == cifar10.CLASSES
     assert data.train.images.shape == (20, 32, 32, 3)
     np.testing.assert_array_equal(data.test.images[0, :, :, 1].ravel(), pixels["test_batch"][0, 1024:2048])
 
@@ -95,7 +96,7 @@ def test_missing_data_says_where_it_looked(tmp_path):
     """A path that is no folder, a folder without splits, a class without images, a file that is no image."""
     with pytest.raises(DataError, match="neither 'cifar10' nor a folder"):
         load_data(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"looked for .*train/<class>/\*"):
+    with pytest.raises(DataError, match=r"has 0 class folders, .* expected train/<class>/\*"):
         load_data(str(tmp_path))
     for split in ("train", "test"):
         for name in ("a", "b"):
@@ -104,17 +105,9 @@ def test_missing_data_says_where_it_looked(tmp_path):
         load_data(str(tmp_path))
     (tmp_path / "train" / "a" / "x.png").write_text("no picture")
     (tmp_path / "train" / "b" / "x.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"train/a/x\.png can't be read as an image"):
-        load_data(str(tmp_path))
-
-
-def test_a_folder_among_the_images_is_refused(tmp_path):
-    """Its images would be missing without a word; the first is named."""
-    for split in ("train", "test"):
-        write_folder(tmp_path / split, draw_split(1, 0), "png")
-    for name in (".thumbnails", "b", "a"):
-        (tmp_path / "test" / CLASSES[1] / name).mkdir()
-    with pytest.raises(DataError, match=rf"test/{CLASSES[1]}/a is a folder; the images of a class lie side by side"):
+    (tmp_path / "test" / "a" / "x.png").write_text("no picture")
+    (tmp_path / "test" / "b" / "x.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"can't read as images .*\n  '.*train/a/x\.png': the file is no image"):
         load_data(str(tmp_path))
 
 
@@ -123,28 +116,75 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path):
     for split in ("train", "test"):
         write_folder(tmp_path / split, draw_split(1, 0), "png")
     (tmp_path / "train" / CLASSES[0] / "x.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(DataError, match=r"x\.png can't be read as an image: .*No such file"):
+    with pytest.raises(DataError, match=r"1 files\n  '.*x\.png': .*No such file"):
         load_data(str(tmp_path))
 
 
-def test_hidden_folders_and_files_are_no_part_of_the_data(tmp_path):
-    """Jupyter leaves a folder beside the classes, a file manager a file among the images."""
-    for split in ("train", "test"):
-        write_folder(tmp_path / split, draw_split(1, 0), "png")
-        (tmp_path / split / ".ipynb_checkpoints").mkdir()
-        (tmp_path / split / CLASSES[0] / ".DS_Store").touch()
+def test_all_damaged_files_are_named_at_once(tmp_path):
+    """The first twenty and a count, so that one run finds them all; with --skip-damaged the rest is the data."""
+    write_folder(tmp_path, draw_split(30, 0), "png")
+    files = sorted((tmp_path / CLASSES[1]).iterdir())[:25]
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="25 files") as error:
+        load_data(str(tmp_path))
+    lines = str(error.value).splitlines()
+    assert all(str(path) in line for path, line in zip(files[:20], lines[1:21], strict=True))
+    assert lines[-1] == "  and 5 more"
+    data = load_data(str(tmp_path), skip_damaged=True)
+    assert len(data.train.labels) + len(data.test.labels) == 65
+    assert sum(note.startswith("damaged, left out: ") for note in data.notes) == 25
+
+
+def test_a_class_of_damaged_files_alone_is_refused(tmp_path):
+    """Else the network would have a class that nothing belongs to."""
+    write_folder(tmp_path, draw_split(3, 0), "png")
+    for path in (tmp_path / CLASSES[2]).iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=f"no readable train images of {CLASSES[2]}"):
+        load_data(str(tmp_path), skip_damaged=True)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_a_folder_without_test_images_is_split(tmp_path, inside):
+    """A fifth of each class is held out, the same images for the same seed, and the report says so."""
+    write_folder(tmp_path / inside, draw_split(10, 0), "png")
     data = load_data(str(tmp_path))
-    assert data.class_names == CLASSES
-    assert len(data.train.labels) == 3
+    assert np.bincount(data.train.labels).tolist() == [8, 8, 8]
+    assert np.bincount(data.test.labels).tolist() == [2, 2, 2]
+    assert not {image.tobytes() for image in data.train.images} & {image.tobytes() for image in data.test.images}
+    assert "6 of 30 images are held out to test (20% of each class)" in data.notes
+    np.testing.assert_array_equal(load_data(str(tmp_path)).test.images, data.test.images)
+    assert (load_data(str(tmp_path), seed=1).test.images != data.test.images).any()
 
 
-def test_splits_must_have_the_same_classes(tmp_path):
-    """A class that only one split has would shift all labels after it."""
-    write_folder(tmp_path / "train", draw_split(1, 0), "png")
-    write_folder(tmp_path / "test", Split(*(part[:2] for part in draw_split(1, 0))), "png")
-    (tmp_path / "test" / "other").mkdir()
-    with pytest.raises(DataError, match="train/ has the classes"):
-        load_data(str(tmp_path))
+def test_a_test_image_is_known_by_its_file(tmp_path):
+    """By its path in the folder, so that a mistake can be looked at."""
+    write_folder(tmp_path / "train", draw_split(2, 0), "png")
+    test = draw_split(2, 1)
+    write_folder(tmp_path / "test", test, "png")
+    files = load_data(str(tmp_path)).test_files
+    assert files == tuple(f"test/{CLASSES[label]}/{index:04}.png" for index, label in enumerate(test.labels))
+
+
+def test_validation_images_of_ones_own_are_taken(tmp_path):
+    """A folder val/ beside test/ is what the run is judged by."""
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        write_folder(tmp_path / split, draw_split(count, count), "png")
+    data = load_data(str(tmp_path))
+    assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [9, 6, 3]
+
+
+def test_images_are_brought_to_the_size_that_is_asked_for(image_folder):
+    """Other than the official ones, which are 32 pixels wide."""
+    assert load_data(str(image_folder), size=48).test.images.shape == (24, 48, 48, 3)
+
+
+def test_official_images_are_not_enlarged(tmp_path):
+    """It would cost time and give nothing."""
+    write_archive(tmp_path / "cifar-10-batches-py")
+    with pytest.raises(DataError, match="32 x 32 pixels; leave out --size"):
+        load_data(str(tmp_path), size=64)
 
 
 def test_a_class_that_no_text_can_name_is_refused(tmp_path):
@@ -161,7 +201,6 @@ def test_a_class_that_no_text_can_name_is_refused(tmp_path):
     [
         ({"name": "caf\udce9"}, "1.png", "the data's name"),
         ({"origin": "caf\udce9"}, "1.png", "the data's source"),
-        ({}, "1.p\udce9", "an image's ending"),
     ],
 )
 def test_what_metadata_can_not_hold_is_refused(tmp_path, given, file, words):
@@ -203,16 +242,3 @@ def test_validation_split_is_stratified_and_seeded():
     assert not set(train.images[:, 0, 0, 0]) & set(validation.images[:, 0, 0, 0])
     np.testing.assert_array_equal(split_validation(split, 0.1, seed=1)[1].images, validation.images)
     assert (split_validation(split, 0.1, seed=2)[1].images != validation.images).any()
-
-
-def test_too_few_images_to_hold_out():
-    """A class with one image can't be split, which is said."""
-    with pytest.raises(DataError, match="too few to hold out"):
-        split_validation(Split(np.zeros((3, 32, 32, 3)), np.array([0, 1, 2])), 0.1, seed=0)
-
-
-def test_a_class_without_a_training_image_is_refused():
-    """Else the network would have one class less than the data."""
-    split = Split(np.zeros((12, 32, 32, 3)), np.array([0] * 10 + [1] * 2))
-    with pytest.raises(DataError, match=r"too few training images of class number 1 to hold out 80\.0%: none is left"):
-        split_validation(split, 0.8, seed=0)

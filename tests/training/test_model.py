@@ -20,6 +20,13 @@ def test_every_unit_has_the_articles_output_shape():
     assert shapes == [shape for shape in stages for _ in range(3)]
 
 
+def test_smaller_images_take_the_same_weights():
+    """A run may begin on small images and go on with whole ones."""
+    whole, small = mini_model(), mini_model((24, 24, 3))
+    assert [weight.shape for weight in small.weights] == [weight.shape for weight in whole.weights]
+    assert small.output_shape == whole.output_shape
+
+
 def test_plain_network_has_no_shortcut():
     """Without shortcuts the twelve units are a chain; only the three projections' weights go."""
     plain = mini_model(residual=False)

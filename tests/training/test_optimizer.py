@@ -26,6 +26,14 @@ def test_muon_orthogonalises_convolution_kernels():
     assert before.max() / before.min() > 10
 
 
+@pytest.mark.parametrize("shape", [(72, 16), (16, 72), (16, 16)])
+def test_muon_orthogonalises_as_keras_does(shape):
+    """The same iteration, with fewer multiplications."""
+    matrix = keras.ops.cast(np.random.default_rng(0).normal(size=shape), "float32")
+    ours = Muon().zeropower_via_newtonschulz5(matrix, 5)
+    np.testing.assert_allclose(ours, keras.optimizers.Muon().zeropower_via_newtonschulz5(matrix, 5), atol=1e-5)
+
+
 def test_muon_leaves_biases_and_head_to_adam():
     """What is no hidden matrix steps by sign-like Adam, at the learning rate."""
     variables = name_variables({"bias": (3,), "head": (4, 3)})

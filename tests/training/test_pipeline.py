@@ -5,7 +5,14 @@ import pytest
 
 from training.config import Recipe
 from training.data import Split
-from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
+from training.pipeline import (
+    Normalization,
+    list_phases,
+    make_dataset,
+    make_train_dataset,
+    measure_normalization,
+    steps_per_epoch,
+)
 
 PLAIN = Recipe(rotation=0, shift=0, flip=False, batch_size=4, epochs=3)
 MANY = 47_500
@@ -76,6 +83,36 @@ def test_resumed_stream_is_the_rest_of_the_whole_one():
     whole = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, num_classes=2)]
     rest = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, num_classes=2, start_epoch=2)]
     np.testing.assert_array_equal(whole[6:], rest)
+
+
+def test_alternating_flip_mirrors_each_image_every_other_epoch():
+    """An image and its mirror image are seen as often as each other; which comes first is drawn."""
+    ramps = np.arange(10)[:, None] * 8 + np.arange(32)
+    images = np.broadcast_to(ramps[:, None, :, None], (10, 32, 32, 3)).astype(np.uint8)
+    recipe = PLAIN.model_copy(update={"flip": True, "alternating_flip": True, "batch_size": 10, "epochs": 4})
+    dataset = make_train_dataset(Split(images, np.arange(10)), recipe, RAW, num_classes=10)
+    epochs = []
+    for batch, labels in dataset:
+        mirrored = (batch[:, 0, 0, 0] > batch[:, 0, 31, 0]).numpy()
+        epochs.append(mirrored[np.argsort(labels.numpy().argmax(1))])
+    first, second, third, fourth = np.array(epochs)
+    assert 0 < first.sum() < 10
+    assert (first == third).all()
+    assert (second == fourth).all()
+    assert (first != second).all()
+
+
+def test_the_first_share_of_the_epochs_is_small():
+    """Each phase has a stream of its own; the small images are the whole ones, resized."""
+    recipe = PLAIN.model_copy(update={"batch_size": 10, "epochs": 4, "low_resolution": 0.5})
+    assert list_phases(recipe) == [(24, range(2)), (32, range(2, 4))]
+    ramp = Split(np.tile(np.arange(0, 256, 8, dtype=np.uint8)[:, None], (10, 32, 1, 3)), np.zeros(10, np.int64))
+    streams = [list(make_train_dataset(ramp, recipe, RAW, num_classes=1, start_epoch=epoch)) for epoch in (0, 1, 2)]
+    shapes = [[images.shape[1:3] for images, _ in stream] for stream in streams]
+    assert shapes == [[(24, 24)] * 2, [(24, 24)], [(32, 32)] * 2]
+    small, whole = streams[0][0][0].numpy(), streams[2][0][0].numpy()
+    np.testing.assert_allclose(np.diff(small[:, :, 4:20], axis=2).mean(), 8 * 32 / 24, rtol=0.01)
+    np.testing.assert_allclose(small.mean(), whole.mean(), rtol=0.01)
 
 
 def test_labels_follow_their_images():

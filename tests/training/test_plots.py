@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+import training.plots
 from training.data import Split
-from training.plots import plot_confusion, plot_mistakes
+from training.plots import choose_fonts, plot_confusion, plot_mistakes
 
 
 def plot(count):
@@ -39,3 +40,33 @@ def test_what_has_no_room_is_left_out():
     assert "class 0" in read_texts(plot(60))
     assert not plot(60).axes[0].texts
     assert not any(text.startswith("class") for text in read_texts(plot(300)))
+
+
+@pytest.fixture
+def bundled_fonts(monkeypatch):
+    """As on a machine that has no fonts but Matplotlib's own."""
+    bundled = [font for font in training.plots.fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(training.plots.fontManager, "ttflist", bundled)
+    choose_fonts.cache_clear()
+    yield
+    choose_fonts.cache_clear()
+
+
+@pytest.mark.usefixtures("bundled_fonts")
+def test_a_name_without_a_font_is_shown_as_a_number(tmp_path):
+    """Not as boxes. Matplotlib would warn of the missing letters, and a warning fails this test."""
+    figure = plot_confusion(np.eye(3, dtype=np.int64), ["犬", "猫", "Pferd"])
+    figure.savefig(tmp_path / "matrix.png", dpi=20)
+    assert read_texts(figure) >= {"0", "1", "Pferd"}
+    assert "犬" not in read_texts(figure)
+
+
+@pytest.mark.usefixtures("bundled_fonts")
+def test_letters_are_drawn_in_a_font_that_has_them(tmp_path):
+    """Matplotlib's own, or another installed one: the STIX fonts have the letter here, DejaVu Sans has not."""
+    assert choose_fonts("Ελλάδα жук") == ("DejaVu Sans",)
+    name = "cat \N{LATIN SMALL LETTER UE}"
+    assert len(choose_fonts(name)) == 2
+    figure = plot_confusion(np.eye(2, dtype=np.int64), [name, "b"])
+    figure.savefig(tmp_path / "matrix.png", dpi=20)
+    assert name in read_texts(figure)

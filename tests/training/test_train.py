@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -18,9 +19,9 @@ from training.devices import Devices
 from training.errors import DivergedError, ResumeError
 from training.layers import BatchNormalization
 from training.optimizer import make_optimizer
-from training.pipeline import measure_normalization, steps_per_epoch
-from training.run import CHECKPOINT_FILE, HISTORY_FILE, read_history, start_run
-from training.train import Checkpoint, compile_network, train
+from training.pipeline import make_dataset, measure_normalization, steps_per_epoch
+from training.run import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, read_history, start_run
+from training.train import Checkpoint, _read_checkpoint, compile_network, train
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
@@ -243,6 +244,51 @@ def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
     assert list_epochs(tmp_path / "cut") == ["0", "1"]
     for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_run_of_two_resolutions_with_averaged_weights_resumes_in_each(tmp_path, monkeypatch):
+    """Cut among its small images, and again among its whole ones, it ends as an uninterrupted run does."""
+    values = {"epochs": 4, "low_resolution": 0.5, "ema": 0.8, "jpeg": 0.5, "plain": 0.5, "alternating_flip": True}
+    recipe = SGD.model_copy(update=values)
+    finish_epoch = Checkpoint.on_epoch_end
+
+    def keep_copies(self, epoch, logs=None):
+        finish_epoch(self, epoch, logs)
+        if epoch in {0, 2} and self.path.parent.name == "whole":
+            shutil.copytree(tmp_path / "whole", tmp_path / f"cut-{epoch}")
+
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", keep_copies)
+    whole = fit(tmp_path / "whole", recipe=recipe)
+    assert whole.input_shape == (None, 32, 32, 3)
+    for run in (tmp_path / "cut-0", tmp_path / "cut-2"):
+        resumed = fit(run, recipe=recipe, resume=True)
+        for ours, theirs in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert list_epochs(run) == ["0", "1", "2", "3"]
+    finished = fit(tmp_path / "whole", recipe=recipe, resume=True)
+    for ours, theirs in zip(finished.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_averaged_weights_are_judged_and_returned(tmp_path):
+    """The checkpoint keeps both; the validation figures are those of the network that comes back."""
+    recipe = SGD.model_copy(update={"ema": 0.9, "epochs": 1})
+    model = fit(tmp_path, recipe=recipe)
+    held_out = make_dataset(VALIDATION, NORMALIZE, num_classes=3)
+    loss = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(read_history(tmp_path)[-1]["val_loss"], rel=1e-5)
+    _, saved = _read_checkpoint(tmp_path / CHECKPOINT_FILE)
+    assert (saved[0] != model.weights[0].numpy()).any()  # the weights that the next step would start from
+
+
+def test_a_run_from_before_a_field_existed_resumes(whole, tmp_path):
+    """A recipe without it was one with the field's default."""
+    run = tmp_path / "run"
+    shutil.copytree(whole.run, run)
+    recipe = json.loads((run / RECIPE_FILE).read_text())
+    del recipe["jpeg"]
+    (run / RECIPE_FILE).write_text(json.dumps(recipe))
+    fit(run, resume=True)
 
 
 def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(tmp_path, monkeypatch):

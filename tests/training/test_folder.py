@@ -1,0 +1,101 @@
+import pytest
+
+from tests.training.conftest import CLASSES, draw_split, write_folder
+from training.errors import DataError
+from training.folder import find_images
+
+
+def count(files):
+    return [sum(file.label == label for file in files) for label in range(len(CLASSES))]
+
+
+@pytest.mark.parametrize(
+    ("splits", "counts"),
+    [
+        (["train", "test"], [1, 0, 1]),
+        (["Training", "TESTING"], [1, 0, 1]),
+        (["train", "validation", "test"], [1, 1, 1]),
+        (["train", "valid", "test"], [1, 1, 1]),
+        (["train", "val"], [1, 0, 1]),
+        (["train"], [1, 0, 0]),
+        ([""], [1, 0, 0]),
+    ],
+)
+def test_layouts_are_understood(tmp_path, splits, counts):
+    """Splits under the names that people give them, or none; validation images alone are test images."""
+    for split in splits:
+        write_folder(tmp_path / split, draw_split(1, 0), "png")
+    found = find_images(tmp_path)
+    assert found.class_names == CLASSES
+    assert [count(files) for files in (found.train, found.validation, found.test)] == [[n] * 3 for n in counts]
+    assert all(str(tmp_path / split) in found.layout for split in splits)
+
+
+def test_a_class_may_be_called_as_a_split(tmp_path):
+    """Its folder holds images, not classes."""
+    for name in ("car", "plane", "train"):
+        write_folder(tmp_path / name, draw_split(1, 0), "png")
+        for path in (tmp_path / name).glob("*/*"):
+            path.rename(tmp_path / name / f"{path.parent.name}.png")
+            path.parent.rmdir()
+    assert find_images(tmp_path).class_names == ("car", "plane", "train")
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["test/a", "test/b"], "has test/ and no train/; expected train/<class>"),
+        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/: both may hold the validation images"),
+        (["train", "test"], "has no class folders in it"),
+        (["photos/a", "photos/b"], "has 1 class folders, and at least two are needed; did you mean .*photos"),
+        (["train/a", "train/b", "test/a", "test/c"], "test has no b; .*train has no c|train has no c; .*test has no b"),
+    ],
+)
+def test_what_is_not_understood_is_named(tmp_path, folders, words):
+    """With what was found, and what was expected."""
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.png").touch()
+    with pytest.raises(DataError, match=words):
+        find_images(tmp_path)
+
+
+def test_accents_may_be_written_in_two_ways(tmp_path):
+    """File names on macOS are decomposed; the class is the same, and has the composed name."""
+    for split, name in (
+        ("train", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+        ("test", "cafe\N{COMBINING ACUTE ACCENT}"),
+    ):
+        for folder in (name, "tea"):
+            (tmp_path / split / folder).mkdir(parents=True)
+            (tmp_path / split / folder / "1.png").touch()
+    assert find_images(tmp_path).class_names == ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "tea")
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+    """Files of operating systems are no classes and no images; other files and subfolders are named by their kind."""
+    write_folder(tmp_path / "train", draw_split(1, 0), "png")
+    first = tmp_path / "train" / CLASSES[0]
+    for name in ("__MACOSX", "train/@eaDir", f"train/{CLASSES[0]}/.ipynb_checkpoints", "labels"):
+        (tmp_path / name).mkdir()
+    (first / "more").mkdir()
+    for name in ("Thumbs.db", "._0000.png", "a.mov", "b.MOV", "more/1.png", "more/2.png", "../README.txt"):
+        (first / name).touch()
+    found = find_images(tmp_path)
+    assert found.class_names == CLASSES
+    assert count(found.train) == [1, 1, 1]
+    assert found.passed_over == {
+        "folder beside train/ without class folders: labels/": 1,
+        "file beside the class folders": 1,
+        "file or folder of the operating system": 3,
+        "file ending in '.mov', which is not read": 2,
+        f"image in a subfolder of a class, such as {first}/more/": 2,
+    }
+
+
+def test_a_class_without_images_is_refused(tmp_path):
+    """Files that are no images do not count."""
+    write_folder(tmp_path, draw_split(1, 0), "png")
+    next((tmp_path / CLASSES[1]).iterdir()).rename(tmp_path / CLASSES[1] / "0.txt")
+    with pytest.raises(DataError, match=f"no images in .*{CLASSES[1]}"):
+        find_images(tmp_path)

@@ -1,0 +1,21 @@
+import csv
+
+import numpy as np
+
+from tests.training.conftest import CLASSES, draw_split
+from training.data import Data
+from training.mistakes import write_mistakes
+
+
+def test_mistakes_are_listed_by_file(tmp_path):
+    """The surest first, each with what was said and what is right; a name that is no text is escaped."""
+    test = draw_split(1, seed=0)
+    data = Data("x", "y", "png", CLASSES, test, test, test_files=("a.png", "b,\n.png", "\udce9.png"))
+    path = tmp_path / "mistakes.csv"
+    write_mistakes(path, data, np.array([[0.9, 0.1, 0], [0.7, 0.3, 0], [0, 0.8, 0.2]]))
+    with path.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["file", "said", "probability", "is"],
+            ["\\udce9.png", "square", "0.8000", "stripes"],
+            ["b,\n.png", "disc", "0.7000", "square"],
+        ]

@@ -1,0 +1,165 @@
+"""Finds the images of an image folder: which file belongs to which class and split, and which files are passed over.
+
+It reads no pixels and imports no TensorFlow.
+"""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from app.images.decode import SUFFIXES
+from app.litter import is_litter
+from training.errors import DataError
+
+SPLITS = {
+    "train": frozenset({"train", "training"}),
+    "validation": frozenset({"val", "valid", "validation"}),
+    "test": frozenset({"test", "testing"}),
+}
+"""What people call the folders of a split; capital letters make no difference."""
+LAYOUTS = "train/<class>/* with or without test/<class>/* and val/<class>/*, or <class>/*"
+
+
+class ImageFile(NamedTuple):
+    """One file and the number of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The files of an image folder by split. A split that has no folder of its own is empty."""
+
+    class_names: tuple[str, ...]
+    train: list[ImageFile]
+    validation: list[ImageFile]
+    test: list[ImageFile]
+    layout: str
+    """How the folder was understood, a sentence."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """How many files and folders are no part of the data, by the reason."""
+
+
+def find_images(folder: Path) -> ImageFolder:
+    """Find the images of `folder`, in one of the layouts that `LAYOUTS` names.
+
+    Without a folder of test images, those of validation are the test images: they were held out already.
+
+    Raises:
+        DataError: the layout is none of these, the splits have different classes, or a class has no images.
+    """
+    passed_over: Counter[str] = Counter()
+    splits = _find_splits(folder, passed_over)
+    if not splits:
+        classes = _list_classes(folder, passed_over)
+        files = _list_files(classes, passed_over)
+        return ImageFolder(tuple(classes), files, [], [], f"{folder}/<class>/*", passed_over)
+    found = {split: _list_classes(path, passed_over) for split, path in splits.items()}
+    _require_same_classes({splits[split]: set(classes) for split, classes in found.items()})
+    files_of = {split: _list_files(classes, passed_over) for split, classes in found.items()}
+    layout = " and ".join(f"{path}/<class>/*" for path in splits.values())
+    if "validation" in files_of and "test" not in files_of:
+        files_of["test"] = files_of.pop("validation")
+        layout += f"; {splits['validation'].name}/ is the test set, since there is no test/"
+    return ImageFolder(
+        tuple(found["train"]),
+        files_of["train"],
+        files_of.get("validation", []),
+        files_of.get("test", []),
+        layout,
+        passed_over,
+    )
+
+
+def _find_splits(folder: Path, passed_over: Counter[str]) -> dict[str, Path]:
+    """Find the folders of splits; none if the class folders lie in `folder` itself."""
+    named: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    others = []
+    for path in _list_folders(folder):
+        split = next((split for split, names in SPLITS.items() if path.name.casefold() in names), None)
+        # A class may be called "train", too: its folder holds images and no folders.
+        if split and next(_list_folders(path), None):
+            named[split].append(path)
+        else:
+            others.append(path)
+    splits = {split: paths[0] for split, paths in named.items() if paths}
+    for split, paths in named.items():
+        if len(paths) > 1:
+            names = " and ".join(f"{path.name}/" for path in sorted(paths))
+            raise DataError(f"{folder} has {names}: both may hold the {split} images; keep one of them")
+    if not splits:
+        if others and all(any(path.name.casefold() in names for names in SPLITS.values()) for path in others):
+            raise DataError(f"{others[0]} has no class folders in it; expected {LAYOUTS}")
+        return {}
+    if "train" not in splits:
+        found = ", ".join(f"{path.name}/" for path in splits.values())
+        raise DataError(f"{folder} has {found} and no train/; expected {LAYOUTS}")
+    for path in others:
+        passed_over[f"folder beside {splits['train'].name}/ without class folders: {path.name}/"] += 1
+    return splits
+
+
+def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
+    """List the class folders of a split by name, sorted; a name that is written in two ways of Unicode is one class."""
+    classes: dict[str, list[Path]] = {}
+    for path in _list_folders(folder):
+        require_text(f"{folder}: the name of the class folder", path.name)
+        # macOS decomposes accents (NFD) where other systems don't (NFC).
+        classes.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
+    if len(classes) < 2:  # noqa: PLR2004 - one class leaves nothing to tell apart
+        inner = [path for paths in classes.values() for path in paths if next(_list_folders(path), None)]
+        hint = f"; did you mean {inner[0]}?" if inner else f"; expected {LAYOUTS}"
+        raise DataError(f"{folder} has {len(classes)} class folders, and at least two are needed{hint}")
+    if stray := sum(1 for path in folder.iterdir() if not path.is_dir() and not is_litter(path.name)):
+        passed_over["file beside the class folders"] += stray
+    return dict(sorted(classes.items()))
+
+
+def _list_files(classes: dict[str, list[Path]], passed_over: Counter[str]) -> list[ImageFile]:
+    files: list[ImageFile] = []
+    for label, folders in enumerate(classes.values()):
+        before = len(files)
+        for path in sorted(path for folder in folders for path in folder.iterdir()):
+            if is_litter(path.name):
+                passed_over["file or folder of the operating system"] += 1
+            elif path.is_dir():
+                passed_over[f"image in a subfolder of a class, such as {path}/"] += _count_files(path)
+            elif path.suffix and path.suffix.lower() not in SUFFIXES:
+                passed_over[f"file ending in {path.suffix.lower()!a}, which is not read"] += 1
+            else:
+                files.append(ImageFile(path, label))
+        if len(files) == before:
+            raise DataError(f"no images in {folders[0]}; add some, or remove the folder")
+    return files
+
+
+def _require_same_classes(classes: dict[Path, set[str]]) -> None:
+    every = set.union(*classes.values())
+    missing = [f"{path} has no {', '.join(sorted(every - names))}" for path, names in classes.items() if every - names]
+    if missing:
+        raise DataError(f"the splits have different classes: {'; '.join(missing)}")
+
+
+def require_text(what: str, text: str) -> None:
+    """Refuse a text that the metadata and the card, which are UTF-8, can't hold.
+
+    Raises:
+        DataError: with `what` it is.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what} {text!a} is not in UTF-8") from error
+
+
+def _list_folders(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.is_dir() and not is_litter(path.name))
+
+
+def _count_files(folder: Path) -> int:
+    return sum(not is_litter(name) for _, _, names in os.walk(folder) for name in names)

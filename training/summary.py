@@ -1,0 +1,80 @@
+"""Summarizes a data set before training: images a class, what was passed over, copies, and the accuracy to beat."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from training.data import Data, Split
+from training.report import percent
+from training.split import find_originals
+from training.table import draw_table
+
+FEW = 10
+"""Images of a class to train on: with fewer, little can be learned."""
+
+
+class Copies(NamedTuple):
+    """How many images have the very pixels of another one, at the model's size."""
+
+    in_train: int
+    in_test: int
+    """Of another test image."""
+    across: int
+    """Test images that are also training or validation images."""
+    contradicting: int
+    """Pictures that have several classes."""
+
+
+def count_copies(data: Data) -> Copies:
+    """Count the images of a data set that are copies of others."""
+    fitted = [data.train] if data.validation is None else [data.train, data.validation]
+    numbers = find_originals(*(split.images for split in (*fitted, data.test)))
+    train, test = np.concatenate(numbers[:-1]), numbers[-1]
+    labels = np.concatenate([split.labels for split in (*fitted, data.test)])
+    pictures = np.unique(np.stack([np.concatenate(numbers), labels], axis=1), axis=0)[:, 0]
+    return Copies(
+        in_train=len(train) - len(np.unique(train)),
+        in_test=len(test) - len(np.unique(test)),
+        across=int(np.isin(test, train).sum()),
+        contradicting=int((np.unique(pictures, return_counts=True)[1] > 1).sum()),
+    )
+
+
+def summarize(data: Data, train: Split, validation: Split) -> str:
+    """Return the report on a data set that is split into `train`, `validation` and the test images, as Markdown."""
+    names = data.class_names
+    counts = [np.bincount(split.labels, minlength=len(names)) for split in (train, validation, data.test)]
+    rows = [[name, *(f"{count[label]:,}" for count in counts)] for label, name in enumerate(names)]
+    rows.append(["all", *(f"{count.sum():,}" for count in counts)])
+    test = counts[-1]
+    lines = [
+        *data.notes,
+        *describe_copies(count_copies(data), len(data.test.labels)),
+        *(
+            f"few images: class {name!r} has {count} to train on"
+            for name, count in zip(names, counts[0], strict=True)
+            if count < FEW
+        ),
+        f"accuracy to beat: always {names[int(test.argmax())]!r}, {percent(test.max() / test.sum(), digits=1)}",
+    ]
+    table = draw_table(("class", "train", "validation", "test"), rows, numbers=True)
+    return table + "".join(f"- {line}\n" for line in lines)
+
+
+def describe_copies(copies: Copies, tested: int) -> list[str]:
+    """Return a sentence for each kind of copies that there are, among `tested` test images."""
+    lines = []
+    if copies.across:
+        lines.append(f"WARNING: {describe_overlap(copies.across, tested)}; the accuracy will flatter the model")
+    if copies.contradicting:
+        lines.append(f"WARNING: {copies.contradicting} pictures are in several classes")
+    if copies.in_train:
+        lines.append(f"{copies.in_train} training images are copies of others")
+    if copies.in_test:
+        lines.append(f"{copies.in_test} test images are copies of others")
+    return lines
+
+
+def describe_overlap(across: int, tested: int) -> str:
+    """Say how many of the test images are also training images."""
+    return f"{across} of {tested} test images {'is' if across == 1 else 'are'} also training images"
