@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     @classmethod
     def _require_long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(key.get_secret_value()) < _MIN_KEY_LENGTH for key in keys):
-            raise ValueError(f"a key needs at least {_MIN_KEY_LENGTH} characters (openssl rand -hex 16 generates one)")
+            raise ValueError(f"a key needs at least {_MIN_KEY_LENGTH} characters (generate one: openssl rand -hex 16)")
         if not all(key.get_secret_value().isascii() and key.get_secret_value().isprintable() for key in keys):
             raise ValueError("a key can have printable ASCII characters only: headers can't carry others reliably")
         return keys
