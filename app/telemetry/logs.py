@@ -37,7 +37,6 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
         )
     handler.addFilter(_name_request)
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form, its sender is told
     logging.getLogger("PIL").setLevel(logging.INFO)  # below, it tells what is in a client's picture
 
 
