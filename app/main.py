@@ -10,14 +10,13 @@ from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.api import health
 from app.api.routes import direct_router, router
-from app.errors import ServiceError
 from app.http.access_log import Recorder
 from app.http.auth import RequireKey, document_keys
 from app.http.middleware import BodyLimit, Envelope
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
-from app.pages.routes import install_page
+from app.pages.routes import install_page, write_problem
 from app.runtime.load import count_lanes
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
@@ -56,7 +55,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.state.settings = settings
     app.state.draining = False
     app.state.metrics = Metrics()
-    install_handlers(app)
+    answer = install_handlers(app, write_problem)
     app.include_router(direct_router)
     app.include_router(health.router)
     app.include_router(router)
@@ -67,7 +66,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.add_middleware(ServerErrorMiddleware, handler=app.exception_handlers[Exception])
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
     if settings.api_keys:
-        app.add_middleware(RequireKey, keys=settings.api_keys, answer=app.exception_handlers[ServiceError])
+        app.add_middleware(RequireKey, keys=settings.api_keys, answer=answer)
         document_keys(app)
     if settings.cors_origins:  # before the keys: a browser asks first, without one
         app.add_middleware(

@@ -24,7 +24,7 @@ DEFAULT_TOP_K = 5
 
 _UPLOAD_ERRORS = (
     errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError, errors.UploadsFullError,
-    errors.TopKError,
+    errors.TopKError, errors.CrossSiteError,
 )  # fmt: skip
 # Each call has words of its own for these.
 _ONE_IMAGE_ERRORS = (errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError)
@@ -207,7 +207,7 @@ def read_top_k(request: Request) -> int | None:
     if asked is None:
         return None
     if not (asked.isascii() and asked.removeprefix("-").isdecimal()):  # `int` takes "+3", "1_0" and other digits, too
-        raise errors.TopKError(f"top_k={asked[:20]!r} is no whole number")
+        raise errors.TopKError(f"top_k={asked[:20]!r} is not a whole number")
     return int(asked[:20])  # more than any model has classes
 
 
@@ -221,5 +221,5 @@ def choose_top_k(asked: int | None, model: Model) -> int:
         return min(DEFAULT_TOP_K, model.num_classes)
     most = model.num_classes
     if not 1 <= asked <= most:
-        raise errors.TopKError(f"top_k={str(asked)[:20]}, but the model tells {most} classes apart; send 1 to {most}")
+        raise errors.TopKError(f"top_k={str(asked)[:20]}, but the model has {most} classes; send 1 to {most}")
     return asked

@@ -8,6 +8,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 
+from app.http.paths import get_root
+
 WEB = Path(__file__).with_name("web")
 STATIC = WEB / "static"
 CONTENT_POLICY = (
@@ -28,7 +30,7 @@ _templates = Environment(
 
 def render(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
     """Fill in `template` for whoever made `request`."""
-    html = _templates.get_template(template).render(root=request.scope.get("root_path", ""), **values)
+    html = _templates.get_template(template).render(root=get_root(request.scope), **values)
     return HTMLResponse(html, status, {**HEADERS, "Content-Security-Policy": CONTENT_POLICY})
 
 
@@ -40,7 +42,7 @@ def show_percent(share: float) -> str:
     return f"{percent}\u00a0%"
 
 
-def write_json(reply: object) -> str:
+def format_json(reply: object) -> str:
     """Write a reply for people: each innermost object on one line."""
     text = json.dumps(reply, indent=2, ensure_ascii=False)
     return _INNERMOST.sub(lambda found: "{ " + " ".join(line.strip() for line in found[1].split("\n")) + " }", text)

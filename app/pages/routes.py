@@ -6,7 +6,7 @@ from elsewhere, and their content policy allows no inline script or style. Witho
 
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from app.api.routes import choose_top_k, read_top_k
 from app.api.schemas import Classification
 from app.http.deadline import work_while_wanted
 from app.http.middleware import find_header
-from app.http.problems import Problem, is_inference
+from app.http.paths import get_root
+from app.http.problems import Problem, speaks_protocol, write_json
 from app.http.uploads import read_image
 from app.images.decode import FORMAT_NAMES, encode_png
 from app.inference.classifier import Classifier
 from app.pages.card import CARD_FILE, read_card_file, render_markdown
-from app.pages.render import HEADERS, STATIC, render, write_json
+from app.pages.render import HEADERS, STATIC, format_json, render
 from app.pages.samples import find_sample, list_samples
 from app.settings import Settings
 
@@ -66,6 +67,7 @@ def install_page(app: FastAPI) -> None:
     app.router.routes.extend(
         [
             _Page("/", show_home),
+            _Page("/model/card", lead_to_card),
             _Page("/model/card/", show_card),
             _Page("/model/card/{name}", show_plot),
             _Page("/samples/{name}", show_sample),
@@ -74,7 +76,6 @@ def install_page(app: FastAPI) -> None:
             _Folder("/web", _Assets(directory=STATIC)),
         ]
     )
-    app.exception_handlers.update({kind: _as_page(answer) for kind, answer in app.exception_handlers.items()})
 
 
 def show_home(request: Request) -> HTMLResponse:
@@ -100,7 +101,7 @@ async def show_prediction(request: Request) -> HTMLResponse:
         request,
         "result.html",
         reply=reply,
-        json=write_json(reply.model_dump(mode="json")),
+        json=format_json(reply.model_dump(mode="json")),
         pixels="data:image/png;base64," + b64encode(encode_png(scores.image)).decode(),
         size=scores.model.image_size,
         calibration_error=scores.model.metadata.metrics.calibration_error,
@@ -112,7 +113,7 @@ async def show_prediction(request: Request) -> HTMLResponse:
 
 def lead_home(request: Request) -> Response:
     """Lead whoever asks for the answer's address again, without a picture, to the form."""
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
+    return RedirectResponse(f"{get_root(request.scope)}/", 303)
 
 
 def show_card(request: Request) -> HTMLResponse:
@@ -122,6 +123,11 @@ def show_card(request: Request) -> HTMLResponse:
     if text is None:
         raise HTTPException(404, "this version has no card")
     return render(request, "card.html", model=model, card=Markup(render_markdown(text.decode(errors="replace"))))  # noqa: S704 -- made by the Markdown parser, which lets no HTML of the card's pass
+
+
+def lead_to_card(request: Request) -> Response:
+    """Lead to the address of the card, whose slash makes the card's own links to its plots work."""
+    return RedirectResponse(f"{get_root(request.scope)}/model/card/")
 
 
 def show_plot(request: Request) -> Response:
@@ -191,18 +197,11 @@ class _Assets(StaticFiles):
         return response
 
 
-def _as_page(answer: Callable[[Request, Any], Any]) -> Callable[[Request, Any], Awaitable[Response]]:
-    """Let an error handler of the API answer those who asked for HTML with a page that says the same."""
-
-    async def answer_browser(request: Request, error: Any) -> Response:
-        response: Response = await answer(request, error)
-        if not wants_html(request.scope) or is_inference(request.scope):
-            return response
-        problem = Problem.model_validate_json(bytes(response.body))
-        heading = HEADINGS.get(problem.code, problem.title)
-        page = render(request, "problem.html", problem.status, problem=problem, heading=heading)
-        # Length, type and policy (Content-Security-Policy) are the page's own.
-        page.raw_headers += [(name, value) for name, value in response.raw_headers if not name.startswith(b"content-")]
-        return page
-
-    return answer_browser
+def write_problem(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+    """Write a problem as a page for clients that ask for HTML, as JSON for all others."""
+    if not wants_html(request.scope) or speaks_protocol(request.scope):
+        return write_json(request, problem, headers)
+    heading = HEADINGS.get(problem.code, problem.title)
+    page = render(request, "problem.html", problem.status, problem=problem, heading=heading)
+    page.headers.update(headers)
+    return page

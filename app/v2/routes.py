@@ -13,7 +13,7 @@ from app.api.health import assess
 from app.contract import TensorSpec
 from app.http.deadline import work_while_wanted
 from app.http.dependencies import ClassifierDep, SettingsDep
-from app.http.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
+from app.http.problems import ANY_PROTOCOL_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
 from app.http.uploads import read_body
 from app.inference.classifier import Classifier
 from app.settings import Settings
@@ -34,14 +34,19 @@ from app.versions.model import Model, Scores
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _BYTES = "application/octet-stream"
 
-_document = partial(document_errors, inference=True)
+_document = partial(document_errors, protocol=True)
+_MALFORMED = replace(
+    KINDS[errors.MalformedUploadError],
+    example="the body can't be unpacked: it is damaged, cut short, or not gzip",
+)
 _COMPRESSED = replace(
-    KINDS[errors.UnsupportedUploadError], example="send the body as it is, without Content-Encoding: gzip"
+    KINDS[errors.UnsupportedUploadError],
+    example="Content-Encoding: br is not supported; send the body as it is, or with gzip or deflate",
 )
 _MODEL_ERRORS = _document(errors.UnknownModelError, errors.NotReadyError)
 
 router = APIRouter(
-    prefix="/v2", tags=["open inference protocol"], responses={**NAMED_ANSWER, "default": ANY_INFERENCE_PROBLEM}
+    prefix="/v2", tags=["open inference protocol"], responses={**NAMED_ANSWER, "default": ANY_PROTOCOL_PROBLEM}
 )
 
 
@@ -90,8 +95,9 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
         },
         **_document(
             errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-            _COMPRESSED, errors.UploadsFullError, errors.QueueFullError, errors.InferenceError, INTERNAL,
-            errors.NotReadyError, errors.DeadlineError,
+            _MALFORMED, _COMPRESSED, errors.UploadsFullError, errors.QueueFullError,
+            errors.CrossSiteError,
+            errors.InferenceError, INTERNAL, errors.NotReadyError, errors.DeadlineError,
         ),
     },
 }  # fmt: skip
