@@ -12,6 +12,7 @@ from app.api import health
 from app.api.routes import direct_router, router
 from app.http.access_log import Recorder
 from app.http.auth import RequireKey, document_keys
+from app.http.content_encoding import ContentEncoding
 from app.http.middleware import BodyLimit, Envelope
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
@@ -65,6 +66,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     # Starlette itself has one of these outside of all others, whose headers its answers would lack.
     app.add_middleware(ServerErrorMiddleware, handler=app.exception_handlers[Exception])
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
+    app.add_middleware(ContentEncoding)
     if settings.api_keys:
         app.add_middleware(RequireKey, keys=settings.api_keys, answer=answer)
         document_keys(app)
