@@ -13,7 +13,9 @@ from app.api.routes import direct_router, router
 from app.http.access_log import Recorder
 from app.http.auth import RequireKey, document_keys
 from app.http.content_encoding import ContentEncoding
+from app.http.forwarded import Forwarded
 from app.http.middleware import BodyLimit, Envelope
+from app.http.paths import ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
@@ -62,6 +64,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.include_router(router)
     app.include_router(v2_router)
     install_page(app)
+    ignore_trailing_slashes(app.router)
     # The last one added is the first one passed.
     # Starlette itself has one of these outside of all others, whose headers its answers would lack.
     app.add_middleware(ServerErrorMiddleware, handler=app.exception_handlers[Exception])
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
             allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Inference-Header-Content-Length"],
             expose_headers=["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
         )
+    app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
     app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
     return app
