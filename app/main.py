@@ -15,6 +15,7 @@ from app.http.auth import RequireKey, document_keys
 from app.http.content_encoding import ContentEncoding
 from app.http.forwarded import Forwarded
 from app.http.middleware import BodyLimit, Envelope
+from app.http.origin import OriginCheck
 from app.http.paths import ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
@@ -81,6 +82,12 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
             allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Inference-Header-Content-Length"],
             expose_headers=["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
         )
+    app.add_middleware(
+        OriginCheck,
+        allowed_hosts=settings.served_hosts,
+        allowed_origins=settings.cors_origins,
+        answer=answer,
+    )
     app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
     app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
