@@ -9,9 +9,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.api import health
-from app.api.routes import direct_router, router
+from app.api.routes import router
 from app.http.access_log import Recorder
 from app.http.auth import RequireKey, document_keys
+from app.http.cache import Cache
 from app.http.content_encoding import ContentEncoding
 from app.http.forwarded import Forwarded
 from app.http.middleware import BodyLimit, Envelope
@@ -20,7 +21,7 @@ from app.http.paths import ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
-from app.pages.routes import install_page, write_problem
+from app.pages.routes import install_pages, write_problem
 from app.runtime.load import count_lanes
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
@@ -49,6 +50,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
         title="Image classification",
         description=_DESCRIPTION,
         version="1.0",
+        openapi_url=None,  # see `app.api.openapi`
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.pages.routes has one that does not
         redoc_url=None,
         # app.telemetry measures; FastAPI would look for its own figures' settings in the environment at each request
@@ -58,13 +60,13 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     )
     app.state.settings = settings
     app.state.draining = False
+    app.state.cache = Cache[bytes]()
     app.state.metrics = Metrics()
     answer = install_handlers(app, write_problem)
-    app.include_router(direct_router)
-    app.include_router(health.router)
     app.include_router(router)
+    app.include_router(health.router)
     app.include_router(v2_router)
-    install_page(app)
+    install_pages(app)
     ignore_trailing_slashes(app.router)
     # The last one added is the first one passed.
     # Starlette itself has one of these outside of all others, whose headers its answers would lack.

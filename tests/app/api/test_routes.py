@@ -276,9 +276,9 @@ def test_the_documentation_shows_every_call_with_examples(client):
         "/predict", "/predict/batch", "/health", "/health/live", "/model", "/metrics",
     }  # fmt: skip
     operation = document["paths"]["/predict"]["post"]
-    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*", "application/octet-stream"}
     assert set(operation["responses"]) == {
-        "200", "400", "408", "413", "415", "422", "429", "500", "503", "504",
+        "200", "400", "403", "408", "413", "415", "422", "429", "500", "503", "504",
     }  # fmt: skip
     assert document["components"]["schemas"]["Classification"]["examples"]
     ModelMetadata.model_validate(
