@@ -24,7 +24,6 @@ from app.api.schemas import Classification
 from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
 from app.classify.stdio import discard_output, prepare_streams, tell
 from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
-from app.http.problems import KINDS
 from app.images.decode import decode_image
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
@@ -213,7 +212,7 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
 
 
 def _explain(error: ServiceError, remedy: str = "") -> Failure:
-    return Failure(f"{error}{remedy}", KINDS[type(error)].code)
+    return Failure(f"{error}{remedy}", error.code)
 
 
 def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

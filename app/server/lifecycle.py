@@ -44,6 +44,7 @@ def make_server(app: FastAPI, settings: Settings) -> "Server":
         lifespan="on",
         ws="none",
         server_header=False,
+        proxy_headers=False,  # `app.http.forwarded` has them
         timeout_keep_alive=settings.keep_alive_seconds,
         # No request in flight can take longer than this.
         timeout_graceful_shutdown=math.ceil(

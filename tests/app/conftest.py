@@ -25,6 +25,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every page and every scrape show what is now; app.http.cache has tests of its own."""
+    monkeypatch.setattr("app.http.cache.SECONDS", 0)
+
+
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A models folder with one version in it, of which nothing but the folder exists."""
