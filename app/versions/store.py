@@ -58,6 +58,7 @@ class ModelStore:
         self._retired: list[Model] = []  # models that served before; freed at the next look
         self._reason = f"looking for a model under {folder}"
         self._trouble: str | None = None
+        self._warnings: set[str] = set()  # those logged already
         self._looked = False
 
     @property
@@ -108,7 +109,7 @@ class ModelStore:
         # Freeing a model keeps its thread for 20 ms. By now most requests that used these models have ended.
         await loop.run_in_executor(self._thread, self._retired.clear)
         try:
-            versions = await loop.run_in_executor(self._thread, find_versions, self._folder)
+            versions = await loop.run_in_executor(self._thread, find_versions, self._folder, self._warn_once)
         except (OSError, RefusedVersionError) as error:
             if str(error) != self._trouble:  # log it once, not at every look
                 logger.warning("no version to load: %s", error)
@@ -194,6 +195,11 @@ class ModelStore:
             model.metadata.name, version.number, model.runtime.name, model.runtime.precision,
         )  # fmt: skip
         return True
+
+    def _warn_once(self, warning: str) -> None:
+        if warning not in self._warnings:
+            self._warnings.add(warning)
+            logger.warning("%s", warning)
 
     def _load_own(self, folder: Path) -> Model:
         # Kubernetes and others publish a version by a link from one place in the folder to another.

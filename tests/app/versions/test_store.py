@@ -10,7 +10,6 @@ import pytest
 
 from app.contract import TensorSpec
 from app.errors import NotReadyError, RefusedVersionError
-from app.versions.folder import find_versions
 from app.versions.model import Model
 from app.versions.store import ModelStore
 from tests.app.fakes import make_model
@@ -250,7 +249,7 @@ async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
     with pytest.raises(NotReadyError, match="looking for a model"):
         store.require_model()
     assert store.starting
-    for folder, reason in ((tmp_path / "none", "is no folder"), (tmp_path, "expected .*/<name>/<version>/")):
+    for folder, reason in ((tmp_path / "none", "is not a folder"), (tmp_path, "expected .*/<name>/<version>/")):
         store = ModelStore(folder, Loader())
         await store.refresh()
         assert not store.starting
@@ -264,21 +263,17 @@ async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
         store.require_model()
 
 
-async def test_a_model_folder_can_be_named_itself(tmp_path):
-    """`APP_MODEL_DIR` may point at the versions, or one folder above."""
-    add(tmp_path, 3)
-    assert [version.number for version in find_versions(tmp_path)] == [3]
-    assert [version.number for version in find_versions(tmp_path / "tiny")] == [3]
-
-
-async def test_only_numbers_are_versions(tmp_path):
-    """Folders being written, notes and files beside the versions are left alone, and hidden ones beside the model."""
+async def test_a_bad_neighbour_is_logged_once(tmp_path, caplog):
+    """However often the folder is looked at, and although nothing is wrong with the version that serves."""
     add(tmp_path, 1)
-    (tmp_path / ".staging" / "9").mkdir(parents=True)
-    for name in (".writing-2", "0", "01", "latest", "2.bak"):
-        (tmp_path / "tiny" / name).mkdir()
-    (tmp_path / "tiny" / "7").write_text("a file")
-    assert [version.number for version in find_versions(tmp_path)] == [1]
+    (tmp_path / "tiny" / "7").symlink_to("nowhere")
+    store = ModelStore(tmp_path, Loader())
+    for _ in range(3):
+        await store.refresh()
+    assert get_version(store) == 1
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path}/tiny/7 is passed over: not a folder"
+    ]
 
 
 async def test_loading_holds_up_nothing(tmp_path):
