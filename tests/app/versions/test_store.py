@@ -243,6 +243,66 @@ async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
     assert "restart to change" in store.refusals[0].reason
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("red", "green", "food", "vehicle"), "(new: food, vehicle; gone: blue)"),
+        (("red", "green"), "(gone: blue)"),
+        (("green", "red", "blue"), "(in another order)"),
+        (tuple("abcdefg"), "(new: a, b, c, d, e and 2 more; gone: red, green, blue)"),
+    ],
+)
+async def test_other_classes_are_refused_while_one_serves(tmp_path, names, reason):
+    """Clients rely on the labels and on their order; a service that starts takes them."""
+    add(tmp_path, 1)
+
+    def load(folder: Path) -> Model:
+        model = make_model(version=int(folder.name))
+        if folder.name == "1":
+            return model
+        return Model(model.metadata.model_copy(update={"class_names": names}), model.runtime)
+
+    store = ModelStore(tmp_path, load)
+    await store.refresh()
+    add(tmp_path, 2)
+    await store.refresh()
+    assert get_version(store) == 1
+    [refusal] = store.refusals
+    assert refusal.reason == f"it has other classes than the serving version {reason}; restart to change"
+    store = ModelStore(tmp_path, load)
+    await store.refresh()
+    assert (get_version(store), store.refusals) == (2, [])
+
+
+async def test_a_pinned_version_serves_whichever_others_come(tmp_path):
+    """Neither a newer one nor, if it is bad, an older one takes its place."""
+    for number in (1, 2, 3):
+        add(tmp_path, number)
+    load = Loader()
+    store = ModelStore(tmp_path, load, pinned=2)
+    await store.refresh()
+    add(tmp_path, 4)
+    await store.refresh()
+    assert (get_version(store), load.loaded) == (2, [2])
+    add(tmp_path, 2, "bad", "wrong digest")
+    store = ModelStore(tmp_path, load, pinned=2)
+    await store.refresh()
+    with pytest.raises(NotReadyError, match="version 2 was refused: wrong digest"):
+        store.require_model()
+
+
+async def test_a_pinned_version_that_is_missing_is_named(tmp_path):
+    """And is loaded as soon as it comes."""
+    add(tmp_path, 1)
+    store = ModelStore(tmp_path, Loader(), pinned=2)
+    await store.refresh()
+    with pytest.raises(NotReadyError, match="has no version 2; APP_MODEL_VERSION pins it"):
+        store.require_model()
+    add(tmp_path, 2)
+    await store.refresh()
+    assert get_version(store) == 2
+
+
 async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
     """An empty folder, a missing one, and one that holds several models."""
     store = ModelStore(tmp_path / "none", Loader())
