@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
 async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[None]:
     """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
     metrics: Metrics = app.state.metrics
-    store = ModelStore(settings.model_dir, load, observe=metrics.observe_load)
+    store = ModelStore(settings.model_dir, load, pinned=settings.model_version, observe=metrics.observe_load)
     classifier = Classifier(
         store,
         decode_threads=settings.decode_threads,

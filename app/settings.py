@@ -52,7 +52,11 @@ class Settings(BaseSettings):
     )
     model_dir: Path = Field(
         Path("models"),
-        description="Folder that contains `<name>/<version>/` of one model, or the `<version>` folders themselves.",
+        description="Folder that contains `<name>/<version>/` of one model, the `<version>` folders themselves, or the "
+        "files of one version.",
+    )
+    model_version: int | None = Field(
+        None, ge=1, description="Pins the version that serves; unset, the newest one serves."
     )
     model_poll_seconds: float = Field(
         5.0,
@@ -73,8 +77,8 @@ class Settings(BaseSettings):
         512 * 2**20,
         ge=2**26,
         le=2**40,
-        description="Most memory that a version may take with one inference thread, beside the runtime's own; above it "
-        "the version is refused. Raise it for models with large inputs.",
+        description="Maximum memory for a version with one inference thread, on top of the runtime's own; then it is "
+        "refused. Raise it for models with large inputs.",
     )
     inference_threads: int = Field(
         0,

@@ -188,9 +188,3 @@ def publish_version(staged: Path, models: Path, version: int, fields: dict[str, 
     except OSError as error:
         raise ExportError(f"can't rename {staged} to {target}: {error.strerror}") from error
     return target
-
-
-def next_version(models: Path) -> int:
-    """Return the number after the highest version in `models`."""
-    numbers = (int(path.name) for path in models.glob("*") if path.name.isdecimal())
-    return max(numbers, default=0) + 1

@@ -17,7 +17,6 @@ from training.errors import ExportError, FullError
 from training.export import (
     describe_model,
     export_model,
-    next_version,
     predict_logits,
     publish_version,
     read_commit,
@@ -29,6 +28,7 @@ from training.mistakes import write_mistakes
 from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
+from training.promote import next_version
 from training.quantize import quantize_model
 from training.report import Card, format_table, write_card
 from training.run import read_history, read_start, require_writable

@@ -195,7 +195,8 @@ def _parse_count(text: str) -> int:
 
 
 def _load_newest(settings: Settings, batch_size: int) -> Model:
-    store = ModelStore(settings.model_dir, make_loader(settings, batch_sizes=list_batch_sizes(batch_size)))
+    load = make_loader(settings, batch_sizes=list_batch_sizes(batch_size))
+    store = ModelStore(settings.model_dir, load, pinned=settings.model_version)
     asyncio.run(store.refresh())
     return store.require_model()
 

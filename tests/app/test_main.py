@@ -116,7 +116,7 @@ main()
 SLOW_LOAD = """
 import threading
 import app.versions.store
-app.versions.store.find_versions = lambda _: threading.Event().wait()
+app.versions.store.find_versions = lambda *_: threading.Event().wait()
 from app.__main__ import main
 main()
 """

@@ -25,7 +25,7 @@ def write_row(name: str) -> str:
         parts.append(f"to {bounds[Le].le:,}")
     if get_origin(field.annotation) is Literal:
         parts = [", ".join(f"`{value}`" for value in get_args(field.annotation))]
-    default = f"`{field.default}`" if field.default != () else ""
+    default = f"`{field.default}`" if field.default not in {(), None} else ""
     return f"| `APP_{name.upper()}` | {default} | {field.description} | {' '.join(parts)} |"
 
 

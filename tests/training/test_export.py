@@ -19,7 +19,6 @@ from training.errors import ExportError
 from training.export import (
     export_model,
     make_golden,
-    next_version,
     publish_version,
     read_commit,
     rebuild_in_float32,
@@ -206,14 +205,6 @@ def test_a_version_that_can_not_be_put_in_place_says_why(tmp_path, metadata, mon
         (staged / "saved_model.pb").write_bytes(b"")
         with pytest.raises(ExportError, match=f"to {tmp_path}/1: Permission denied"):
             publish_version(staged, tmp_path, 1, metadata.model_dump(exclude={"files"}))
-
-
-def test_versions_count_up(tmp_path):
-    """From 1, over gaps, minding nothing but numbers."""
-    assert next_version(tmp_path / "none") == 1
-    for name in ("1", "7", "latest", ".writing-x"):
-        (tmp_path / name).mkdir()
-    assert next_version(tmp_path) == 8
 
 
 @pytest.fixture
