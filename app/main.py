@@ -11,7 +11,7 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from app.api import health
 from app.api.routes import direct_router, router
 from app.errors import ServiceError
-from app.http.access_log import Recorder
+from app.http.access_log import PROBE_PATHS, Recorder
 from app.http.auth import RequireKey, document_keys
 from app.http.middleware import BodyLimit, Envelope
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
@@ -80,6 +80,18 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
     return app
+
+
+def create_probe_app(app: FastAPI) -> FastAPI:
+    """Make the application of the probe port: the probes and metrics of `app`, without its keys and other checks."""
+    probe_app = FastAPI(openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
+    probe_app.state = app.state
+    for routes in (health.router.routes, router.routes, v2_router.routes):
+        probe_app.router.routes.extend(route for route in routes if getattr(route, "path", None) in PROBE_PATHS)
+    install_handlers(probe_app)
+    probe_app.add_middleware(Envelope)
+    probe_app.add_middleware(Recorder, metrics=app.state.metrics)
+    return probe_app
 
 
 @asynccontextmanager

@@ -9,10 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.http.problems import CLIENT_CLOSED_REQUEST, INTERNAL
 from app.telemetry.metrics import Metrics
-from app.telemetry.timings import BEGUN, Trace, current
+from app.telemetry.timings import Trace, current
 
-# What a probe or a scraper asks every few seconds is no news while it succeeds.
-_ROUTINE = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"}
+# Requested every few seconds, so not logged while they succeed.
+PROBE_PATHS = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"}
 _NO_ROUTE = "none"
 
 logger = logging.getLogger("app.request")
@@ -30,7 +30,7 @@ class Recorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = scope.get("state", {}).get(BEGUN) or time.monotonic()  # other servers than this project's tell no time
+        begun = time.monotonic()
         trace = Trace()
         status, received, sent = 0, 0, 0
 
@@ -63,7 +63,7 @@ class Recorder:
 
 
 def _log(scope: Scope, trace: Trace, route: str, status: int, seconds: float, received: int, sent: int) -> None:
-    level = logging.DEBUG if route in _ROUTINE and status == HTTPStatus.OK else logging.INFO
+    level = logging.DEBUG if route in PROBE_PATHS and status == HTTPStatus.OK else logging.INFO
     if not logger.isEnabledFor(level):
         return
     stages: defaultdict[str, float] = defaultdict(float)
