@@ -17,9 +17,9 @@ ServiceError
 │       ├── BrokenImageError         the image is truncated or damaged
 │       └── ImageTooLargeError       the image has more pixels than are decoded
 ├── RetryableError               the same request can succeed later
-│   ├── BusyError                more is under way than is taken on
-│   │   ├── QueueFullError           of images
-│   │   └── UploadsFullError         of bodies' bytes
+│   ├── BusyError                the service is overloaded
+│   │   ├── QueueFullError           the queue of images is full
+│   │   └── UploadsFullError         request bodies use all their memory
 │   └── NotReadyError            no model is loaded
 ├── UploadTimeoutError           the body did not arrive in time
 ├── DeadlineError                the answer was not ready in time
@@ -102,19 +102,15 @@ class RetryableError(ServiceError):
 
 
 class BusyError(RetryableError):
-    """More is under way than is taken on. Whoever asked is told after `pause_seconds`."""
-
-    def __init__(self, message: str, *, retry_after_seconds: int, pause_seconds: float = 0) -> None:
-        super().__init__(message, retry_after_seconds=retry_after_seconds)
-        self.pause_seconds = pause_seconds
+    """The service is overloaded."""
 
 
 class QueueFullError(BusyError):
-    """More images wait than are taken on."""
+    """The queue of images is full."""
 
 
 class UploadsFullError(BusyError):
-    """Request bodies take as much memory as there is for them."""
+    """Request bodies use all the memory reserved for them."""
 
 
 class NotReadyError(RetryableError):

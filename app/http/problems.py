@@ -4,6 +4,7 @@ The handlers answer from the table and the OpenAPI document is written from it, 
 """
 
 import asyncio
+import random
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,6 +20,8 @@ from app.images.decode import FORMAT_NAMES
 from app.telemetry.timings import note_problem
 
 MEDIA_TYPE = "application/problem+json"
+# The longest delay before an overloaded service says so.
+LONGEST_REFUSAL_SECONDS = 1.0
 CLIENT_CLOSED_REQUEST = 499  # nginx's word for a client that left; nobody receives it, logs and metrics count it
 
 
@@ -111,9 +114,9 @@ KINDS: dict[type[errors.ServiceError], Kind] = {
     errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
     errors.UploadCountError: Kind(422, "too_many_images", "send one image; /predict/batch takes several"),
     errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart; send 1 to 10"),
-    errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 2 s"),
+    errors.QueueFullError: Kind(429, "queue_full", "256 images are waiting already; try again in 2 s"),
     errors.UploadsFullError: Kind(
-        429, "uploads_full", "other uploads take the 268,435,456 bytes that there are for them; try again in 4 s"
+        429, "uploads_full", "other uploads use the 268,435,456 bytes reserved for them; try again in 4 s"
     ),
     errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
     errors.InferenceError: Kind(
@@ -218,8 +221,10 @@ def is_inference(scope: Scope) -> bool:
 async def answer_error(request: Request, error: errors.ServiceError) -> JSONResponse:
     """Answer what went wrong with `request`."""
     if isinstance(error, errors.BusyError):
-        error.__traceback__ = None  # its frames hold what has come of the body
-        await asyncio.sleep(error.pause_seconds)
+        error.__traceback__ = None  # its frames hold the body
+        # Clients that retry immediately must not use up the event loop. The random delay also spreads the retries of
+        # clients rejected together, which `Retry-After`, in whole seconds, can't.
+        await asyncio.sleep(random.uniform(0, LONGEST_REFUSAL_SECONDS))  # noqa: S311 -- nothing secret
     problem = describe_error(error, request.state.request_id)
     headers = {}
     if problem.retry_after_seconds is not None:
