@@ -19,9 +19,9 @@ ServiceError
 │       ├── BrokenImageError         the image is truncated or damaged
 │       └── ImageTooLargeError       the image has too many pixels
 ├── RetryableError               the same request can succeed later
-│   ├── BusyError                the service is at its limit
-│   │   ├── QueueFullError           of queued images
-│   │   └── UploadsFullError         of memory for request bodies
+│   ├── BusyError                the service is overloaded
+│   │   ├── QueueFullError           the queue of images is full
+│   │   └── UploadsFullError         request bodies use all their memory
 │   └── NotReadyError            no model is loaded
 ├── UploadTimeoutError           the body did not arrive in time
 ├── DeadlineError                the answer was not ready in time
@@ -148,11 +148,7 @@ class RetryableError(ServiceError):
 
 
 class BusyError(RetryableError):
-    """The service is at its limit. The client is told so after `pause_seconds`."""
-
-    def __init__(self, message: str, *, retry_after_seconds: int, pause_seconds: float = 0) -> None:
-        super().__init__(message, retry_after_seconds=retry_after_seconds)
-        self.pause_seconds = pause_seconds
+    """The service is overloaded."""
 
 
 class QueueFullError(BusyError):
@@ -162,7 +158,7 @@ class QueueFullError(BusyError):
 
 
 class UploadsFullError(BusyError):
-    """Request bodies fill the memory that is set aside for them."""
+    """Request bodies use all the memory reserved for them."""
 
     code = "uploads_full"
 

@@ -17,7 +17,7 @@ from app.http.content_encoding import ContentEncoding
 from app.http.forwarded import Forwarded
 from app.http.middleware import BodyLimit, Envelope
 from app.http.origin import OriginCheck
-from app.http.paths import ignore_trailing_slashes
+from app.http.paths import METRICS, PROBES, ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
@@ -94,6 +94,18 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
     return app
+
+
+def create_probe_app(app: FastAPI) -> FastAPI:
+    """Make the application of the probe port: the probes and metrics of `app`, without its keys and other checks."""
+    probe_app = FastAPI(openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
+    probe_app.state = app.state
+    for routes in (health.router.routes, router.routes, v2_router.routes):
+        probe_app.router.routes.extend(route for route in routes if getattr(route, "path", None) in PROBES | {METRICS})
+    install_handlers(probe_app)
+    probe_app.add_middleware(Envelope)
+    probe_app.add_middleware(Recorder, metrics=app.state.metrics)
+    return probe_app
 
 
 @asynccontextmanager

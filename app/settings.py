@@ -22,10 +22,21 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers send it
 class Settings(BaseSettings):
     """Settings of one service process. The descriptions also say how to tune them."""
 
-    model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="APP_", env_ignore_empty=True, frozen=True)
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` inside a container.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; `0.0.0.0` inside a container, `::` for IPv6 and IPv4.",
+    )
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
+    probe_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="Port for probes and metrics alone, with connections of its own and without API keys; keep it "
+        "private. Unset: they are on `APP_PORT` only.",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="API keys, separated by commas. If set, every request except the health probes needs one.",
@@ -126,8 +137,8 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=65_536,
-        description="Maximum open connections. Above it, the service closes the one that has been idle for longest; if "
-        "none is idle, the one that has been sending or not reading for longest.",
+        description="Maximum number of open connections; a new one above it replaces the one that has been idle, or "
+        "else sending a body, for longest.",
     )
     keep_alive_seconds: int = Field(
         75,

@@ -11,7 +11,7 @@ from app.http.forwarded import read_address
 from app.http.paths import METRICS, PROBES
 from app.http.problems import CLIENT_CLOSED_REQUEST, INTERNAL
 from app.telemetry.metrics import Metrics
-from app.telemetry.timings import BEGUN, Trace, current
+from app.telemetry.timings import Trace, current
 
 # Probes and scrapes come every few seconds; while they succeed they are logged at level debug.
 _ROUTINE = PROBES | {METRICS}
@@ -32,7 +32,7 @@ class Recorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = scope.get("state", {}).get(BEGUN) or time.monotonic()  # only this project's server notes the time
+        begun = time.monotonic()
         trace = Trace()
         status, received, sent = 0, 0, 0
 

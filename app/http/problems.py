@@ -4,6 +4,7 @@ The handlers answer from the table and the OpenAPI document is written from it, 
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from app.telemetry.timings import note_problem
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; it appears in logs and metrics only
+# The longest delay before an overloaded service says so.
+LONGEST_REFUSAL_SECONDS = 1.0
 
 
 class Problem(BaseModel):
@@ -108,11 +111,8 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.UploadFieldError: (422, "the image belongs in the field 'file'; found: 'picture'"),
     errors.UploadCountError: (422, "send one image; /predict/batch takes several"),
     errors.TopKError: (422, "top_k=50, but the model has 10 classes; send 1 to 10"),
-    errors.QueueFullError: (429, "256 images wait already; try again in 2 s"),
-    errors.UploadsFullError: (
-        429,
-        "other uploads take the 268,435,456 bytes that there are for them; try again in 4 s",
-    ),
+    errors.QueueFullError: (429, "256 images are waiting already; try again in 2 s"),
+    errors.UploadsFullError: (429, "other uploads use the 268,435,456 bytes reserved for them; try again in 4 s"),
     errors.ClientGoneError: (CLIENT_CLOSED_REQUEST, "the client left before its answer"),
     errors.InferenceError: (500, "the model failed on this image; the service's log has the reason"),
     errors.NotReadyError: (503, "no model serves: loading version 1"),
@@ -232,8 +232,10 @@ def install_handlers(app: FastAPI, write: Write = write_json) -> AnswerError:
 
 async def _answer_error(request: Request, error: errors.ServiceError, *, write: Write) -> Response:
     if isinstance(error, errors.BusyError):
-        error.__traceback__ = None  # its frames keep the body in memory
-        await asyncio.sleep(error.pause_seconds)
+        error.__traceback__ = None  # its frames hold the body
+        # Clients that retry immediately must not use up the event loop. The random delay also spreads the retries of
+        # clients rejected together, which `Retry-After`, in whole seconds, can't.
+        await asyncio.sleep(random.uniform(0, LONGEST_REFUSAL_SECONDS))  # noqa: S311 -- nothing secret
     problem = describe_error(error, request.state.request_id)
     headers = {}
     if problem.retry_after_seconds is not None:
