@@ -9,15 +9,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.api import health
-from app.api.routes import direct_router, router
-from app.errors import ServiceError
+from app.api.routes import router
 from app.http.access_log import Recorder
 from app.http.auth import RequireKey, document_keys
+from app.http.cache import Cache
+from app.http.content_encoding import ContentEncoding
+from app.http.forwarded import Forwarded
 from app.http.middleware import BodyLimit, Envelope
+from app.http.origin import OriginCheck
+from app.http.paths import METRICS, PROBES, ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
-from app.pages.routes import install_page
+from app.pages.routes import install_pages, write_problem
 from app.runtime.load import count_lanes
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
@@ -46,6 +50,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
         title="Image classification",
         description=_DESCRIPTION,
         version="1.0",
+        openapi_url=None,  # see `app.api.openapi`
         docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.pages.routes has one that does not
         redoc_url=None,
         # app.telemetry measures; FastAPI would look for its own figures' settings in the environment at each request
@@ -55,19 +60,21 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     )
     app.state.settings = settings
     app.state.draining = False
+    app.state.cache = Cache[bytes]()
     app.state.metrics = Metrics()
-    install_handlers(app)
-    app.include_router(direct_router)
-    app.include_router(health.router)
+    answer = install_handlers(app, write_problem)
     app.include_router(router)
+    app.include_router(health.router)
     app.include_router(v2_router)
-    install_page(app)
+    install_pages(app)
+    ignore_trailing_slashes(app.router)
     # The last one added is the first one passed.
     # Starlette itself has one of these outside of all others, whose headers its answers would lack.
     app.add_middleware(ServerErrorMiddleware, handler=app.exception_handlers[Exception])
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
+    app.add_middleware(ContentEncoding)
     if settings.api_keys:
-        app.add_middleware(RequireKey, keys=settings.api_keys, answer=app.exception_handlers[ServiceError])
+        app.add_middleware(RequireKey, keys=settings.api_keys, answer=answer)
         document_keys(app)
     if settings.cors_origins:  # before the keys: a browser asks first, without one
         app.add_middleware(
@@ -77,16 +84,35 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
             allow_headers=["Authorization", "Content-Type", "X-Request-ID", "Inference-Header-Content-Length"],
             expose_headers=["X-Request-ID", "Retry-After", "Inference-Header-Content-Length"],
         )
+    app.add_middleware(
+        OriginCheck,
+        allowed_hosts=settings.served_hosts,
+        allowed_origins=settings.cors_origins,
+        answer=answer,
+    )
+    app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
     app.add_middleware(Envelope)
     app.add_middleware(Recorder, metrics=app.state.metrics)
     return app
+
+
+def create_probe_app(app: FastAPI) -> FastAPI:
+    """Make the application of the probe port: the probes and metrics of `app`, without its keys and other checks."""
+    probe_app = FastAPI(openapi_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
+    probe_app.state = app.state
+    for routes in (health.router.routes, router.routes, v2_router.routes):
+        probe_app.router.routes.extend(route for route in routes if getattr(route, "path", None) in PROBES | {METRICS})
+    install_handlers(probe_app)
+    probe_app.add_middleware(Envelope)
+    probe_app.add_middleware(Recorder, metrics=app.state.metrics)
+    return probe_app
 
 
 @asynccontextmanager
 async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[None]:
     """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
     metrics: Metrics = app.state.metrics
-    store = ModelStore(settings.model_dir, load, observe=metrics.observe_load)
+    store = ModelStore(settings.model_dir, load, pinned=settings.model_version, observe=metrics.observe_load)
     classifier = Classifier(
         store,
         decode_threads=settings.decode_threads,

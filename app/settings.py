@@ -1,6 +1,7 @@
 """The service's settings, read from environment variables with the prefix `APP_`."""
 
 import re
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -12,16 +13,30 @@ from app.contract import Precision, RuntimeName
 LogFormat = Literal["auto", "json", "text"]
 
 _MIN_KEY_LENGTH = 16
+_LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers send it (RFC 6454, section 6.2)
 
 
 class Settings(BaseSettings):
     """Settings of one service process. The descriptions also say how to tune them."""
 
-    model_config = SettingsConfigDict(env_prefix="APP_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="APP_", env_ignore_empty=True, frozen=True)
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; `0.0.0.0` inside a container.")
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address to listen on; `0.0.0.0` inside a container, `::` for IPv6 and IPv4.",
+    )
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 picks a free one.")
+    probe_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="Port for probes and metrics alone, with connections of its own and without API keys; keep it "
+        "private. Unset: they are on `APP_PORT` only.",
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="API keys, separated by commas. If set, every request except the health probes needs one.",
@@ -31,9 +46,28 @@ class Settings(BaseSettings):
         description="Origins, separated by commas, whose pages may call the service from a browser (CORS), such as "
         "`https://example.org`; `*` allows all.",
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names, separated by commas, that a request's `Host` may have, such as `example.org` or "
+        "`*.example.org`; `*` for any. Unless set: loopback's names if `APP_HOST` is loopback, else any.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses and networks, separated by commas, of proxies whose `X-Forwarded-For`, `-Proto` and "
+        "`-Prefix` are believed, such as `10.0.0.0/8`; `*` for all. Loopback always is.",
+    )
+    root_path: str = Field(
+        "",
+        description="Prefix of the paths under which a proxy serves the service, such as `/classifier`; the proxy may "
+        "strip it or not.",
+    )
     model_dir: Path = Field(
         Path("models"),
-        description="Folder that contains `<name>/<version>/` of one model, or the `<version>` folders themselves.",
+        description="Folder that contains `<name>/<version>/` of one model, the `<version>` folders themselves, or the "
+        "files of one version.",
+    )
+    model_version: int | None = Field(
+        None, ge=1, description="Pins the version that serves; unset, the newest one serves."
     )
     model_poll_seconds: float = Field(
         5.0,
@@ -54,8 +88,8 @@ class Settings(BaseSettings):
         512 * 2**20,
         ge=2**26,
         le=2**40,
-        description="Most memory that a version may take with one inference thread, beside the runtime's own; above it "
-        "the version is refused. Raise it for models with large inputs.",
+        description="Maximum memory for a version with one inference thread, on top of the runtime's own; then it is "
+        "refused. Raise it for models with large inputs.",
     )
     inference_threads: int = Field(
         0,
@@ -103,8 +137,8 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=65_536,
-        description="Maximum open connections. Above it, the service closes the one that has been idle for longest; if "
-        "none is idle, the one that has been sending or not reading for longest.",
+        description="Maximum number of open connections; a new one above it replaces the one that has been idle, or "
+        "else sending a body, for longest.",
     )
     keep_alive_seconds: int = Field(
         75,
@@ -139,7 +173,14 @@ class Settings(BaseSettings):
         """Maximum images in one request; a request with more than the queue holds could never be accepted."""
         return min(self.max_batch_files, self.max_queue_size)
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @property
+    def served_hosts(self) -> tuple[str, ...]:
+        """Names that a request's `Host` may have; `*` is any."""
+        if self.allowed_hosts:
+            return self.allowed_hosts
+        return (*_LOOPBACK_HOSTS, self.host.strip("[]")) if _is_loopback(self.host) else ("*",)
+
+    @field_validator("api_keys", "cors_origins", "allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -157,11 +198,36 @@ class Settings(BaseSettings):
                 raise ValueError(f"an origin is https://host or https://host:port in lower case, not {origin!r}")
         return origins
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _require_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower().strip("[]") for host in hosts)
+        for host in hosts:
+            if not (_HOST.fullmatch(host) or _is_address(host)):
+                raise ValueError(f"a host is example.org, *.example.org or an address, without a port; not {host!r}")
+        return hosts
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _require_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            if network != "*":
+                ip_network(network)
+        return networks
+
+    @field_validator("root_path")
+    @classmethod
+    def _require_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if path and not _PATH.fullmatch(path):
+            raise ValueError(f"a path is /one or /one/two, of letters, digits and . _ ~ -; not {path!r}")
+        return path
+
     @field_validator("api_keys")
     @classmethod
     def _require_long_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(key.get_secret_value()) < _MIN_KEY_LENGTH for key in keys):
-            raise ValueError(f"a key needs at least {_MIN_KEY_LENGTH} characters (openssl rand -hex 16 generates one)")
+            raise ValueError(f"a key needs at least {_MIN_KEY_LENGTH} characters (generate one: openssl rand -hex 16)")
         if not all(key.get_secret_value().isascii() and key.get_secret_value().isprintable() for key in keys):
             raise ValueError("a key can have printable ASCII characters only: headers can't carry others reliably")
         return keys
@@ -177,6 +243,19 @@ class Settings(BaseSettings):
         if self.runtime == "tensorflow" and self.precision not in {"auto", "f32"}:
             raise ValueError("APP_PRECISION is for the openvino runtime; tensorflow runs the graph as exported")
         return self
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    host = host.strip("[]")
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
 def describe_faults(error: ValidationError) -> list[str]:

@@ -1,14 +1,14 @@
-"""The README's figures and its picture: commands, run as `python -m benchmarks.<name>`, and their parts.
+"""The commands that measure the figures in docs/, run as `python -m benchmarks.<name>`.
 
-What each command writes, those of figures into results/ unless `--results` names another folder:
+What each command writes and measures. Results go into results/, unless `--results` names another folder:
 
-- classify: classify.md, the pace of `python -m app.classify`.
-- recipes: recipes.md, changes of the training recipe.
-- rolling_restart: rolling_restart.md, a restart behind nginx.
-- runtime: runtime.md, the model without any service.
-- screenshot: docs/page.png, the page.
-- serving: serving.md and serving.json, the service beside its peers, and alone.
-- training: training.md, the pipeline beside the article's own code.
+- classify: classify.md, the speed of `python -m app.classify`.
+- recipes: recipes.md, variants of the training recipe.
+- rolling_restart: rolling_restart.md, restarts behind nginx.
+- runtime: runtime.md, the model without a service.
+- screenshot: docs/page.png, a picture of the web page.
+- serving: serving.md and serving.json, the service compared with its peers, and alone.
+- training: training.md, the pipeline compared with the article's code.
 
-The other modules are parts of these; those in peers/ are started by serving.
+The other modules are parts of these commands; `serving` starts the modules in peers/.
 """

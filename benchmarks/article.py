@@ -1,11 +1,11 @@
-"""The article's own training code, as published, ported only where Keras 3 forces it: a peer to measure against."""
+"""The article's training code as published, changed only where Keras 3 requires it, to compare with."""
 
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import layers
-from keras.src.legacy.preprocessing.image import ImageDataGenerator  # the article's generator; Keras 3 hides it here
+from keras.src.legacy.preprocessing.image import ImageDataGenerator  # the article's generator, which Keras 3 keeps here
 
 from training.data import Split
 from training.pipeline import Normalization
@@ -16,7 +16,7 @@ STAGES = ((32, 3), (64, 3), (128, 3), (256, 3))
 
 
 def unit(x: keras.KerasTensor, filters: int, *, pool: bool = False) -> keras.KerasTensor:
-    """Add the article's residual unit, with Keras's own BatchNormalization."""
+    """Add the article's residual unit, with Keras's BatchNormalization."""
     res = x
     if pool:
         x = layers.MaxPooling2D(pool_size=2)(x)
@@ -41,13 +41,13 @@ def make_model(num_classes: int) -> keras.Model:
     x = layers.Dropout(0.25)(x)
     x = layers.Flatten()(layers.AveragePooling2D(pool_size=4)(x))
     model = keras.Model(images, layers.Dense(num_classes, activation="softmax")(x))
-    # Keras 3 would compile with XLA wherever it can; the article's Keras did not.
+    # The article's Keras did not compile with XLA, which is Keras 3's default.
     model.compile(keras.optimizers.Adam(0.001), "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
 
 
 def normalize(split: Split) -> tuple[np.ndarray, Normalization]:
-    """Normalise as the article does: return (N, 32, 32, 3) float32 images and the statistics that do it to others."""
+    """Normalize as the article does; return (N, 32, 32, 3) float32 images and the statistics."""
     images = split.images.astype("float32") / 255
     mean = images.mean()
     images -= mean
@@ -57,7 +57,7 @@ def normalize(split: Split) -> tuple[np.ndarray, Normalization]:
 
 
 def make_batches(images: np.ndarray, labels: np.ndarray, num_classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Start the article's generator on normalised images: (128, 32, 32, 3) float32 and one-hot labels, endless."""
+    """Start the article's endless generator of (128, 32, 32, 3) float32 normalized images and one-hot labels."""
     generator = ImageDataGenerator(
         rotation_range=10, width_shift_range=5 / 32, height_shift_range=5 / 32, horizontal_flip=True
     )

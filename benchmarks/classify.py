@@ -1,9 +1,8 @@
-"""Images per second of `python -m app.classify` on a folder of small pictures, beside the runtime alone.
+"""Images per second of `python -m app.classify` on a folder of small images, compared with the runtime alone.
 
-`python -m benchmarks.classify` writes classify.md into benchmarks/results. What the command takes to start is measured
-on a folder of one batch a lane, and left out. The runtime gets batches of the same size, by as many callers at once as
-it has lanes: what the command could reach at most. The two are measured in turn, so that whatever else the machine does
-meets both.
+`python -m benchmarks.classify` writes classify.md into benchmarks/results. The start of the command is measured on a
+folder with one batch per lane, and subtracted. The runtime gets batches of the same size from one caller per lane,
+which is the most that the command could reach. The two alternate, so that other load on the machine affects both.
 """
 
 import argparse
@@ -32,11 +31,11 @@ from training.table import draw_table
 
 RESULTS = Path(__file__).parent / "results"
 COUNT = 10_000
-NOISE = 4.0  # standard deviation: no picture is another's twin, and each weighs what a real one would
+NOISE = 4.0  # standard deviation; makes images distinct, with the file sizes of photographs
 
 
 class Round(NamedTuple):
-    """What one round measured, in images per second."""
+    """Results of one round, in images per second."""
 
     command: float
     runtime: float
@@ -44,12 +43,12 @@ class Round(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """What the command has of the runtime's pace."""
+        """The command's speed as a fraction of the runtime's."""
         return self.command / self.runtime
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Write `count` small pictures, PNG and JPEG in turn, made from the samples."""
+    """Write `count` small images made from the samples, PNG and JPEG in turn."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     size = SMALL[1]
@@ -61,19 +60,19 @@ def write_pictures(folder: Path, count: int) -> None:
 
 
 def time_command(folder: Path, count: int) -> float:
-    """Return the seconds that the command takes on a folder of `count` pictures."""
+    """Return the seconds that the command takes on a folder of `count` images."""
     command = [sys.executable, "-m", "app.classify", str(folder)]
     begun = time.perf_counter()
     environment = os.environ | {"APP_MODEL_DIR": str(MODELS)}
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     seconds = time.perf_counter() - begun
     if (lines := done.stdout.count(b"\n")) != count:
-        sys.exit(f"{count} pictures gave {lines} lines")
+        sys.exit(f"{count} images gave {lines} lines")
     return seconds
 
 
 def measure(model: Model, settings: Settings, *, count: int, rounds: int) -> list[Round]:
-    """Run the command and the runtime in turn."""
+    """Measure the command and the runtime in turn."""
     lanes = count_lanes(settings.runtime, settings.inference_threads)
     few = lanes * settings.max_batch_size
     batch = make_batch(settings.max_batch_size, model.metadata.input.shape)
@@ -91,7 +90,7 @@ def measure(model: Model, settings: Settings, *, count: int, rounds: int) -> lis
 
 
 def render(rounds: list[Round]) -> str:
-    """Draw a line for each round and one for their medians."""
+    """Render a row for each round and one for the medians."""
     header = ["", "`python -m app.classify`, images/s", "the runtime alone, images/s", "ratio", "start"]
     named = [(str(number), one) for number, one in enumerate(rounds, 1)]
     rows = [
@@ -106,20 +105,20 @@ def render(rounds: list[Round]) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write the table."""
+    """Measure; print and write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.classify", description=__doc__)
-    parser.add_argument("--count", type=int, default=COUNT, help="pictures in the folder")
+    parser.add_argument("--count", type=int, default=COUNT, help="images in the folder")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args()
     settings = Settings(model_dir=MODELS)
     model = make_loader(settings, batch_sizes=list_batch_sizes(settings.max_batch_size))(find_version())
     text = (
-        f"# `python -m app.classify` beside the runtime alone\n\n`python -m benchmarks.classify`: {options.count:,}"
-        f" pictures of 32 × 32, half PNG and half JPEG; {model.metadata.name} {model.metadata.version},"
+        f"# `python -m app.classify` and the runtime alone\n\n`python -m benchmarks.classify`: {options.count:,}"
+        f" images of 32 × 32, half PNG and half JPEG; {model.metadata.name} {model.metadata.version},"
         f" {model.runtime.name}, {model.runtime.precision}, batches of {settings.max_batch_size},"
         f" {count_lanes(settings.runtime, settings.inference_threads)} at once;\n"
-        f"{options.rounds} rounds in turn, the command's start left out.\n\n- Machine: {describe_machine()}.\n"
+        f"{options.rounds} rounds in turn, without the command's start.\n\n- Machine: {describe_machine()}.\n"
         f"- Libraries: {describe_libraries('openvino', 'pillow', 'numpy')}.\n\n"
     )
     text += render(measure(model, settings, count=options.count, rounds=options.rounds))

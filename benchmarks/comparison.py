@@ -1,4 +1,4 @@
-"""The services in turn under the same loads, in rounds, so that whatever else the machine does meets them all."""
+"""Loads the services in turn, in rounds, so that other load on the machine affects all of them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,12 +13,12 @@ from benchmarks.report import Record, Sample
 from benchmarks.services import Body, LeftOutError, Service
 
 WARM_UP_SECONDS = 1
-# A service whose answers take seconds is measured for longer: wrk counts none that it still waits for at the end.
+# Slow services are measured for longer, because wrk does not count requests that are unanswered at the end.
 SLOW_FACTOR = 4
 
 
 class Column(NamedTuple):
-    """What is sent, in which body, and by how many clients at a time."""
+    """The images that are sent, the kind of body, and the number of clients."""
 
     title: str
     kind: Kind
@@ -37,20 +37,20 @@ COLUMNS = (
 
 
 class Runner(NamedTuple):
-    """A service that runs, and what was measured of it."""
+    """A running service and its results."""
 
     record: Record
     process: Process
 
 
 def compare(services: list[Service], known: Known, *, seconds: int, rounds: int) -> list[Record]:
-    """Measure start and memory of every service, then its columns, each `rounds` times for `seconds`.
+    """Measure the start and memory of each service, then each column, `rounds` times for `seconds`.
 
-    In the rounds all services run and take turns of seconds, column by column, so that what a round says of a column is
-    of the same minute. Their order is another each time, and each ends its work before the next one's turn, since wrk
-    goes without waiting for its last answers. Those that are busy while idle are suspended while it is not their turn;
-    the others are not, since one that steers by how long things take, as BentoML does, is thrown off by it. A service
-    that can't be started here, that answers wrongly or no more, is left out; its record says why.
+    In a round, all services run, and each column loads them one after the other in random order, so that the results of
+    a column come from the same minute. Each service finishes its work before the next turn, because wrk does not wait
+    for its last answers. Services that are busy while idle are suspended between their turns. The others are not,
+    because suspending distorts services that adapt to measured times, such as BentoML. A service that can't start,
+    answers incorrectly or stops answering is left out, and its record says why.
     """
     pictures = {kind: make_pictures(kind) for kind in (SMALL, MEDIUM)}
     records = [Record(service) for service in services]
@@ -77,7 +77,7 @@ def compare(services: list[Service], known: Known, *, seconds: int, rounds: int)
 
 @contextmanager
 def _leaving_out(record: Record) -> Iterator[None]:
-    """Leave a service out if it fails."""
+    """Leave a service out if it fails, and record the reason."""
     try:
         yield
     except LeftOutError as error:
@@ -85,7 +85,7 @@ def _leaving_out(record: Record) -> Iterator[None]:
 
 
 def _warm(process: Process, record: Record, pictures: dict[Kind, list[bytes]]) -> None:
-    """Load every column for a moment; note those in which some clients are not answered within it."""
+    """Load each column briefly; record those in which some clients get no answer in that time."""
     for column in COLUMNS:
         if column.body in record.service.bodies:
             sent = pictures[column.kind]
@@ -96,7 +96,7 @@ def _warm(process: Process, record: Record, pictures: dict[Kind, list[bytes]]) -
 
 @contextmanager
 def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]]) -> Iterator[Process]:
-    """Run a service that is warm. This start, unlike the first, finds its files in memory."""
+    """Run a service and warm it up. Unlike at the first start, its files are in the page cache."""
     with running(record.service) as process:
         with _leaving_out(record):
             record.start_seconds = process.wait_until_right(known)
@@ -107,13 +107,13 @@ def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]
 
 
 def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: int) -> None:
-    """Load and measure a service; before, what its last turn left behind is answered, should it have been suspended."""
+    """Load and measure a service, after it has answered what was left from its last turn if it was suspended."""
     record, process = runner
     if record.service.busy_while_idle:
         process.resume()
     with _leaving_out(record):
         if not process.check(known, column.body):
-            raise LeftOutError("it answers no more")
+            raise LeftOutError("it has stopped answering")
         before = process.read_cpu_seconds()
         span = seconds * SLOW_FACTOR if column.title in record.slow else seconds
         seen = load(process.url, pictures, column.body, clients=column.clients, seconds=span)

@@ -1,5 +1,5 @@
--- Posts the bodies in the files named after `--`, in turn; the first word there is their content type.
--- Prints what wrk counted as one line of JSON.
+-- Posts the files named after `--` in turn; the first argument there is their content type.
+-- Prints wrk's counts as one line of JSON.
 local requests, turn = {}, 0
 
 function init(args)

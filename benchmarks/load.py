@@ -1,4 +1,4 @@
-"""wrk, the load generator: some clients, each of which asks again as soon as it is answered, for some seconds."""
+"""Runs wrk, the load generator: clients that send the next request as soon as they get an answer (closed loop)."""
 
 import json
 import subprocess
@@ -11,31 +11,31 @@ from benchmarks.services import Body, LeftOutError
 
 PROGRAM = "wrk"
 SCRIPT = Path(__file__).with_suffix(".lua")
-TIMEOUT_SECONDS = 60  # of one request; above that it counts as an error
+TIMEOUT_SECONDS = 60  # per request; then it counts as an error
 GRACE_SECONDS = 30
 
 
 class Seen(NamedTuple):
-    """What the clients saw. Times are those of whole answers, in ms; 0 if there was none."""
+    """The clients' results. Latencies are in ms; 0 without an answer."""
 
-    requests: int  # answered well
+    requests: int  # successful ones
     seconds: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    errors: int  # statuses other than 2xx and 3xx, broken connections, time-outs
+    errors: int  # statuses other than 2xx and 3xx, broken connections, timeouts
 
     @property
     def per_second(self) -> float:
-        """Requests answered well a second."""
+        """Successful requests per second."""
         return self.requests / self.seconds
 
 
 class Load:
-    """A running load generator. Its requests are ready beforehand: encoding them takes none of its time."""
+    """A running load generator. Requests are encoded in advance."""
 
     def __init__(self, url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: int) -> None:
-        """Start sending `pictures` in turn; several clients send different ones at a time."""
+        """Start sending `pictures` in turn; concurrent clients send different ones."""
         kind = FORM_TYPE if body == "form" else get_media_type(pictures[0])
         self._folder = tempfile.TemporaryDirectory()
         paths = [Path(self._folder.name, str(index)) for index in range(len(pictures))]
@@ -51,10 +51,10 @@ class Load:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def wait(self) -> Seen:
-        """Wait for its end and return what it saw.
+        """Wait for its end and return its results.
 
         Raises:
-            LeftOutError: it failed, as it does where nobody listens any more; the text is its own.
+            LeftOutError: wrk failed, for example because nothing listens; with its message.
         """
         try:
             output, _ = self._process.communicate(timeout=self._limit)
@@ -67,15 +67,15 @@ class Load:
 
 
 def load(url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: int) -> Seen:
-    """Load `url` and return what was seen; see `Load`."""
+    """Load `url` and return the results; see `Load`."""
     return Load(url, pictures, body, clients=clients, seconds=seconds).wait()
 
 
 def parse_output(output: str) -> Seen:
-    """Find what the script printed in wrk's output.
+    """Parse the line of JSON that the script printed in wrk's output.
 
     Raises:
-        LeftOutError: it printed nothing of the kind.
+        LeftOutError: there is none.
     """
     line = next((line for line in reversed(output.splitlines()) if line.startswith("{")), None)
     if line is None:

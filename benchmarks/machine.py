@@ -1,4 +1,4 @@
-"""What machine a figure was measured on, and with which libraries."""
+"""Describes the machine and the libraries of a measurement."""
 
 import os
 import platform
@@ -6,12 +6,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from app.runtime.cpu import count_cpus, describe_cpu, has_bf16, read_cpu_flags
 
-# What a runtime's speed hangs on, most of all that of bfloat16 and of int8.
+# Instruction sets that determine a runtime's speed, mainly in bfloat16 and int8.
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def describe_machine() -> str:
-    """Return processor, cores, memory and the instruction sets that matter in one line."""
+    """Return CPU, instruction sets, cores and memory in one line."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     flags = read_cpu_flags()
     found = [name for name in INSTRUCTION_SETS if name in flags]
@@ -21,7 +21,7 @@ def describe_machine() -> str:
 
 
 def describe_libraries(*names: str) -> str:
-    """Return Python's version and those of the named packages, of which those that are not installed are left out."""
+    """Return the versions of Python and of the named packages that are installed."""
     found = [f"Python {platform.python_version()}"]
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""The service's resident memory, early and late in its life."""
+"""Measures the service's resident memory at the start and after many requests."""
 
 from dataclasses import dataclass
 
@@ -13,22 +13,22 @@ STEP_SECONDS = 5
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory (RSS) of the one process after so many requests, the first mark with none."""
+    """Resident memory (RSS) of the process after each number of requests, the first without any."""
 
     requests: list[int]
     rss_mib: list[float]
 
     def render(self) -> str:
-        """Draw it in Markdown."""
+        """Render as Markdown."""
         marks = ", ".join(f"{rss:.0f} MiB after {n:,}" for n, rss in zip(self.requests, self.rss_mib, strict=True))
-        return f"Resident memory by requests answered, {CLIENTS} clients: {marks}.\n"
+        return f"Resident memory by number of requests, with {CLIENTS} clients: {marks}.\n"
 
 
 def measure_memory(service: Service, known: Known, *, marks: list[int]) -> Memory:
-    """Send small and larger images until each of the `marks` is reached; it is read then.
+    """Send small and larger images; read the memory at each of the `marks` (numbers of requests).
 
     Raises:
-        LeftOutError: it can't be started here, or answers nothing any more.
+        LeftOutError: the service can't start or stops answering.
     """
     pictures = make_pictures(SMALL) + make_pictures(MEDIUM)
     with running(service) as process:
@@ -39,7 +39,7 @@ def measure_memory(service: Service, known: Known, *, marks: list[int]) -> Memor
             while count < mark:
                 seen = load(process.url, pictures, "form", clients=CLIENTS, seconds=STEP_SECONDS)
                 if not seen.requests:
-                    raise LeftOutError("it answers nothing any more")
+                    raise LeftOutError("it has stopped answering")
                 count += seen.requests
             memory.requests.append(count)
             memory.rss_mib.append(process.read_rss_mib())

@@ -1,4 +1,4 @@
-"""What the service adds to the model's own time, for one client at a time, and what its log costs under load."""
+"""Measures what the service adds to the model's own time for one client, and what the access log costs under load."""
 
 from dataclasses import dataclass, replace
 from statistics import median
@@ -27,23 +27,23 @@ class Overhead:
     form_p50_ms: float
     raw_p50_ms: float
     per_second: float  # under load
-    logging_per_second: float  # the same, with a line of log for each request
+    logging_per_second: float  # the same with the access log
 
     def render(self) -> str:
-        """Draw it in Markdown."""
+        """Render as Markdown."""
         return (
-            f"One client, small images, {self.precision}: the median latency is {self.form_p50_ms:.2f} ms by multipart"
-            f" and {self.raw_p50_ms:.2f} ms by raw body, where the runtime alone takes {self.runtime_ms:.2f} ms for an"
-            f" image. {MANY_CLIENTS} clients by multipart: {self.per_second:.0f} requests/s, and"
-            f" {self.logging_per_second:.0f} with a line of log for each.\n"
+            f"With one client and small images in {self.precision}, the median latency is {self.form_p50_ms:.2f} ms"
+            f" with multipart bodies and {self.raw_p50_ms:.2f} ms with raw bodies. The runtime alone takes"
+            f" {self.runtime_ms:.2f} ms for an image. With {MANY_CLIENTS} clients and multipart bodies, the service"
+            f" answers {self.per_second:.0f} requests/s, or {self.logging_per_second:.0f} with the access log.\n"
         )
 
 
 def measure_overhead(service: Service, known: Known, *, seconds: int, rounds: int) -> Overhead:
-    """Run the model in this process, and load the service that runs it, in turn.
+    """Run the model in this process and load the service, in turn.
 
     Raises:
-        LeftOutError: the service can't be started here.
+        LeftOutError: the service can't start.
     """
     runtime = load_runtime(find_version(), name="openvino", precision=cast(Precision, service.precision), threads=0)
     predict = runtime.predict_alone or runtime.predict

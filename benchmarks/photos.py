@@ -1,4 +1,4 @@
-"""What one client's photos do to another's small images, and what a photo costs."""
+"""Measures how one client's photos slow down other clients' small images, and the CPU time of a photo."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -16,19 +16,19 @@ SMALL_CLIENTS = 8
 class PhotoCost:
     """Medians over the rounds."""
 
-    small_p50_ms: float  # nobody sends photos
+    small_p50_ms: float  # without photos
     small_p50_beside_photos_ms: float
     photos_per_second: float  # beside the small images
-    cpu_ms_per_photo: float  # nobody sends small images
+    cpu_ms_per_photo: float  # without small images
     photo_bytes: int
 
     def render(self) -> str:
-        """Draw it in Markdown."""
+        """Render as Markdown."""
         return (
-            f"{SMALL_CLIENTS} clients send small images, one sends 12-megapixel JPEGs of"
-            f" {self.photo_bytes / 1e6:.1f} MB ({self.photos_per_second:.0f} a second): the small ones' median latency"
-            f" is {self.small_p50_beside_photos_ms:.1f} ms, and {self.small_p50_ms:.1f} ms without the photos."
-            f" A photo alone costs {self.cpu_ms_per_photo:.1f} ms of processor time.\n"
+            f"{SMALL_CLIENTS} clients send small images, and one sends 12-megapixel JPEGs of"
+            f" {self.photo_bytes / 1e6:.1f} MB ({self.photos_per_second:.0f} per second). The median latency of the"
+            f" small images is {self.small_p50_beside_photos_ms:.1f} ms, and {self.small_p50_ms:.1f} ms without the"
+            f" photos. A photo takes {self.cpu_ms_per_photo:.1f} ms of CPU time.\n"
         )
 
 
@@ -36,7 +36,7 @@ def measure_photos(service: Service, known: Known, *, seconds: int, rounds: int)
     """Load the service with small images, with both, and with photos, in turn.
 
     Raises:
-        LeftOutError: it can't be started here.
+        LeftOutError: the service can't start.
     """
     small, photos = make_pictures(SMALL), make_pictures(PHOTO)
     without, beside, per_second, cpu = [], [], [], []

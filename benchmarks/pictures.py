@@ -1,6 +1,6 @@
-"""The image files that the services are sent, made from the sample pictures that lie beside the model.
+"""Makes the image files that the benchmarks send, from the sample images beside the model.
 
-They are resized to what is wanted, with seeded noise on the large ones, so that they weigh what a camera's would.
+Samples are resized. Large ones get seeded noise, so that their files are as large as a camera's.
 """
 
 import io
@@ -25,7 +25,7 @@ PHOTO: Kind = ("JPEG", (4000, 3000), 2.0)  # about 1 MB
 
 
 class Known(NamedTuple):
-    """A picture, and what the model has to say of it."""
+    """An image and the correct answer of the model."""
 
     data: bytes
     label: str
@@ -38,7 +38,7 @@ def find_version() -> Path:
 
 
 def make_known(version: Path) -> Known:
-    """Make the golden image that the model is surest of: of its own size, so every service must say the same of it."""
+    """Encode the golden image with the highest probability. It has the model's size, so all services must agree."""
     metadata = ModelMetadata.model_validate_json((version / METADATA_FILE).read_bytes())
     with np.load(version / GOLDEN_FILE) as golden:
         images, probabilities = golden["images"], golden["probabilities"]
@@ -47,13 +47,13 @@ def make_known(version: Path) -> Known:
 
 
 def make_pictures(kind: Kind) -> list[bytes]:
-    """Encode each sample picture as a file of this kind."""
+    """Encode each sample image as a file of this kind."""
     rng = np.random.default_rng(0)
     return [_encode(path, kind, rng) for path in sorted((MODELS / "samples").glob("*.jpg"))]
 
 
 def encode_form(data: bytes) -> bytes:
-    """Return the body of a form that holds a file in its field `file`; it is of the type `FORM_TYPE`."""
+    """Return a multipart body of the type `FORM_TYPE` with a file in the field `file`."""
     head = (
         f"--{BOUNDARY}\r\n"
         'Content-Disposition: form-data; name="file"; filename="picture"\r\n'
@@ -66,7 +66,7 @@ FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def get_media_type(data: bytes) -> str:
-    """Return the media type of a file that was made here."""
+    """Return the media type of a file from `make_pictures`."""
     return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
 
 
@@ -79,5 +79,5 @@ def _encode(path: Path, kind: Kind, rng: np.random.Generator) -> bytes:
         noisy: NDArray[np.float32] = np.asarray(resized, np.float32) + grain
         resized = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
     buffer = io.BytesIO()
-    resized.save(buffer, format_name, quality=85)  # a PNG has no quality and does not mind
+    resized.save(buffer, format_name, quality=85)  # ignored for PNG
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""A service as a process of its own: started, asked, measured with all its children, stopped."""
+"""A service as a process: starts, checks, measures and stops it with all its children."""
 
 import contextlib
 import http.client
@@ -21,13 +21,13 @@ from benchmarks.port import find_free_port
 from benchmarks.services import Body, LeftOutError, Service
 
 PATIENCE_SECONDS = 90
-# Idle is who takes a tenth of a core at most; /proc counts in hundredths of a second.
+# A service that uses at most a tenth of a core is idle; /proc counts in hundredths of a second.
 IDLE_SECONDS, IDLE_SHARE = 0.2, 0.1
-STOP_SECONDS = 3  # nothing is lost by a kill then: no request is under way
+STOP_SECONDS = 3  # then it is killed; no request is in flight
 
 
 class Answer(BaseModel):
-    """What every service says of a picture, whatever it says besides."""
+    """The fields that every service's answer has."""
 
     label: str
     probability: float
@@ -41,7 +41,7 @@ class Process:
     """A running service."""
 
     def __init__(self, service: Service, folder: Path) -> None:
-        """Execute it; it keeps its log and whatever else it writes in `folder`."""
+        """Start it. Its log and other files go into `folder`."""
         self.service = service
         self.port = find_free_port()
         self._log = folder / "log"
@@ -53,26 +53,26 @@ class Process:
 
     @property
     def url(self) -> str:
-        """Where images are sent."""
+        """The URL for images."""
         return f"http://127.0.0.1:{self.port}{self.service.path}"
 
     def wait_until_right(self, known: Known) -> float:
         """Wait for the first answer and return the seconds since the start.
 
         Raises:
-            LeftOutError: it has exited, answers wrongly, or does not answer in time.
+            LeftOutError: it exited, gave a wrong answer, or did not answer in time.
         """
         return self._wait(lambda: self.check(known, self.service.bodies[0]))
 
     def wait_until_healthy(self) -> float:
-        """Wait until `/health` says 200 and return the seconds since the start; see `wait_until_right`."""
+        """Wait until `/health` answers 200 and return the seconds since the start; raises like `wait_until_right`."""
         return self._wait(lambda: self._ask("GET", "/health", b"", {})[0] == http.HTTPStatus.OK)
 
     def check(self, known: Known, body: Body) -> bool:
-        """Ask for what is known. False if it is not ready yet.
+        """Classify the known image. Return False if the service is not ready yet.
 
         Raises:
-            LeftOutError: it says something else.
+            LeftOutError: the answer is wrong.
         """
         data = encode_form(known.data) if body == "form" else known.data
         kind = FORM_TYPE if body == "form" else get_media_type(known.data)
@@ -84,40 +84,40 @@ class Process:
         try:
             answers = _ANSWERS.validate_json(reply)
         except ValidationError as error:
-            raise LeftOutError(f"it says {reply[:200]!r}, which is no answer") from error
+            raise LeftOutError(f"it answers {reply[:200]!r}, without a label and probability") from error
         answer = answers[0] if isinstance(answers, list) else answers
         tolerance = GOLDEN_TOLERANCES[self.service.precision]
         if answer.label != known.label or abs(answer.probability - known.probability) > tolerance:
-            raise LeftOutError(f"it says {reply[:200]!r} where {known.label} with {known.probability:.3f} is right")
+            raise LeftOutError(f"it answers {reply[:200]!r} where {known.label} with {known.probability:.3f} is right")
         return True
 
     def read_cpu_seconds(self) -> float:
-        """Return the processor time, of user and system, that the process and all its children have taken.
+        """Return the CPU time, user and system, of the process and all its children.
 
         Raises:
-            LeftOutError: it has exited, or one of its children just now.
+            LeftOutError: the process or one of its children has exited.
         """
         with self._reading():
             times = [process.cpu_times() for process in self._list_tree()]
         return sum(entry.user + entry.system for entry in times)
 
     def read_pss_mib(self) -> float:
-        """Return the resident memory of process and children, what they share counted once; raises like its sibling."""
+        """Return the proportional set size of process and children; raises like `read_cpu_seconds`."""
         with self._reading():
             pss: int = sum(process.memory_full_info().pss for process in self._list_tree())
         return pss / 2**20
 
     def read_rss_mib(self) -> float:
-        """Return the resident memory of the process alone; raises like its siblings."""
+        """Return the resident memory of the process without children; raises like `read_cpu_seconds`."""
         with self._reading():
             rss: int = self._root.memory_info().rss
         return rss / 2**20
 
     def wait_until_idle(self) -> None:
-        """Wait until its processor time says that it no longer works on requests whose clients have gone.
+        """Wait until it no longer uses the CPU for requests whose clients have disconnected.
 
         Raises:
-            LeftOutError: it has exited, or never ends.
+            LeftOutError: it exited or does not become idle.
         """
         until = time.monotonic() + PATIENCE_SECONDS
         before = self.read_cpu_seconds()
@@ -127,22 +127,22 @@ class Process:
             if now - before <= IDLE_SHARE * IDLE_SECONDS:
                 return
             before = now
-        raise LeftOutError(f"it is busy {PATIENCE_SECONDS} s after the last request")
+        raise LeftOutError(f"it is still busy {PATIENCE_SECONDS} s after the last request")
 
     def suspend(self) -> None:
-        """Keep it, with all its children, from running."""
+        """Suspend it and all its children."""
         for process in self._list_tree():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
 
     def resume(self) -> None:
-        """Let it run again, its children first: a parent might miss them."""
+        """Resume it, children first, because a parent might time out on them."""
         for process in reversed(self._list_tree()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.resume()
 
     def stop(self) -> None:
-        """Ask it to stop; what is left of it after `STOP_SECONDS` is killed."""
+        """Terminate it; kill what is left after `STOP_SECONDS`."""
         tree = self._list_tree()
         self.resume()
         self._process.terminate()
@@ -167,7 +167,7 @@ class Process:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Read what the system knows of its processes, each of which may exit between being listed and being read."""
+        """Guard reading its processes, each of which may exit between being listed and being read."""
         self._require_alive()
         try:
             yield
@@ -175,7 +175,7 @@ class Process:
             raise LeftOutError(f"a process of it has exited: {self._read_last_line()}") from error
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Return status and body of the reply; 503 if nobody listens."""
+        """Return the status and body of the answer; 503 if nothing listens."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         try:
             connection.request(method, path, body, headers)
@@ -194,12 +194,12 @@ class Process:
 
     def _read_last_line(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "it exited and said nothing")
+        return next((line for line in reversed(lines) if line.strip()), "it exited without a message")
 
 
 @contextmanager
 def running(service: Service) -> Iterator[Process]:
-    """Run a service for as long as the context is entered."""
+    """Run a service within the context."""
     with tempfile.TemporaryDirectory() as folder:
         process = Process(service, Path(folder))
         try:

@@ -1,4 +1,4 @@
-"""From what was measured, round by round, to medians, ratios and tables in Markdown."""
+"""Reduces the results of all rounds to medians and ratios, and renders tables in Markdown."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,34 +16,34 @@ class Sample(NamedTuple):
     """One column of one service in one round."""
 
     seen: Seen
-    cpu_seconds: float  # of the service's processes, over all requests
+    cpu_seconds: float  # of all the service's processes
 
 
 @dataclass
 class Record:
-    """What was measured of one service."""
+    """The results of one service."""
 
     service: Service
     start_seconds: float | None = None  # until the first right answer
-    pss_mib: float | None = None  # after some load, alone on the machine
-    samples: dict[str, list[Sample]] = field(default_factory=dict)  # by the column's title, one a round
-    slow: set[str] = field(default_factory=set)  # titles of columns in which an answer can take more than a second
-    left_out: str | None = None  # why, if it is
+    pss_mib: float | None = None  # after some load, while no other service ran
+    samples: dict[str, list[Sample]] = field(default_factory=dict)  # by column title, one per round
+    slow: set[str] = field(default_factory=set)  # titles of columns in which answers can take more than a second
+    left_out: str | None = None  # the reason, if it was left out
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One service under one load: medians over the rounds, and the rounds' extremes."""
+    """One service under one load: medians and extremes over the rounds."""
 
     per_second: float
     lowest_per_second: float
     highest_per_second: float
-    p50_ms: float | None  # None: not one answer
+    p50_ms: float | None  # None without an answer
     p95_ms: float | None
     p99_ms: float | None
-    errors: int  # of all rounds
+    errors: int  # in all rounds
     cpu_ms: float | None  # per request
-    ratio: float | None  # median of the rounds' ratios of this service's requests to its; None if it had none
+    ratio: float | None  # median over the rounds of our requests ÷ its requests; None if it had none
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Row:
 
 
 def make_rows(records: list[Record]) -> list[Row]:
-    """Reduce the rounds to medians; compare each service with this one, int8 with int8, the others with the other."""
+    """Reduce the rounds to medians; compare int8 with our int8, and the other precisions with our other one."""
     return [_make_row(record, _find_ours(records, record)) for record in records]
 
 
 def render_comparison(rows: list[Row]) -> str:
-    """Draw an overview with a column for each load, then a table with everything for each load."""
+    """Render an overview with a column per load, then a table with all results for each load."""
     titles = list(dict.fromkeys(title for row in rows for title in row.cells))
     present = [row for row in rows if row.cells]
     header = ["requests/s", "precision", *titles, "memory", "start"]
@@ -101,7 +101,7 @@ def _make_row(record: Record, ours: Record | None) -> Row:
 def _make_cell(samples: list[Sample], ours: list[Sample]) -> Cell:
     rates = [sample.seen.per_second for sample in samples]
     answered = [sample for sample in samples if sample.seen.requests]
-    pairs = zip(ours, rates, strict=False)  # one of the two may have been left out half-way
+    pairs = zip(ours, rates, strict=False)  # one of the two may have been left out partway
     return Cell(
         per_second=median(rates),
         lowest_per_second=min(rates),

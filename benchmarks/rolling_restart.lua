@@ -1,11 +1,11 @@
--- Posts the file named after `--` again and again; prints what wrk counted as one line of JSON.
+-- Posts the file named after `--` repeatedly; prints wrk's counts as one line of JSON.
 function init(args)
   local file = assert(io.open(args[1], "rb"))
   wrk.method = "POST"
   wrk.path = "/predict"
   wrk.body = file:read("*a")
   wrk.headers["Content-Type"] = "image/png"
-  -- A connection each: nginx closes idle ones on a reload, and wrk would count that as a failure of the service.
+  -- A new connection per request: nginx closes idle ones on a reload, which wrk would count as failures.
   wrk.headers["Connection"] = "close"
   file:close()
 end

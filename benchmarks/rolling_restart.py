@@ -1,10 +1,10 @@
-"""A rolling restart for real: nginx before three service processes, each drained and restarted in turn, under load.
+"""A rolling restart of three service processes behind nginx, under load.
 
 `python -m benchmarks.rolling_restart` needs Debian's packages nginx and wrk, takes about a minute, and writes
-rolling_restart.md into benchmarks/results. Exit status 1 if a single request failed.
+rolling_restart.md into benchmarks/results. It exits with status 1 if any request failed.
 
-A process is stopped as an orchestrator does it: SIGTERM, its `/health` says draining, the proxy takes it out, it exits
-on its own; it is started again, its `/health` says ok, the proxy takes it in.
+Each process is restarted as an orchestrator does it: it gets SIGTERM, `/health` says `draining`, the proxy removes
+it, and it exits; it starts again, `/health` says `ok`, and the proxy adds it.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PATIENCE_SECONDS = 60
 
 
 class Outcome(NamedTuple):
-    """What the load generator saw, and how many restarts it lived through."""
+    """The number of restarts and the load generator's results."""
 
     restarts: int
     requests: int
@@ -59,14 +59,14 @@ class Replica:
             "APP_PORT": str(self.port),
             "APP_MODEL_DIR": str(ROOT / "models"),
             "APP_DRAIN_SECONDS": str(drain_seconds),
-            "APP_INFERENCE_THREADS": "1",  # three of them share the machine
-            "APP_MAX_BATCH_SIZE": "8",  # fewer sizes to warm: it starts sooner
+            "APP_INFERENCE_THREADS": "1",  # three replicas share the machine
+            "APP_MAX_BATCH_SIZE": "8",  # fewer batch sizes to warm, for a faster start
             "APP_LOG_LEVEL": "warning",
         }
         self.start()
 
     def start(self) -> None:
-        """Start the process; it is ready only when `is_ready`."""
+        """Start the process, without waiting until it is ready."""
         with self._log.open("ab") as log:
             command = [sys.executable, "-m", "app"]
             self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
@@ -76,11 +76,11 @@ class Replica:
         self._process.send_signal(which)
 
     def wait(self) -> int:
-        """Wait until the process has exited; give its status."""
+        """Wait until the process has exited; return its status."""
         return self._process.wait(PATIENCE_SECONDS)
 
     def health(self) -> str | None:
-        """Return what `/health` says; None if nobody answers."""
+        """Return the status in `/health`; None without an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/health")
@@ -92,16 +92,16 @@ class Replica:
         return status
 
     def is_ready(self) -> bool:
-        """Whether requests may come."""
+        """Whether it accepts requests."""
         return self.health() == "ok"
 
     def is_draining(self) -> bool:
-        """Whether no more requests should come."""
+        """Whether it is draining."""
         return self.health() == "draining"
 
 
 class Proxy:
-    """nginx, in a folder of its own."""
+    """nginx, with its files in a temporary folder."""
 
     def __init__(self, folder: Path, ports: list[int]) -> None:
         self._folder = folder
@@ -112,7 +112,7 @@ class Proxy:
         wait_until(self._find_workers)
 
     def use(self, ports: list[int]) -> None:
-        """Send requests to these ports and no others; return when the last request by the old rule is over."""
+        """Route requests to these ports; return when the requests under the old configuration are finished."""
         old = self._find_workers()
         self._configure(ports)
         self._process.send_signal(signal.SIGHUP)
@@ -134,13 +134,13 @@ class Proxy:
 
 
 def restart_in_turn(*, restarts: int, connections: int, drain_seconds: float, graceful: bool = True) -> Outcome:
-    """Restart one of three processes after the other under load, and give what the load generator saw.
+    """Restart three processes one after the other under load; return the load generator's results.
 
     Args:
-        restarts: how many; six restart each process twice.
-        connections: how many requests are under way at once.
-        drain_seconds: how long a process goes on serving after SIGTERM; the proxy must have heard by then.
-        graceful: as an orchestrator does it; otherwise each process is killed, to see that the measurement can see it.
+        restarts: number of restarts; six restart each process twice.
+        connections: number of concurrent requests.
+        drain_seconds: how long a process goes on serving after SIGTERM; the proxy must remove it in that time.
+        graceful: restart as an orchestrator does; otherwise kill each process, which must show as failures.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -174,7 +174,7 @@ def restart_in_turn(*, restarts: int, connections: int, drain_seconds: float, gr
 
 @contextmanager
 def loading(port: int, connections: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Load `port` within the context; the function that it gives ends the load and returns what was seen."""
+    """Load `port` within the context; yields a function that ends the load and returns the results."""
     # fmt: off
     command = [
         "wrk", "--threads", "1", "--connections", str(connections), "--duration", "10m", "--timeout", "15s",
@@ -184,7 +184,7 @@ def loading(port: int, connections: int) -> Iterator[Callable[[], dict[str, Any]
     generator = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def collect() -> dict[str, Any]:
-        generator.send_signal(signal.SIGINT)  # wrk's word for: enough, tell
+        generator.send_signal(signal.SIGINT)  # makes wrk stop and print its results
         output, _ = generator.communicate(timeout=PATIENCE_SECONDS)
         seen: dict[str, Any] = json.loads(output.splitlines()[-1])
         return seen
@@ -200,10 +200,10 @@ def loading(port: int, connections: int) -> Iterator[Callable[[], dict[str, Any]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` gives something true.
+    """Wait until `condition` returns something true.
 
     Raises:
-        TimeoutError: it never did.
+        TimeoutError: it did not in time.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
@@ -213,10 +213,10 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it, print and write the table."""
+    """Measure; print and write the table; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rolling_restart", description=__doc__)
-    parser.add_argument("--restarts", type=int, default=6, help="of three processes in turn")
-    parser.add_argument("--connections", type=int, default=16, help="requests under way at once")
+    parser.add_argument("--restarts", type=int, default=6, help="number of restarts, of three processes in turn")
+    parser.add_argument("--connections", type=int, default=16, help="number of concurrent requests")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)
     if missing := [name for name in NEEDED if not shutil.which(name)]:
@@ -231,8 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *(f"{milliseconds:.0f} ms" for milliseconds in (outcome.p50_ms, outcome.p99_ms, outcome.max_ms)),
     ]
     text = (
-        f"Three service processes behind nginx, drained and restarted in turn, under {options.connections} "
-        f"connections of wrk: {outcome.seconds:.0f} s in all.\n\n"
+        f"Three service processes behind nginx, drained and restarted one after the other, under {options.connections} "
+        f"connections of wrk, for {outcome.seconds:.0f} s.\n\n"
         f"{draw_table(('restarts', 'requests', 'failed', 'p50', 'p99', 'slowest'), [row])}\n"
         f"Machine: {describe_machine()}.\n"
     )

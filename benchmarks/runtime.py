@@ -1,10 +1,10 @@
-"""Images per second of the shipped model by runtime, precision and batch size, without any service around it.
+"""Images per second of the shipped model by runtime, precision and batch size, without a service.
 
-By one caller, whose batch gets all threads; and by as many callers at once as the runtime has lanes, each of whose
-batches gets one thread, as the service calls it under load.
+Measured with one caller, whose batch gets all threads, and with one caller per lane, whose batches get one thread each,
+which is how the service calls the runtime under load.
 
-`python -m benchmarks.runtime` writes runtime.md into benchmarks/results. The runtimes are measured in turn, in rounds,
-so that whatever else the machine does meets them all.
+`python -m benchmarks.runtime` writes runtime.md into benchmarks/results. The runtimes are measured in turn, in
+rounds, so that other load on the machine affects all of them.
 """
 
 import argparse
@@ -48,21 +48,21 @@ CANDIDATES = (
 
 
 class Contender(NamedTuple):
-    """A loaded runtime, and how many call it at once."""
+    """A loaded runtime, and the number of concurrent callers."""
 
     runtime: Runtime
     callers: int
 
 
 class Pace(NamedTuple):
-    """What all callers get together, and what one of them waits for a batch."""
+    """Images per second of all callers together, and the milliseconds per batch of one."""
 
     per_second: float
     milliseconds: float
 
 
 def measure(contenders: dict[str, Contender], *, seconds: float, rounds: int) -> dict[str, dict[int, Pace]]:
-    """Return each contender's pace for a batch of each size, by the median time of all its batches."""
+    """Return the pace of each contender for each batch size, from the median time of its batches."""
     shape = next(iter(contenders.values())).runtime.input.shape
     batches = {size: make_batch(size, shape) for size in BATCH_SIZES}
     times: dict[str, dict[int, list[float]]] = {title: {size: [] for size in batches} for title in contenders}
@@ -71,7 +71,7 @@ def measure(contenders: dict[str, Contender], *, seconds: float, rounds: int) ->
             for size, batch in batches.items():
                 predict = runtime.predict if callers > 1 else runtime.predict_alone or runtime.predict
                 run = partial(predict, batch)
-                run()  # warms caches that another runtime has filled
+                run()  # refills the caches after another runtime
                 times[title][size] += time_runs(run, seconds, callers)
     return {
         title: {size: _find_pace(runs, size, contenders[title].callers) for size, runs in sizes.items()}
@@ -80,12 +80,12 @@ def measure(contenders: dict[str, Contender], *, seconds: float, rounds: int) ->
 
 
 def make_batch(size: int, shape: tuple[int, ...]) -> Images:
-    """Make `size` images of noise: what they show makes no difference to a model's pace."""
+    """Make `size` images of noise; the content does not affect a model's speed."""
     return np.random.default_rng(0).integers(0, 256, (size, *shape), dtype=np.uint8)
 
 
 def time_runs(run: Callable[[], object], seconds: float, callers: int = 1) -> list[float]:
-    """Let each of `callers` threads run for `seconds`, at least once; return the seconds that each run took."""
+    """Call `run` in `callers` threads for `seconds`, at least once each; return the seconds of each call."""
 
     def call(_: int) -> list[float]:
         times: list[float] = []
@@ -100,7 +100,7 @@ def time_runs(run: Callable[[], object], seconds: float, callers: int = 1) -> li
 
 
 def render(paces: dict[str, dict[int, Pace]], left_out: dict[str, str]) -> str:
-    """Draw images per second, with the milliseconds a batch, for each contender; say what was left out and why."""
+    """Render images per second and milliseconds per batch of each contender, and what was left out and why."""
     header = ["images/s (a batch's time)", *(f"batch {size}" for size in BATCH_SIZES)]
     rows = [
         [title, *(f"{sizes[size].per_second:.0f} ({sizes[size].milliseconds:.2f} ms)" for size in BATCH_SIZES)]
@@ -112,12 +112,12 @@ def render(paces: dict[str, dict[int, Pace]], left_out: dict[str, str]) -> str:
 
 
 def load_candidates(version: Path) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Load what this machine can run; return it by title, and the reason for what it can't."""
+    """Load what this machine can run; return it by title, and the reasons for what it can't."""
     contenders: dict[str, Contender] = {}
     left_out: dict[str, str] = {}
     for candidate in CANDIDATES:
         if candidate.precision == "bf16" and not has_bf16():
-            left_out[candidate.title] = "this processor has no bfloat16; it would be emulated, slower than f32"
+            left_out[candidate.title] = "this CPU has no bfloat16; it would be emulated, slower than f32"
             continue
         try:
             runtime = load_runtime(
@@ -138,9 +138,9 @@ def _find_pace(runs: list[float], size: int, callers: int) -> Pace:
 
 
 def main() -> None:
-    """Measure, print, and write the table."""
+    """Measure; print and write the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runtime", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args()
@@ -149,8 +149,8 @@ def main() -> None:
     contenders, left_out = load_candidates(version)
     text = (
         f"# The runtime alone\n\n`python -m benchmarks.runtime`: {metadata.name} {metadata.version}, {count_cpus()}"
-        f" threads, {options.rounds} rounds in turn; medians.\nOne caller, whose batch gets all threads; or,"
-        ' "a batch a thread", as many callers at once as threads,\nas the service runs it under load.'
+        f" threads, medians of {options.rounds} rounds in turn.\nWith one caller, whose batch gets all threads; or,"
+        ' "a batch a thread", with one caller per thread,\nwhich is how the service runs the model under load.'
         f"\n\n- Machine: {describe_machine()}.\n"
         f"- Libraries: {describe_libraries('openvino', 'tensorflow', 'numpy')}.\n\n"
     )

@@ -1,6 +1,6 @@
-"""Take the README's picture of the page: `python -m benchmarks.screenshot`, with a service on localhost:8000.
+"""Takes the picture of the web page for README.md: `python -m benchmarks.screenshot`.
 
-The photograph in it is tests/data/cat.png (CC0).
+A service must listen on localhost:8000. The photograph is tests/data/cat.png (CC0).
 """
 
 import io
@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "tests" / "data" / "cat.png"
 TARGET = ROOT / "docs" / "page.png"
 SIZE = (1040, 1000)
-COLORS = 256  # plenty for a page and some photographs, at a third of the bytes
+COLORS = 256  # enough for the page and its photographs, in a third of the bytes
 
 
 def main(url: str = "http://localhost:8000/") -> None:
-    """Classify the picture on the page at `url` and take the picture of it."""
+    """Classify the photograph on the page at `url`, and take a screenshot."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
@@ -29,7 +29,7 @@ def main(url: str = "http://localhost:8000/") -> None:
         try:
             page.goto(url)
         except Error as error:
-            sys.exit(f"no service to take a picture of: {error.message.splitlines()[0]}")
+            sys.exit(f"no service at {url}: {error.message.splitlines()[0]}")
         page.set_input_files("#file", PICTURE)
         page.wait_for_selector("#shown .label")
         height = page.evaluate("document.querySelector('#results').getBoundingClientRect().bottom + scrollY + 24")

@@ -1,4 +1,4 @@
-"""Which services are compared: this one, and what a user would assemble instead (`benchmarks.peers`)."""
+"""The services to compare: this one, and what a user would build instead (`benchmarks.peers`)."""
 
 import sys
 from dataclasses import dataclass, field
@@ -8,30 +8,30 @@ Body = Literal["form", "raw"]
 
 
 class LeftOutError(Exception):
-    """A service can't be measured here; the text says why."""
+    """A service can't be measured here; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """How one service is started and spoken to."""
+    """How to start a service and send requests to it."""
 
     name: str
     title: str
     precision: str  # f32, bf16 or int8
-    module: tuple[str, ...]  # what follows python -m
+    module: tuple[str, ...]  # the arguments of python -m
     environment: dict[str, str] = field(default_factory=dict)
     path: str = "/predict"
     bodies: tuple[Body, ...] = ("form",)
     ours: bool = False
-    busy_while_idle: bool = False  # takes a good part of a core though nobody asks
+    busy_while_idle: bool = False  # uses much of a core without requests
 
     @property
     def command(self) -> list[str]:
-        """What is executed: in this very interpreter's environment, so that all have the same libraries."""
+        """The command, in this interpreter's environment, so that all services use the same libraries."""
         return [sys.executable, "-m", *self.module]
 
     def listen(self, port: int) -> dict[str, str]:
-        """Return the environment in which it listens on `port` of the loopback interface."""
+        """Return the environment variables that make it listen on `port` of the loopback interface."""
         address = {
             "PORT": str(port),
             "APP_PORT": str(port),
@@ -44,9 +44,9 @@ class Service:
 
 
 def list_services(precision: str) -> list[Service]:
-    """Return all services; those that OpenVINO runs, in `precision` (f32 or bf16), and those that have one, in int8.
+    """Return all services. Those with OpenVINO run in `precision` (f32 or bf16), and some also in int8.
 
-    TensorFlow's run the graph as it was exported, in f32.
+    Those with TensorFlow run the exported graph in f32.
     """
     return [
         _ours("minimodel", precision),
@@ -69,7 +69,7 @@ def _ours(name: str, precision: str) -> Service:
         "APP_MODEL_DIR": "models",
         "APP_MODEL_POLL_SECONDS": "0",
         "APP_DRAIN_SECONDS": "0",
-        "APP_LOG_LEVEL": "warning",  # no line for a request: the others write none either
+        "APP_LOG_LEVEL": "warning",  # no access log, like the others
     }
     return Service(name, "**this service**", precision, ("app",), environment, bodies=("form", "raw"), ours=True)
 
@@ -94,6 +94,6 @@ def _mosec(name: str, precision: str) -> Service:
 
 
 def _by_tensorflow(name: str, title: str, *module: str, busy_while_idle: bool = False) -> Service:
-    # BentoML would report its use to its makers; TensorFlow would tell of GPUs that are not there.
+    # Turns off BentoML's telemetry and TensorFlow's messages about missing GPUs.
     environment = {"PEER_RUNTIME": "tensorflow", "BENTOML_DO_NOT_TRACK": "True", "TF_CPP_MIN_LOG_LEVEL": "2"}
     return Service(name, title, "f32", module, environment, busy_while_idle=busy_while_idle)

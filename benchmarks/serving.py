@@ -1,10 +1,10 @@
-"""The service beside what others serve the same model with, on this machine, in one run.
+"""Compares the service with other ways to serve the same model, on this machine, in one run.
 
-`python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` has both. It
-starts all services, loads them in turn from this machine's own loopback interface, and writes serving.md and
-serving.json into benchmarks/results. Then it measures this service alone: what it adds to the model's own time, photos
-beside small images, its start, its memory. What is chosen by `--services` and `--parts` goes to a folder of its own
-(`--results`), since it would take the place of all the rest.
+`python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` checks and
+installs them. It starts all services, loads them in turn over loopback, and writes serving.md and serving.json into
+benchmarks/results. Then it measures this service alone: its overhead over the model, photos beside small images, its
+start and its memory. A part of it, chosen by `--services` and `--parts`, needs another folder (`--results`), because it
+would overwrite the results of the rest.
 """
 
 import json
@@ -39,39 +39,41 @@ MARKS = [10_000, 60_000]
 
 INTRODUCTION = """# Serving
 
-`make bench`: every service has the same model ({version}) and runs in the same environment; {rounds} rounds, in each of
-which, column by column, one service after the other, in an order by chance, is loaded for {seconds} s by wrk on the
-same cores (closed loop) while the others wait; LitServe, which is busy while idle, is suspended then. BentoML waits by
-what it saw before, which with one client makes rounds of very different figures. Figures are medians over the rounds.
-*ours ÷ it* is the median of the rounds' ratios of this service's requests to the other's, int8 compared with int8.
-Before, each is started alone and loaded for a second a column: memory is the proportional set size of all of its
-processes after that. Start is from `exec` to the first right answer, with its files in memory. Processor time is that
-of all processes, too. None writes a line of log for each request; what that costs this service, which does it unless
-told otherwise, is measured below. The others decode a JPEG whole; this service and the prototype decode it at a reduced
-size, in two threads, where mosec has one process that decodes.
+`make bench`: all services have the same model ({version}) and the same environment.
 
-- Machine: {machine}; {busy:.0f} % busy with other things just before.
+- There are {rounds} rounds. In each, column by column, wrk loads one service after the other for {seconds} s, in random
+  order, on the same cores (closed loop). Figures are medians over the rounds.
+- *ours ÷ it* is the median over the rounds of this service's requests ÷ the other's, int8 compared with int8.
+- Memory is the proportional set size of all of a service's processes, after a second of load per column, while no other
+  service ran. CPU time is that of all processes, too.
+- Start is from `exec` to the first correct answer, with the files in the page cache.
+- No service writes an access log. What it costs this service is measured below.
+- Idle services wait; LitServe, which is busy while idle, is suspended. BentoML adapts its batching to earlier load, so
+  its rounds with one client differ widely.
+- This service and the prototype decode JPEGs at a reduced size, in two threads. The others decode them at full size;
+  mosec decodes in one process.
+- Machine: {machine}; {busy:.0f} % busy with other processes just before.
 - Libraries: {libraries}.
-- Precision: OpenVINO runs {precision}, or int8 where it says so; TensorFlow runs the graph as it was exported, in f32.
-  What is measured of this service alone, after the comparison, runs in {precision}.
+- Precision: OpenVINO runs {precision}, or int8 where it says so; TensorFlow runs the exported graph in f32. The
+  measurements of this service alone, after the comparison, run in {precision}.
 
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the results; status 2 with one line for what a person can mend."""
+    """Measure; print and write the results; return the exit status."""
     parser = Parser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement, at least 1")
-    parser.add_argument("--rounds", type=int, default=5, help="over which medians are taken")
-    parser.add_argument("--services", help="names, separated by commas; all unless set")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, separated by commas")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of each measurement, at least 1")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds")
+    parser.add_argument("--services", help="names, separated by commas (default: all)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to measure, separated by commas")
     parser.add_argument(
-        "--precision", choices=("f32", "bf16"), default="bf16" if has_bf16() else "f32", help="of what OpenVINO runs"
+        "--precision", choices=("f32", "bf16"), default="bf16" if has_bf16() else "f32", help="of OpenVINO"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)
     if options.seconds < 1:
-        parser.error(f"argument --seconds: {options.seconds} is less than 1, and wrk takes whole seconds")
+        parser.error(f"argument --seconds: {options.seconds} is less than 1; wrk takes whole seconds")
     services = {service.name: service for service in list_services(options.precision)}
     names = options.services.split(",") if options.services else list(services)
     parts = options.parts.split(",")
@@ -79,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(services)} and {', '.join(PARTS)}")
     is_whole = set(names) == set(services) and set(parts) == set(PARTS)
     if not is_whole and options.results.resolve() == RESULTS:
-        parser.error(f"it would take the place of all results in {RESULTS}: name another folder by --results")
+        parser.error(f"a part would overwrite all results in {RESULTS}; choose another folder with --results")
     if not shutil.which(PROGRAM):
         print(f"not installed: {PROGRAM}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # or suspended services would be left
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # to stop suspended services
     version = find_version()
     known = make_known(version)
 
@@ -102,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found, told = measure(part, services, names, known, seconds=options.seconds, rounds=options.rounds)
         results[part] = found
         text += told
-        # each time: what has been measured is not lost if a later part fails
+        # after each part, so that a later failure doesn't lose the results
         options.results.mkdir(parents=True, exist_ok=True)
         (options.results / "serving.md").write_text(text, encoding="utf-8")
         (options.results / "serving.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -113,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(
     part: str, services: dict[str, Service], names: list[str], known: Known, *, seconds: int, rounds: int
 ) -> tuple[Any, str]:
-    """Measure one of `PARTS`; return the figures and the text in Markdown. `names` are the services to compare."""
+    """Measure one of `PARTS`; return the figures and their text in Markdown. `names` are the services to compare."""
     ours = services["minimodel"]
     if part == "comparison":
         rows = make_rows(compare([services[name] for name in names], known, seconds=seconds, rounds=rounds))

@@ -1,4 +1,4 @@
-"""How long the service takes from its execution to the first 200 of `/health`."""
+"""Measures the time from the start of the process to the first 200 of `/health`."""
 
 from dataclasses import dataclass
 from statistics import median
@@ -14,7 +14,7 @@ class Start:
     seconds: list[float]
 
     def render(self) -> str:
-        """Draw it in Markdown."""
+        """Render as Markdown."""
         return (
             f"From `exec` to the first 200 of `/health`: {median(self.seconds):.2f} s, the median of"
             f" {len(self.seconds)} starts ({min(self.seconds):.2f}–{max(self.seconds):.2f} s).\n"
@@ -22,10 +22,10 @@ class Start:
 
 
 def measure_start(service: Service, *, times: int) -> Start:
-    """Start the service, and stop it when it is healthy, `times` times.
+    """Start the service and stop it once it is healthy, `times` times.
 
     Raises:
-        LeftOutError: it can't be started here.
+        LeftOutError: the service can't start.
     """
     seconds = []
     for _ in range(times):

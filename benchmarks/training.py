@@ -1,8 +1,8 @@
-"""Images per second of this training pipeline against the article's own code, side by side; and the time to a target.
+"""Compares the speed of this training pipeline with that of the article's code.
 
 `python -m benchmarks.training --data data` writes training.md into benchmarks/results. It alternates between the two in
-rounds, so that whatever else the machine does meets both. `--target 0.65` also trains each from scratch until that
-validation accuracy.
+rounds, so that other load on the machine affects both. `--target 0.65` also trains each from scratch until it reaches
+that validation accuracy.
 """
 
 import argparse
@@ -35,24 +35,24 @@ ROUNDS, STEPS_PER_ROUND = 6, 10
 WARM_UP_STEPS = 3  # tracing, first allocations
 INPUT_STEPS = 40
 EVALUATE_EVERY = 25  # steps, on the way to a target
-SHORT_SCHEDULE = 2  # epochs: a run whose goal is near need not anneal for an hour
-ARTICLE_LIMIT = 10  # epochs after which the article's code is given up
+SHORT_SCHEDULE = 2  # epochs; a short run to a low target needs a short schedule
+ARTICLE_LIMIT = 10  # epochs after which the article's code is stopped
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """A network and the batches to train it with."""
+    """A network and its batches."""
 
     title: str
     model: keras.Model
     batches: Iterator[Any]
     alone: Iterator[Any]
-    """The same batches, made on one thread with no step in between, so that nothing hides what they cost."""
+    """The same batches, made on one thread without steps in between, to measure their whole cost."""
     normalize: Normalization
     batch_size: int
     limit: int
-    """Steps after which it is given up on the way to a target."""
+    """Maximum steps on the way to a target."""
 
     def step(self) -> None:
         """Train on the next batch."""
@@ -60,7 +60,7 @@ class Trainer:
 
 
 def make_article(split: Split, num_classes: int) -> Trainer:
-    """Make the article's own network and generator."""
+    """Make the article's network and generator."""
     images, normalize = article.normalize(split)
     batches = article.make_batches(images, split.labels, num_classes)
     limit = ARTICLE_LIMIT * -(-len(split.labels) // article.BATCH_SIZE)
@@ -69,7 +69,7 @@ def make_article(split: Split, num_classes: int) -> Trainer:
 
 
 def make_ours(title: str, split: Split, num_classes: int, recipe: Recipe, devices: Devices) -> Trainer:
-    """Make the network and batches of a recipe, as `training.train` does."""
+    """Make the network and batches of a recipe, like `training.train`."""
     normalize = measure_normalization(split.images, recipe.normalization)
     limit = steps_per_epoch(len(split.labels), recipe) * recipe.epochs
     keras.config.set_dtype_policy(devices.precision)
@@ -85,7 +85,7 @@ def make_ours(title: str, split: Split, num_classes: int, recipe: Recipe, device
 
 
 def compare_speed(trainers: Sequence[Trainer]) -> str:
-    """Return a table of images per second, medians over alternating rounds; the first is what others are set beside."""
+    """Return a table of images per second, medians over alternating rounds, relative to the first trainer."""
     for trainer in trainers:
         time_steps(trainer.step, WARM_UP_STEPS)
     seconds: dict[str, list[float]] = {trainer.title: [] for trainer in trainers}
@@ -95,7 +95,7 @@ def compare_speed(trainers: Sequence[Trainer]) -> str:
     rows = []
     for trainer in trainers:
         speed = speeds[trainer.title]
-        inputs = time_steps(lambda: next(trainer.alone), INPUT_STEPS)  # noqa: B023 - called in this turn
+        inputs = time_steps(lambda: next(trainer.alone), INPUT_STEPS)  # noqa: B023 - called in this iteration
         share = median(inputs) / median(seconds[trainer.title])
         rows.append([trainer.title, f"{speed:.0f}", f"{speed / speeds[trainers[0].title]:.2f}", f"{100 * share:.1f} %"])
     header = ["code", "images/s", "times the article's", "input pipeline, share of a step"]
@@ -113,14 +113,14 @@ def time_steps(step: Callable[[], Any], count: int) -> list[float]:
 
 
 def compare_time(trainers: Sequence[Trainer], validation: Split, target: float) -> str:
-    """Return a table of how many seconds of training steps each needs to `target` validation accuracy."""
+    """Return a table of the seconds of training steps that each trainer needs to reach `target`."""
     rows = [[trainer.title, *time_to_target(trainer, validation, target)] for trainer in trainers]
     header = ["code", f"seconds of training to {100 * target:g} % of the validation images", "steps"]
     return draw_table(header, rows, numbers=True)
 
 
 def time_to_target(trainer: Trainer, validation: Split, target: float) -> tuple[str, str]:
-    """Train until `target` validation accuracy or the trainer's limit; return the seconds, in words, and the steps."""
+    """Train to `target` validation accuracy or the limit; return the seconds and the steps as text."""
     num_classes = trainer.model.output_shape[-1]
     held_out = make_dataset(validation, trainer.normalize, num_classes=num_classes)
     seconds, steps, accuracy = 0.0, 0, 0.0
@@ -136,10 +136,10 @@ def time_to_target(trainer: Trainer, validation: Split, target: float) -> tuple[
 
 
 def measure(data: str, target: float | None) -> str:
-    """Measure on the data set that `data` names; return the text of the results.
+    """Measure on the data set `data`; return the results in Markdown.
 
     Raises:
-        DataError: the data can't be had.
+        DataError: the data set can't be loaded.
     """
     loaded = load_data(data)
     split, validation = split_validation(loaded.train, RECIPES["fast"].validation, SEED)
@@ -147,12 +147,12 @@ def measure(data: str, target: float | None) -> str:
     keras.utils.set_random_seed(SEED)
     ours = [make_ours(f"recipe {name}", split, num_classes, recipe, devices) for name, recipe in RECIPES.items()]
     speed = compare_speed([make_article(split, num_classes), *ours])
-    flags = "" if data == OFFICIAL else " --data DIR"  # not which: it is a folder of whoever ran it
+    flags = "" if data == OFFICIAL else " --data DIR"  # leaves out the local path
     flags += "" if target is None else f" --target {target:g}"
     gpus = f", {devices.description}" if tf.config.list_physical_devices("GPU") else ""
     text = (
         f"# Training\n\n`{PROGRAM}{flags}`: training steps in turn, medians of"
-        f" {ROUNDS} rounds of {STEPS_PER_ROUND}.\n\n- Machine: {describe_machine()}{gpus}; the recipes in"
+        f" {ROUNDS} rounds of {STEPS_PER_ROUND} steps.\n\n- Machine: {describe_machine()}{gpus}; the recipes in"
         f" {devices.precision}, the article's code in float32.\n"
         f"- Libraries: {describe_libraries('keras', 'tensorflow')}.\n\n{speed}"
     )
@@ -162,8 +162,8 @@ def measure(data: str, target: float | None) -> str:
         title = f"recipe fast on a schedule of {SHORT_SCHEDULE} epochs"
         trainers = [make_article(split, num_classes), make_ours(title, split, num_classes, short, devices)]
         text += (
-            f"\nFrom scratch, seed {SEED}, one run each, looking every {EVALUATE_EVERY} steps; the article's code is"
-            f" given up after {ARTICLE_LIMIT} epochs.\n\n{compare_time(trainers, validation, target)}"
+            f"\nFrom scratch, seed {SEED}, one run each, evaluated every {EVALUATE_EVERY} steps; the article's code"
+            f" stops after {ARTICLE_LIMIT} epochs.\n\n{compare_time(trainers, validation, target)}"
         )
     return text
 
@@ -176,10 +176,10 @@ def _share(text: str) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the tables; status 2 with one line when the data can't be had."""
+    """Measure; print and write the tables; return the exit status."""
     parser = Parser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training")
-    parser.add_argument("--target", type=_share, help="also time both to this validation accuracy, between 0 and 1")
+    parser.add_argument("--target", type=_share, help="also train both to this validation accuracy, between 0 and 1")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)
     try:

@@ -38,7 +38,7 @@ from training.run import read_history, read_start, require_writable, write_job
 from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
-from training.versions import CANDIDATE, find_newest, next_version
+from training.versions import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
 
 FOLDS = 3
 """Of cross-validation, unless the command line says otherwise."""
@@ -178,7 +178,10 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
             evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
             raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
-        version = next_version(models)
+        newest = find_newest(models)
+        rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
+        is_set_aside = rivalry is not None and options.promote == "if-better" and not rivalry.is_better
+        version = next_candidate(models) if is_set_aside else next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
         overlap = count_copies(data).across
@@ -206,21 +209,18 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
             fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
         plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
         write_mistakes(run / "mistakes.csv", data, probabilities)
-        newest = find_newest(models)
-        rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
-        kept_aside = rivalry is not None and options.promote == "if-better" and not rivalry.is_better
         # Last, so that whatever fails before, such as a disk that is full, leaves no version.
         try:
-            place = models / (CANDIDATE.format(version) if kept_aside else str(version))
-            folder = publish_version(staged, place, fields)
+            folder = models / f"{CANDIDATE_PREFIX if is_set_aside else ''}{version}"
+            publish_version(staged, folder, fields)
         except ExportError as error:
             raise ExportError(f"{error}; {again}") from error
     print(format_table(evaluation))
     for line in [*([describe_folds(folds)] if folds else []), *([str(rivalry)] if rivalry else [])]:
         print(f"\n{line}")
     print(f"\nexported {folder}")
-    if kept_aside:
-        print(f"It is no better, so the service does not see it; python -m training.promote {folder} lets it serve")
+    if is_set_aside:
+        print(f"set aside, since it is no better; python -m training.promote {folder} lets it serve all the same")
     return folder
 
 

@@ -9,9 +9,8 @@ from app.contract import METADATA_FILE, DigestError, ModelMetadata, verify_files
 from training.errors import VersionError
 
 _VERSION = re.compile(r"[1-9][0-9]*")
-CANDIDATE = ".candidate-{}"
-"""Name of a version's folder that is not promoted yet; the service does not look into it."""
-_CANDIDATE = re.compile(r"\.candidate-([1-9][0-9]*)")
+CANDIDATE_PREFIX = ".candidate-"
+"""How the folder of a version begins that is set aside; no service looks at it."""
 
 
 def list_versions(models: Path) -> list[Path]:
@@ -27,10 +26,16 @@ def find_newest(models: Path) -> Path | None:
 
 
 def next_version(models: Path) -> int:
-    """Return the number after the highest version in `models`, candidates included."""
-    names = [path.name for path in models.glob("*")] + [path.name for path in models.glob(".candidate-*")]
-    numbers = [int(_CANDIDATE.sub(r"\1", name)) for name in names if _CANDIDATE.sub(r"\1", name).isdecimal()]
-    return max(numbers, default=0) + 1
+    """Return the number after the highest version in `models`, the folder of one model."""
+    return max((int(path.name) for path in list_versions(models)), default=0) + 1
+
+
+def next_candidate(models: Path) -> int:
+    """Return the number of the next candidate: that of the next version, or the first after it that is free."""
+    number = next_version(models)
+    while (models / f"{CANDIDATE_PREFIX}{number}").exists():
+        number += 1
+    return number
 
 
 def read_metadata(folder: Path) -> ModelMetadata:

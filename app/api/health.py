@@ -1,4 +1,4 @@
-"""Probes: whether this process answers, and whether it can serve. They wait for nothing and nobody."""
+"""Health probes: whether this process answers, and whether it can serve. They wait for nothing."""
 
 from functools import partial
 
@@ -6,59 +6,58 @@ from fastapi import APIRouter, Request, Response
 
 from app.api.schemas import Health, HealthStatus, Liveness, ModelRef, RefusedVersion, RuntimeInfo
 from app.errors import NotReadyError
-from app.http.dependencies import ClassifierDep
+from app.http.dependencies import get_classifier
+from app.http.direct_route import DirectRoute, write_model
 from app.http.problems import NAMED_ANSWER, REQUEST_ID_HEADER, RETRY_HEADER
 from app.versions.store import ModelStore
 
 _DRAINING_RETRY_SECONDS = 1
 
-router = APIRouter(responses=NAMED_ANSWER)
+router = APIRouter(route_class=DirectRoute, responses=NAMED_ANSWER)
 
-# Some load balancers probe by HEAD. FastAPI would document it as a second operation of the same name, so this route
-# answers both and the next one, which no request reaches, documents GET.
+# Some load balancers probe by HEAD. FastAPI would document it as a second operation of the same name. So this route
+# answers both methods, and the next one, which no request reaches, documents GET.
 _also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 @router.get(
     "/health",
     tags=["operate"],
-    summary="Whether this process can serve",
+    summary="Readiness",
+    response_model=Health,
     responses={
         503: {
             "model": Health,
-            "description": "It can't serve (any more): starting, draining or unavailable.",
+            "description": "It can't serve: starting, draining or unavailable.",
             "headers": REQUEST_ID_HEADER | RETRY_HEADER,
         }
     },
-    response_model_exclude_none=True,
 )
-@_also_head("/health", response_model_exclude_none=True)
-async def health(request: Request, response: Response, classifier: ClassifierDep) -> Health:
-    """Readiness: 200 while requests should come here, 503 and the reason while they should not.
+@_also_head("/health")
+async def health(request: Request) -> Response:
+    """Return 200 if this process can serve requests, 503 and the reason if not.
 
     ```console
     $ curl localhost:8000/health
     ```
     """
-    store = classifier.store
+    store = get_classifier(request).store
     status, reason, retry_after_seconds = assess(store, draining=request.app.state.draining)
-    if status != "ok":
-        response.status_code = 503
-        response.headers["Retry-After"] = str(retry_after_seconds)
     model = store.model
-    return Health(
+    reply = Health(
         status=status,
         reason=reason,
         model=ModelRef.of(model) if model else None,
         runtime=RuntimeInfo(name=model.runtime.name, precision=model.runtime.precision) if model else None,
         refused=[RefusedVersion(version=refusal.version, reason=refusal.reason) for refusal in store.refusals],
     )
+    return write_model(reply) if status == "ok" else write_model(reply, 503, {"Retry-After": str(retry_after_seconds)})
 
 
-@router.get("/health/live", tags=["operate"], summary="Whether this process answers at all")
+@router.get("/health/live", tags=["operate"], summary="Liveness", response_model=Liveness)
 @_also_head("/health/live")
-async def live() -> Liveness:
-    """Liveness: 200 as long as the process answers, whatever else is wrong.
+async def live(request: Request) -> Liveness:  # noqa: ARG001 -- as every endpoint gets it
+    """Return 200 as long as the process answers, whatever else is wrong.
 
     ```console
     $ curl localhost:8000/health/live

@@ -24,7 +24,6 @@ from app.api.schemas import Classification
 from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
 from app.classify.stdio import discard_output, prepare_streams, tell
 from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
-from app.http.problems import KINDS
 from app.images.decode import decode_image
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
@@ -196,7 +195,8 @@ def _parse_count(text: str) -> int:
 
 
 def _load_newest(settings: Settings, batch_size: int) -> Model:
-    store = ModelStore(settings.model_dir, make_loader(settings, batch_sizes=list_batch_sizes(batch_size)))
+    load = make_loader(settings, batch_sizes=list_batch_sizes(batch_size))
+    store = ModelStore(settings.model_dir, load, pinned=settings.model_version)
     asyncio.run(store.refresh())
     return store.require_model()
 
@@ -213,7 +213,7 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
 
 
 def _explain(error: ServiceError, remedy: str = "") -> Failure:
-    return Failure(f"{error}{remedy}", KINDS[type(error)].code)
+    return Failure(f"{error}{remedy}", error.code)
 
 
 def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

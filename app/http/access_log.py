@@ -7,12 +7,14 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.forwarded import read_address
+from app.http.paths import METRICS, PROBES
 from app.http.problems import CLIENT_CLOSED_REQUEST, INTERNAL
 from app.telemetry.metrics import Metrics
-from app.telemetry.timings import BEGUN, Trace, current
+from app.telemetry.timings import Trace, current
 
-# What a probe or a scraper asks every few seconds is no news while it succeeds.
-_ROUTINE = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"}
+# Probes and scrapes come every few seconds; while they succeed they are logged at level debug.
+_ROUTINE = PROBES | {METRICS}
 _NO_ROUTE = "none"
 
 logger = logging.getLogger("app.request")
@@ -26,11 +28,11 @@ class Recorder:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and tell afterwards how it went."""
+        """Pass the request on, then log and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = scope.get("state", {}).get(BEGUN) or time.monotonic()  # other servers than this project's tell no time
+        begun = time.monotonic()
         trace = Trace()
         status, received, sent = 0, 0, 0
 
@@ -69,10 +71,11 @@ def _log(scope: Scope, trace: Trace, route: str, status: int, seconds: float, re
     stages: defaultdict[str, float] = defaultdict(float)
     for stage, spent in trace.stages:
         stages[stage] += spent
-    # A path can hold anything; escaped, it breaks no line. The query is left out: people put secrets there.
+    # A path can hold anything; escaped, it breaks no line. The query is left out, since people put secrets there.
     path = scope["path"][:200].encode("unicode_escape").decode("ascii")
+    client = read_address((scope.get("client") or ("",))[0])  # uvicorn by itself lets a client's header choose any text
     fields = {
-        "client": (scope.get("client") or ("",))[0],
+        "client": str(client) if client else None,
         "method": scope["method"],
         "route": route,
         "path": path,

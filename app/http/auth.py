@@ -1,38 +1,35 @@
-"""Who may ask: everything but the probes takes one of the service's keys, if it has any."""
+"""API keys: every request but a probe must carry one, if the service has any."""
 
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import SecretStr
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import MissingKeyError
-from app.http.problems import document_errors
-
-# An orchestrator's probes carry no keys.
-_OPEN = {"/health", "/health/live", "/v2/health/live", "/v2/health/ready"}
+from app.http.middleware import find_header
+from app.http.paths import PROBES, get_path
+from app.http.problems import AnswerError, document_errors
 
 
 class RequireKey:
     """Refuses requests without a key. Takes `Authorization: Bearer <key>`, or Basic with the key as the password."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr], answer: Callable[[Request, Exception], Any]) -> None:
-        """Guard `app`; `answer` is how it answers its own errors."""
+    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr], answer: AnswerError) -> None:
+        """Guard `app`; `answer` makes the response to an error."""
         self._app = app
         self._answer = answer
         self._digests = [_digest(key.get_secret_value()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
         key = _read_key(scope) if scope["type"] == "http" else ""
-        if scope["type"] != "http" or path in _OPEN or self._knows(key):
+        if scope["type"] != "http" or get_path(scope) in PROBES or self._knows(key):
             await self._app(scope, receive, send)
             return
         given = "; the one that was sent is none of them" if key else ""
@@ -41,26 +38,26 @@ class RequireKey:
         await answer(scope, receive, send)
 
     def _knows(self, offered: str) -> bool:
-        """Compare with every key, digest by digest: the time taken tells nothing of any key, not even its length."""
+        """Compare with every key, digest by digest, so that the time taken reveals nothing about any key."""
         digest = _digest(offered)
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
 
 def document_keys(app: FastAPI) -> None:
-    """Let the API's documentation say what takes a key and how; Swagger UI has a button for it then."""
+    """Add the keys to the API's documentation, for which Swagger UI then has a button."""
     write = app.openapi
 
     def write_with_keys() -> dict[str, Any]:
         document = write()
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        for path in document["paths"].keys() - _OPEN:
-            [refusal] = document_errors(MissingKeyError, inference=f"{path}/".startswith("/v2/")).values()
+        for path in document["paths"].keys() - PROBES:
+            [refusal] = document_errors(MissingKeyError, protocol=f"{path}/".startswith(("/v1/", "/v2/"))).values()
             for operation in document["paths"][path].values():
                 operation["security"] = [{"key": []}]
                 operation["responses"]["401"] = refusal
         return document
 
-    app.openapi = write_with_keys  # type: ignore[method-assign]  # as FastAPI's documentation has it
+    app.openapi = write_with_keys  # type: ignore[method-assign]  # as FastAPI's documentation does
 
 
 def _digest(key: str) -> bytes:
@@ -69,12 +66,12 @@ def _digest(key: str) -> bytes:
 
 def _read_key(scope: Scope) -> str:
     """Return the key that a request carries, or nothing."""
-    scheme, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
+    scheme, _, value = find_header(scope, b"authorization").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).decode().partition(":")[2]
-        except ValueError:  # no base64, no ASCII, or no UTF-8
+        except ValueError:  # not base64, or not UTF-8
             pass
     return ""

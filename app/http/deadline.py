@@ -1,4 +1,4 @@
-"""How long an answer is worked on: until its client leaves or its deadline passes, whichever comes first."""
+"""Cancels work on an answer when its client disconnects or its deadline passes, whichever comes first."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,19 +9,15 @@ from starlette.requests import Request
 
 from app.errors import ClientGoneError, DeadlineError
 
-GONE = "gone"
-"""Names, in a request's state, the future that `app.server.connection` finishes when the request's client has left."""
-
 
 @asynccontextmanager
 async def work_while_wanted(request: Request, *, timeout_seconds: float) -> AsyncIterator[None]:
-    """Cancel the body of the `async with` once nobody waits for what it makes.
+    """Cancel the body of the `async with` when nobody waits for its result any more.
 
-    The request's own body must have been read whole: under other servers than this project's, what the request
-    receives then is the news that the client has gone. To wait for it takes a task more.
+    Read the request's own body first: after it, the next message that ASGI's `receive` returns is `http.disconnect`.
 
     Raises:
-        ClientGoneError: the client left.
+        ClientGoneError: the client disconnected.
         DeadlineError: `timeout_seconds` passed.
     """
     task = cast("asyncio.Task[None]", asyncio.current_task())
@@ -33,7 +29,7 @@ async def work_while_wanted(request: Request, *, timeout_seconds: float) -> Asyn
             gone = True
             task.cancel()
 
-    departure: asyncio.Future[Any] = request.scope["state"].get(GONE) or asyncio.ensure_future(request.receive())
+    departure = asyncio.ensure_future(request.receive())
     departure.add_done_callback(cancel)
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -45,6 +41,6 @@ async def work_while_wanted(request: Request, *, timeout_seconds: float) -> Asyn
             raise ClientGoneError("the client left before its answer") from error
         raise
     finally:
-        working = False  # the client may have left in this very turn of the loop, and `cancel` be about to be called
+        working = False  # `cancel` may be scheduled already
         departure.remove_done_callback(cancel)
         departure.cancel()

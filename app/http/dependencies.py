@@ -1,32 +1,32 @@
-"""What handlers need of the process that they run in, as FastAPI hands it to them."""
+"""What handlers need of the application that a request came to."""
 
-from typing import Annotated
+from fastapi import Request
 
-from fastapi import Depends, Request
-
+from app.http.cache import Cache
 from app.inference.classifier import Classifier
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
 
-async def get_classifier(request: Request) -> Classifier:
-    """Return the process's one classifier."""
+def get_classifier(request: Request) -> Classifier:
+    """Return the application's one classifier."""
     classifier: Classifier = request.app.state.classifier
     return classifier
 
 
-async def get_settings(request: Request) -> Settings:
+def get_settings(request: Request) -> Settings:
     """Return the settings that the application was made with."""
     settings: Settings = request.app.state.settings
     return settings
 
 
-async def get_metrics(request: Request) -> Metrics:
-    """Return what the process counts and measures."""
+def get_metrics(request: Request) -> Metrics:
+    """Return what the application counts and measures."""
     metrics: Metrics = request.app.state.metrics
     return metrics
 
 
-ClassifierDep = Annotated[Classifier, Depends(get_classifier)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-MetricsDep = Annotated[Metrics, Depends(get_metrics)]
+def get_cache(request: Request) -> Cache[bytes]:
+    """Return what the application has written for everybody within the last second."""
+    cache: Cache[bytes] = request.app.state.cache
+    return cache

@@ -7,7 +7,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import UploadsFullError, UploadTooLargeError
-from app.inference.retry_after import Returns
+from app.inference.retry_after import RetryAfter
 from app.telemetry.timings import note_request_id
 
 # What a client may choose as its request's id: nothing that could break a log line or a header.
@@ -16,11 +16,13 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
+    # Not `no-referrer`, with which browsers send `Origin: null` even to the site itself.
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-# How long a byte of a body is believed to take, until bodies have been answered while there was little room for others.
+# Assumed until bodies have been answered while the memory for them was more than half full.
 _SECONDS_PER_BYTE = 1 / 20e6
 
 
@@ -72,21 +74,20 @@ def find_header(scope: Scope, name: bytes) -> str:
 
 
 class BodyLimit:
-    """Bounds what bodies take of the memory, each and all together.
+    """Limits the size of each request body, and the memory that all bodies take together.
 
-    By its declared length a body is refused before it is read, otherwise once it has grown too long or there is no more
-    room.
+    A body with a Content-Length is rejected before it is read, a chunked one as soon as it exceeds a limit.
     """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_total_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._max_total_bytes = max_total_bytes
-        self._total_bytes = 0  # of the requests that are under way
-        self._returns = Returns(max_total_bytes, seconds_per_item=_SECONDS_PER_BYTE)
+        self._total_bytes = 0  # of the requests in flight
+        self._retry_after = RetryAfter(seconds_per_item=_SECONDS_PER_BYTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UploadTooLargeError or UploadsFullError from `receive`, where whoever reads the body meets it."""
+        """Raise UploadTooLargeError or UploadsFullError from `receive`, so from wherever the body is read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +95,7 @@ class BodyLimit:
         length = int(declared[:20]) if declared.isdecimal() else 0
         held = 0
 
-        def let_go() -> None:
+        def release() -> None:
             nonlocal held
             self._total_bytes -= held
             held = 0
@@ -110,25 +111,25 @@ class BodyLimit:
             try:
                 self._require_room(count, length)
             except UploadsFullError:
-                let_go()  # now, not once the client has been told
+                release()  # now, because the answer is delayed
                 raise
             was_crowded = self._is_crowded
             self._total_bytes += count
             held += count
             if self._is_crowded and not was_crowded:
-                self._returns.begin(time.monotonic())
+                self._retry_after.begin(time.monotonic())
             return message
 
         try:
             await self._app(scope, receive_limited, send)
         finally:
             if held and self._is_crowded:
-                self._returns.finish(time.monotonic(), held)
-            let_go()
+                self._retry_after.finish(time.monotonic(), held)
+            release()
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether it tells how quickly bodies can be answered, and not only how quickly they come."""
+        """Whether the rate of bodies shows how fast they are answered, not just how fast they arrive."""
         return 2 * self._total_bytes > self._max_total_bytes
 
     def _require_short(self, length: int) -> None:
@@ -138,9 +139,8 @@ class BodyLimit:
     def _require_room(self, count: int, length: int) -> None:
         """Raise UploadsFullError if there is no room for `count` bytes of a body of `length`, 0 if that is unknown."""
         if self._total_bytes + count > self._max_total_bytes:
-            promise = self._returns.book(time.monotonic(), self._total_bytes, items=length or self._max_bytes)
+            seconds = self._retry_after.reserve(time.monotonic(), self._total_bytes, items=length or self._max_bytes)
             raise UploadsFullError(
-                f"other uploads take the {self._max_total_bytes:,} bytes that there are for them; "
-                f"try again in {promise.retry_after_seconds} s",
-                **promise._asdict(),
+                f"other uploads use the {self._max_total_bytes:,} bytes reserved for them; try again in {seconds} s",
+                retry_after_seconds=seconds,
             )

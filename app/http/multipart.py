@@ -1,113 +1,135 @@
-"""Multipart forms, read into memory: python-multipart tells of their parts, and this keeps what they hold.
+"""Parses multipart forms (RFC 7578) from memory.
 
-Starlette's own reader gives every file a temporary file, and the event loop a turn for every piece of it; what is
-classified here is in memory a moment later anyway, and `app.http.middleware.BodyLimit` bounds it. Knows no images.
+MIME allows more than browsers send, and mail libraries send it: text before the first boundary, blanks behind a
+boundary, folded headers, transfer encodings. The standard library's `email` package parses the headers of each part. It
+could parse the whole form, but goes line by line, which takes too long for a photo. Knows no images.
 """
 
-from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
+import binascii
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import HeaderParser
+from email.utils import collapse_rfc2231_value
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from app.errors import MalformedUploadError, UnsupportedUploadError
 
-from app.errors import MalformedUploadError, UploadCountError
-
-# A form may carry a few things besides its images; a thousand is an attack.
+# A form with images has few other fields.
 MAX_FIELDS = 16
+_MAX_HEADER_BYTES = 16_384
+# How much of a part without a declared type is looked at to tell text from a file.
+_SAMPLE_BYTES = 4096
 
 
-@dataclass
+@dataclass(frozen=True)
 class Part:
-    """One field of a form: its name, whether it is a file, and what it holds."""
+    """One part of a form: its name, whether it is a file, and its content."""
 
-    name: str = ""
-    is_file: bool = False
-    data: bytearray = field(default_factory=bytearray)
+    name: str
+    is_file: bool
+    data: bytes
 
 
-async def read_form(content_type: str, body: AsyncIterable[bytes], *, max_files: int, too_many: str) -> list[Part]:
-    """Read a `multipart/form-data` body.
+def parse_form(content_type: str, body: bytes, *, max_files: int) -> list[Part]:
+    """Parse a `multipart/form-data` body.
 
     Args:
-        content_type: the header, which names the boundary.
-        body: the body, in pieces of any size.
-        max_files: the most files that are taken, whatever their fields.
-        too_many: what to tell those who send more.
+        content_type: the Content-Type header, which names the boundary.
+        body: the whole body.
+        max_files: parsing stops at the first file above this number, which is still returned.
 
     Raises:
-        UploadCountError: it has more files.
-        MalformedUploadError: it can't be parsed, or has more fields than a form has.
+        MalformedUploadError: the body can't be parsed, or has more than `MAX_FIELDS` fields that are no files.
+        UnsupportedUploadError: a part has an unknown transfer encoding.
     """
-    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    parts: list[Part] = []
+    files = 0
+    for start, end in _find_parts(body, _read_boundary(content_type)):
+        part = _parse_part(body, start, end)
+        parts.append(part)
+        files += part.is_file
+        if files > max_files:
+            break
+        if len(parts) - files > MAX_FIELDS:
+            raise _malformed(f"it has more than {MAX_FIELDS} fields")
+    return parts
+
+
+def _malformed(reason: str) -> MalformedUploadError:
+    return MalformedUploadError(f"the form can't be parsed: {reason}")
+
+
+def _read_boundary(content_type: str) -> bytes:
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_boundary("")
     if not boundary:
-        raise MalformedUploadError("the multipart body can't be parsed: its content type names no boundary")
-    form = _Form(max_files, too_many)
+        raise _malformed("its content type names no boundary")
+    return boundary.encode("latin-1", "replace")
+
+
+def _find_parts(body: bytes, boundary: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each part starts and ends, headers included (RFC 2046, 5.1.1)."""
+    delimiter = b"\r\n--" + boundary
+    found = -2 if body.startswith(delimiter[2:]) else body.find(delimiter)
+    if found == -1:
+        raise _malformed("the boundary that its content type names is not in it")
+    while True:
+        after = found + len(delimiter)
+        if body.startswith(b"--", after):
+            return
+        line_end = body.find(b"\r\n", after)
+        if line_end == -1:
+            break
+        if body[after:line_end].strip(b" \t"):
+            raise _malformed("one of its lines starts like a boundary and goes on")
+        found = body.find(delimiter, line_end)
+        if found == -1:
+            break
+        yield line_end + 2, found
+    raise _malformed("it ends before its closing boundary")  # its last part may be cut short
+
+
+def _parse_part(body: bytes, start: int, end: int) -> Part:
+    header_end = body.find(b"\r\n\r\n", start - 2, min(end, start + _MAX_HEADER_BYTES))
+    if header_end == -1:
+        raise _malformed("the headers of a part are missing, too long or not closed")
+    headers = HeaderParser().parsestr(body[start:header_end].decode(errors="replace"))
+    name = headers.get_param("name", header="content-disposition")
+    if name is None:
+        raise _malformed("a part has no name")
+    name = collapse_rfc2231_value(name)
+    data = _decode(body[header_end + 4 : end], headers.get("content-transfer-encoding", ""), name)
+    return Part(name, _is_file(headers, data), data)
+
+
+def _decode(data: bytes, encoding: str, name: str) -> bytes:
+    match encoding.strip().lower():
+        case "" | "7bit" | "8bit" | "binary":
+            return data
+        case "base64":
+            try:
+                return binascii.a2b_base64(data)
+            except binascii.Error as error:
+                raise _malformed(f"the base64 of the field {name[:50]!r} is damaged") from error
+        case "quoted-printable":
+            return binascii.a2b_qp(data)
+    raise UnsupportedUploadError(
+        f"send the field {name[:50]!r} as it is, without Content-Transfer-Encoding: {encoding[:50]}"
+    )
+
+
+def _is_file(headers: Message, data: bytes) -> bool:
+    """Tell a file from a text: by its filename, its declared type, or its content, since both may be absent."""
+    if headers.get_param("filename", header="content-disposition") is not None:
+        return True
+    content_type = str(headers.get("content-type", "")).lower()
+    if content_type.startswith(("image/", "application/octet-stream")):
+        return True
+    sample = data[:_SAMPLE_BYTES]
     try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": form.begin,
-                "on_header_field": form.add_header_name,
-                "on_header_value": form.add_header_value,
-                "on_header_end": form.end_header,
-                "on_headers_finished": form.name_part,
-                "on_part_data": form.add_data,
-                "on_part_end": form.end,
-                "on_end": form.close,
-            },
-        )
-        async for piece in body:
-            parser.write(piece)
-    except FormParserError as error:
-        raise MalformedUploadError(f"the multipart body can't be parsed: {error}") from error
-    if not form.closed:  # else its last part would be missing, and nobody would know
-        raise MalformedUploadError("the multipart body can't be parsed: it ends before its closing boundary")
-    return form.parts
-
-
-class _Form:
-    """What python-multipart tells, part by part."""
-
-    def __init__(self, max_files: int, too_many: str) -> None:
-        self.parts: list[Part] = []
-        self.closed = False
-        self._max_files, self._too_many = max_files, too_many
-        self._files = self._fields = 0
-        self._part = Part()
-        self._header, self._value, self._disposition = b"", b"", b""
-
-    def begin(self) -> None:
-        self._part, self._disposition = Part(), b""
-
-    def add_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-
-    def add_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def end_header(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header, self._value = b"", b""
-
-    def name_part(self) -> None:
-        options = parse_options_header(self._disposition)[1]
-        if b"name" not in options:
-            raise MalformedUploadError("the multipart body can't be parsed: a part has no name")
-        self._part.name = options[b"name"].decode(errors="replace")
-        self._part.is_file = b"filename" in options
-        self._files += self._part.is_file
-        self._fields += not self._part.is_file
-        if self._files > self._max_files:
-            raise UploadCountError(self._too_many)
-        if self._fields > MAX_FIELDS:
-            raise MalformedUploadError(f"the multipart body can't be parsed: it has more than {MAX_FIELDS} fields")
-
-    def add_data(self, data: bytes, start: int, end: int) -> None:
-        self._part.data += data[start:end]
-
-    def end(self) -> None:
-        self.parts.append(self._part)
-
-    def close(self) -> None:
-        self.closed = True
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        return True
+    return b"\0" in sample

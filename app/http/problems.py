@@ -1,10 +1,13 @@
-"""Errors as HTTP answers: RFC 9457 problem details, and the one table that says which error is which.
+"""Errors as HTTP answers: RFC 9457 problem details, and the one table that maps errors to statuses.
 
-The handlers answer from the table and the OpenAPI document is written from it, so they can't drift.
+The handlers answer from the table and the OpenAPI document is written from it, so the two always agree.
 """
 
 import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,149 +15,149 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import Scope
 
 from app import errors
-from app.images.decode import FORMAT_NAMES
+from app.http.paths import get_path
 from app.telemetry.timings import note_problem
 
 MEDIA_TYPE = "application/problem+json"
-CLIENT_CLOSED_REQUEST = 499  # nginx's word for a client that left; nobody receives it, logs and metrics count it
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; it appears in logs and metrics only
+# The longest delay before an overloaded service says so.
+LONGEST_REFUSAL_SECONDS = 1.0
 
 
 class Problem(BaseModel):
-    """Why a request failed, as RFC 9457 has it. `code` tells programs the kind, `detail` tells people what to do."""
+    """Why a request failed (RFC 9457). `code` is for programs; `detail` tells people what to do."""
 
-    type: str = Field("about:blank", description="Always `about:blank`: `code` tells the kind.")
+    type: str = Field("about:blank", description="Always `about:blank`; see `code` for the kind of error.")
     title: str = Field(description="The status in words.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What is wrong with this very request, and what to do.")
-    code: str = Field(description="The kind of error, stable.")
-    request_id: str | None = Field(None, description="Names this request in the service's log.")
-    retry_after_seconds: int | None = Field(None, description="When the same request is worth another try.")
+    detail: str = Field(description="What is wrong with this request, and what to do about it.")
+    code: str = Field(description="The kind of error; stable.")
+    request_id: str | None = Field(None, description="Identifies this request in the service's log.")
+    retry_after_seconds: int | None = Field(None, description="How long to wait before trying again.")
 
 
 # How headers of answers are documented.
 REQUEST_ID_HEADER = {
-    "X-Request-ID": {"description": "Names the request in the service's log.", "schema": {"type": "string"}}
+    "X-Request-ID": {"description": "Identifies the request in the service's log.", "schema": {"type": "string"}}
 }
-RETRY_HEADER = {"Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer"}}}
-_CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "How a key can be sent.", "schema": {"type": "string"}}}
-# What a router adds to its calls' documentation: the answer that is no error.
+RETRY_HEADER = {"Retry-After": {"description": "Seconds to wait before trying again.", "schema": {"type": "integer"}}}
+_CHALLENGE_HEADER = {"WWW-Authenticate": {"description": "How to send an API key.", "schema": {"type": "string"}}}
+# What a router adds to the documentation of its successful answers.
 NAMED_ANSWER: dict[int | str, dict[str, Any]] = {200: {"headers": REQUEST_ID_HEADER}}
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
-# A problem under /v2.
-_INFERENCE_SCHEMA = {
+# A problem under /v1 and /v2.
+_PROTOCOL_SCHEMA = {
     "allOf": [_SCHEMA],
     "type": "object",
     "required": ["error"],
     "properties": {
-        "error": {
-            "type": "string",
-            "description": "The detail again, where clients of the Open Inference Protocol look for it.",
-        }
+        "error": {"type": "string", "description": "The detail again, where clients of the protocol look for it."}
     },
 }
-# The response to document where any problem can be met; without it FastAPI would document one that it never gives.
-ANY_INFERENCE_PROBLEM = {
-    "description": "What any request can meet.",
+# Documents the problems that any call of a protocol can meet. Without it FastAPI would document its own 422.
+ANY_PROTOCOL_PROBLEM = {
+    "description": "Any problem.",
     "headers": REQUEST_ID_HEADER,
-    "content": {MEDIA_TYPE: {"schema": _INFERENCE_SCHEMA}},
+    "content": {MEDIA_TYPE: {"schema": _PROTOCOL_SCHEMA}},
 }
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How one kind of error looks over HTTP; the example stands in the API's documentation."""
+    """How one kind of error looks over HTTP; the example is shown in the API's documentation."""
 
     status: int
     code: str
     example: str
 
 
-KINDS: dict[type[errors.ServiceError], Kind] = {
-    errors.MissingKeyError: Kind(401, "missing_key", "send a key of this service as 'Authorization: Bearer <key>'"),
-    errors.EmptyUploadError: Kind(400, "empty_upload", "the file is empty; send the image's bytes"),
-    errors.MalformedUploadError: Kind(
-        400, "malformed_upload", "the multipart body can't be parsed: its content type names no boundary"
+_STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
+    errors.MissingKeyError: (401, "send a key of this service as 'Authorization: Bearer <key>'"),
+    errors.UnknownHostError: (
+        400,
+        "this service has no host name 'example.org'; its operator can add it to APP_ALLOWED_HOSTS",
     ),
-    errors.TensorError: Kind(
-        400, "wrong_tensor", "'images' is UINT8 with the shape [1 to 32, 64, 64, 3]; sent: FP32 [1]"
+    errors.CrossSiteError: (
+        403,
+        "pages of https://example.org may not use this service; its operator can add that origin to APP_CORS_ORIGINS",
     ),
-    errors.UnknownModelError: Kind(
-        404, "unknown_model", "'flowers' version 2 does not serve here; 'flowers' version 3 does"
-    ),
-    errors.UploadTimeoutError: Kind(408, "upload_timeout", "the body did not arrive within 30 s"),
-    errors.UploadTooLargeError: Kind(
-        413, "upload_too_large", "the body has more than 16,777,216 bytes; send a smaller image"
-    ),
-    errors.ImageTooLargeError: Kind(
+    errors.EmptyUploadError: (400, "the file is empty; send the image's bytes"),
+    errors.MalformedUploadError: (400, "the form can't be parsed: its content type names no boundary"),
+    errors.TensorError: (400, "'images' is UINT8 with the shape [1 to 32, 64, 64, 3]; sent: FP32 [1]"),
+    errors.UnknownModelError: (404, "'flowers' version 2 does not serve here; 'flowers' version 3 does"),
+    errors.UploadTimeoutError: (408, "the body did not arrive within 30 s"),
+    errors.UploadTooLargeError: (413, "the body has more than 16,777,216 bytes; send a smaller image"),
+    errors.ImageTooLargeError: (
         413,
-        "image_too_large",
         "the image has 30000 x 30000 pixels; make it smaller: of its kind at most 50,000,000 are decoded",
     ),
-    errors.UnsupportedUploadError: Kind(
+    errors.UnsupportedUploadError: (
         415,
-        "unsupported_upload",
-        "send multipart/form-data with the image in the field 'file' (curl -F file=@image.png …), or the image as the "
-        "body with its own content type, such as image/png; this has text/plain",
+        (
+            "send multipart/form-data with the image in the field 'file' (curl -F file=@image.png …), or the image as "
+            "the body with its own content type, such as image/png; this has text/plain"
+        ),
     ),
-    errors.UnsupportedImageError: Kind(
+    errors.UnsupportedImageError: (
         415,
-        "unsupported_image",
-        f"the file is no image of a kind that is read; save it as one of them: {', '.join(FORMAT_NAMES)}",
+        "the file is no image of a kind that is read; save it as one of them: JPEG, PNG",
     ),
-    errors.BrokenImageError: Kind(
-        422, "broken_image", "the image's header is damaged or cut short; send the whole file"
-    ),
-    errors.UploadFieldError: Kind(422, "wrong_field", "the image belongs in the field 'file'; found: 'picture'"),
-    errors.UploadCountError: Kind(422, "too_many_images", "send one image; /predict/batch takes several"),
-    errors.TopKError: Kind(422, "top_k_out_of_range", "top_k=50, but the model tells 10 classes apart; send 1 to 10"),
-    errors.QueueFullError: Kind(429, "queue_full", "256 images wait already; try again in 2 s"),
-    errors.UploadsFullError: Kind(
-        429, "uploads_full", "other uploads take the 268,435,456 bytes that there are for them; try again in 4 s"
-    ),
-    errors.ClientGoneError: Kind(CLIENT_CLOSED_REQUEST, "client_gone", "the client left before its answer"),
-    errors.InferenceError: Kind(
-        500, "inference_failed", "the model failed on this image; the service's log has the reason"
-    ),
-    errors.NotReadyError: Kind(503, "not_ready", "no model serves: loading version 1"),
-    errors.DeadlineError: Kind(504, "deadline_passed", "no answer within 10 s; the service is busy, try again later"),
+    errors.BrokenImageError: (422, "the image's header is damaged or cut short; send the whole file"),
+    errors.UploadFieldError: (422, "the image belongs in the field 'file'; found: 'picture'"),
+    errors.UploadCountError: (422, "send one image; /predict/batch takes several"),
+    errors.TopKError: (422, "top_k=50, but the model has 10 classes; send 1 to 10"),
+    errors.QueueFullError: (429, "256 images are waiting already; try again in 2 s"),
+    errors.UploadsFullError: (429, "other uploads use the 268,435,456 bytes reserved for them; try again in 4 s"),
+    errors.ClientGoneError: (CLIENT_CLOSED_REQUEST, "the client left before its answer"),
+    errors.InferenceError: (500, "the model failed on this image; the service's log has the reason"),
+    errors.NotReadyError: (503, "no model serves: loading version 1"),
+    errors.DeadlineError: (504, "no answer within 10 s; the service is busy, try again later"),
 }
-# The other problems that clients can meet: a fault in this service, and what the framework finds.
+KINDS = {error: Kind(status, error.code, example) for error, (status, example) in _STATUSES_AND_EXAMPLES.items()}
+# The other problems that clients can meet: a fault of this service, and what the framework finds.
 INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
-NOT_FOUND = Kind(404, "not_found", "GET /nowhere: Not Found; /docs lists what there is")
-METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; /docs lists what there is")
-# What never becomes a request that the application sees: see `app.server.request_limits` and `app.server.connection`.
+NOT_FOUND = Kind(404, "not_found", "GET /nowhere: Not Found; see /docs for the paths that exist")
+METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; see /docs for the paths that exist")
+# The application never sees these: see `app.server.request_limits` and `app.server.connection`.
 MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
 HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arrive in time")
 HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")
-# Those that belong to no call.
-COMMON_KINDS = (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, HEADER_TIMEOUT, HEADERS_TOO_LARGE)
+# Any call can meet these, so no call documents them.
+COMMON_KINDS = (
+    MALFORMED_REQUEST,
+    KINDS[errors.UnknownHostError],
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    HEADER_TIMEOUT,
+    HEADERS_TOO_LARGE,
+)
+
+
+Write = Callable[[Request, Problem, Mapping[str, str]], Response]
+"""Writes a problem, with these headers, for the client that made the request."""
+AnswerError = Callable[[Request, errors.ServiceError], Awaitable[Response]]
+"""Makes the response to an error."""
 
 
 def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
-    """Say what `error` is over HTTP, and note it, since it is going to be answered."""
+    """Make the problem that answers `error`, and note it in the request's trace."""
     retry_after = error.retry_after_seconds if isinstance(error, errors.RetryableError) else None
     kind = KINDS[type(error)]
     note_problem(kind.code)
     return make_problem(kind, str(error), request_id, retry_after)
 
 
-def install_handlers(app: FastAPI) -> None:
-    """Make every error of `app`, the framework's own included, answer with problem details."""
-    app.exception_handler(errors.ServiceError)(answer_error)
-    app.exception_handler(HTTPException)(_answer_http_exception)
-    app.exception_handler(Exception)(_answer_fault)
-
-
 def document_errors(
-    *kinds: type[errors.ServiceError] | Kind, inference: bool = False
+    *kinds: type[errors.ServiceError] | Kind, protocol: bool = False
 ) -> dict[int | str, dict[str, Any]]:
-    """Write the OpenAPI responses for these errors: one for each status, one example for each kind.
+    """Write the OpenAPI responses for these errors: one for each status, with one example for each kind.
 
-    `inference` is for calls under /v2.
+    Set `protocol` for calls under /v1 and /v2.
     """
     responses: dict[int | str, dict[str, Any]] = {}
     for kind in kinds:
@@ -166,10 +169,10 @@ def document_errors(
             {
                 "description": problem.title,
                 "headers": dict(REQUEST_ID_HEADER),
-                "content": {MEDIA_TYPE: {"schema": _INFERENCE_SCHEMA if inference else _SCHEMA, "examples": {}}},
+                "content": {MEDIA_TYPE: {"schema": _PROTOCOL_SCHEMA if protocol else _SCHEMA, "examples": {}}},
             },
         )
-        response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": _write(problem, inference=inference)}
+        response["content"][MEDIA_TYPE]["examples"][row.code] = {"value": _dump(problem, protocol=protocol)}
         if retry_after:
             response["headers"] |= RETRY_HEADER
         if kind is errors.MissingKeyError:
@@ -184,7 +187,7 @@ def tabulate_kinds(*kinds: Kind) -> str:
 
 
 def make_problem(kind: Kind, detail: str, request_id: str | None, retry_after_seconds: int | None = None) -> Problem:
-    """Say what `kind` is over HTTP, of one request."""
+    """Make a problem of this kind for one request."""
     return Problem(
         title=_name_status(kind.status),
         status=kind.status,
@@ -199,59 +202,71 @@ def _name_status(status: int) -> str:
     return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase
 
 
-def _write(problem: Problem, *, inference: bool) -> dict[str, Any]:
+def _dump(problem: Problem, *, protocol: bool) -> dict[str, Any]:
     content = problem.model_dump(exclude_none=True)
-    return {**content, "error": problem.detail} if inference else content
+    return {**content, "error": problem.detail} if protocol else content
 
 
-def _answer(request: Request, problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
-    content = _write(problem, inference=is_inference(request.scope))
+def write_json(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+    """Write a problem as JSON."""
+    content = _dump(problem, protocol=speaks_protocol(request.scope))
     return JSONResponse(content, problem.status, headers, media_type=MEDIA_TYPE)
 
 
-def is_inference(scope: Scope) -> bool:
-    """Whether a request speaks the Open Inference Protocol; the root path is what a proxy has put before its path."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    return f"{path}/".startswith("/v2/")
+def speaks_protocol(scope: Scope) -> bool:
+    """Return whether a request belongs to an inference protocol, whose clients look for the member `error`."""
+    return f"{get_path(scope)}/".startswith(("/v1/", "/v2/"))
 
 
-async def answer_error(request: Request, error: errors.ServiceError) -> JSONResponse:
-    """Answer what went wrong with `request`."""
+def install_handlers(app: FastAPI, write: Write = write_json) -> AnswerError:
+    """Make `app` answer every error, the framework's own included, with a problem that `write` writes.
+
+    Returns what answers the service's own errors, for middleware, whose errors no handler sees.
+    """
+    answer_error = partial(_answer_error, write=write)
+    app.exception_handler(errors.ServiceError)(answer_error)
+    app.exception_handler(HTTPException)(partial(_answer_http_exception, write=write))
+    app.exception_handler(Exception)(partial(_answer_fault, write=write))
+    return answer_error
+
+
+async def _answer_error(request: Request, error: errors.ServiceError, *, write: Write) -> Response:
     if isinstance(error, errors.BusyError):
-        error.__traceback__ = None  # its frames hold what has come of the body
-        await asyncio.sleep(error.pause_seconds)
+        error.__traceback__ = None  # its frames hold the body
+        # Clients that retry immediately must not use up the event loop. The random delay also spreads the retries of
+        # clients rejected together, which `Retry-After`, in whole seconds, can't.
+        await asyncio.sleep(random.uniform(0, LONGEST_REFUSAL_SECONDS))  # noqa: S311 -- nothing secret
     problem = describe_error(error, request.state.request_id)
     headers = {}
     if problem.retry_after_seconds is not None:
         headers["Retry-After"] = str(problem.retry_after_seconds)
     if isinstance(error, errors.UploadTimeoutError):
-        headers["Connection"] = "close"  # the rest of the body would go on trickling in
-    answer = _answer(request, problem, headers)
+        headers["Connection"] = "close"  # the rest of the body would keep trickling in
+    if isinstance(error, errors.UnsupportedUploadError):
+        headers["Accept-Encoding"] = "gzip, deflate"  # RFC 9110, 12.5.3
+    answer = write(request, problem, headers)
     if isinstance(error, errors.MissingKeyError):
         answer.headers.append("WWW-Authenticate", 'Bearer realm="classifier"')
-        # What a browser asks a person for, the key as the password, so that the pages work too, and what they are made
-        # of. Not upon a fetch: there the page asks by itself. A line of its own, as Chromium reads one scheme a line.
+        # Makes a browser ask for the key, so that people can open the pages. Not for a fetch: the page asks by itself.
+        # A header of its own, because Chromium reads one scheme per header.
         if request.headers.get("sec-fetch-dest") != "empty":
             answer.headers.append("WWW-Authenticate", 'Basic realm="classifier", charset="UTF-8"')
     return answer
 
 
-async def _answer_http_exception(request: Request, error: HTTPException) -> JSONResponse:
-    """Answer what the framework raises itself: no such path, method not allowed."""
+async def _answer_http_exception(request: Request, error: HTTPException, *, write: Write) -> Response:
+    """Answer what the framework raises itself: path not found, method not allowed."""
     title = _name_status(error.status_code)
     kind = Kind(error.status_code, title.lower().replace(" ", "_"), "")
     headers = dict(error.headers or {})
     allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
     reason = f"send {allowed}" if allowed else error.detail
-    detail = f"{request.method} {request.url.path[:100]}: {reason}; /docs lists what there is"
+    detail = f"{request.method} {request.url.path[:100]}: {reason}; see /docs for the paths that exist"
     note_problem(kind.code)
-    return _answer(request, make_problem(kind, detail, request.state.request_id), headers)
+    return write(request, make_problem(kind, detail, request.state.request_id), headers)
 
 
-async def _answer_fault(request: Request, error: Exception) -> JSONResponse:
-    """Answer a fault of this service, which `app.http.access_log` has noted.
-
-    The server logs its traceback; the client gets the id to find it by.
-    """
+async def _answer_fault(request: Request, error: Exception, *, write: Write) -> Response:
+    """Answer a fault of this service. The server logs its traceback; `app.http.access_log` notes it."""
     del error
-    return _answer(request, make_problem(INTERNAL, INTERNAL.example, request.state.request_id))
+    return write(request, make_problem(INTERNAL, INTERNAL.example, request.state.request_id), {})

@@ -1,4 +1,4 @@
-"""HTML from the templates in app/web, with the headers that every page has."""
+"""Makes HTML pages from the templates in `web/templates`."""
 
 import json
 import re
@@ -7,6 +7,8 @@ from pathlib import Path
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
+
+from app.http.paths import get_root
 
 WEB = Path(__file__).with_name("web")
 STATIC = WEB / "static"
@@ -26,22 +28,31 @@ _templates = Environment(
 )
 
 
-def render(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
-    """Fill in `template` for whoever made `request`."""
-    html = _templates.get_template(template).render(root=request.scope.get("root_path", ""), **values)
+def fill_in(template: str, *, root: str, **values: object) -> str:
+    """Return the HTML of `template`, whose links start with `root`."""
+    return _templates.get_template(template).render(root=root, **values)
+
+
+def make_page(html: str | bytes, status: int = 200) -> HTMLResponse:
+    """Make a response of HTML."""
     return HTMLResponse(html, status, {**HEADERS, "Content-Security-Policy": CONTENT_POLICY})
 
 
+def render(request: Request, template: str, status: int = 200, **values: object) -> HTMLResponse:
+    """Answer `request` with a template."""
+    return make_page(fill_in(template, root=get_root(request.scope), **values), status)
+
+
 def show_percent(share: float) -> str:
-    """Write a probability as a person would say it; never a certainty that it is not."""
+    """Write a probability for people. Only an exact 0 or 1 would be certain, so those are never shown."""
     percent = round(100 * share)
     if percent in {0, 100}:
         return "<\u00a01\u00a0%" if percent == 0 else ">\u00a099\u00a0%"
     return f"{percent}\u00a0%"
 
 
-def write_json(reply: object) -> str:
-    """Write a reply for people: each innermost object on one line."""
+def format_json(reply: object) -> str:
+    """Write JSON for people, with each innermost object on one line."""
     text = json.dumps(reply, indent=2, ensure_ascii=False)
     return _INNERMOST.sub(lambda found: "{ " + " ".join(line.strip() for line in found[1].split("\n")) + " }", text)
 

@@ -1,12 +1,14 @@
 """The pages for people: the form at `/`, its answers, the model card, the API's documentation.
 
-They say what the API says, as HTML: the same handlers refuse, the same classifier answers. Nothing in them is fetched
-from elsewhere, and their content policy allows no inline script or style. Without JavaScript the form works by itself.
+They show what the API returns: the same errors, the same classifier. Nothing in them is loaded from other hosts, and
+their content policy forbids inline scripts and styles. The form works without JavaScript.
 """
 
+import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,23 +22,26 @@ from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from app.api.openapi import show_openapi
 from app.api.routes import choose_top_k, read_top_k
 from app.api.schemas import Classification
 from app.http.deadline import work_while_wanted
+from app.http.dependencies import get_cache, get_classifier, get_settings
 from app.http.middleware import find_header
-from app.http.problems import Problem, is_inference
+from app.http.paths import get_root
+from app.http.problems import Problem, speaks_protocol, write_json
 from app.http.uploads import read_image
 from app.images.decode import FORMAT_NAMES, encode_png
-from app.inference.classifier import Classifier
 from app.pages.card import CARD_FILE, read_card_file, render_markdown
-from app.pages.render import HEADERS, STATIC, render, write_json
+from app.pages.render import HEADERS, STATIC, fill_in, format_json, make_page, render
 from app.pages.samples import find_sample, list_samples
-from app.settings import Settings
+from app.versions.model import Model
 
 _PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
-# What a person reads first; the problem's own detail follows. Any other code is headed by its status in words.
+# What a person reads first; the problem's own detail follows. Other codes are headed by their status in words.
 HEADINGS = {
     "empty_upload": "The file is empty",
+    "cross_site": "Another site sent the picture",
     "upload_timeout": "The upload took too long",
     "upload_too_large": "The file is too large",
     "image_too_large": "The picture has too many pixels",
@@ -55,40 +60,46 @@ HEADINGS = {
 }
 
 
-def install_page(app: FastAPI) -> None:
-    """Add the pages to `app`, and let its errors answer browsers in HTML. After the API's routes and its errors."""
+def install_pages(app: FastAPI) -> None:
+    """Add the pages to `app`. Call it last: other routes should not have to pass these."""
     swagger = files("fastapi_offline") / "static"
-    # Before the API's own route of the same path; the others after, since every request passes those before its own.
+    # Before the API's own route of the same path.
     app.router.routes[:0] = [
-        _BrowserPage("/predict", show_prediction, methods=["POST"]),
+        _BrowserPage("/predict", answer_form, methods=["POST"]),
         _BrowserPage("/predict", lead_home),
     ]
     app.router.routes.extend(
         [
             _Page("/", show_home),
+            _Page("/model/card", lead_to_card),
             _Page("/model/card/", show_card),
             _Page("/model/card/{name}", show_plot),
             _Page("/samples/{name}", show_sample),
             _Page("/docs", show_documentation),
+            _Page("/openapi.json", show_openapi),
             _Folder("/docs/assets", _Assets(directory=str(swagger))),
             _Folder("/web", _Assets(directory=STATIC)),
         ]
     )
-    app.exception_handlers.update({kind: _as_page(answer) for kind, answer in app.exception_handlers.items()})
 
 
-def show_home(request: Request) -> HTMLResponse:
+async def show_home(request: Request) -> HTMLResponse:
     """Show the form, the samples, and what the model is."""
-    model = request.app.state.classifier.store.model
-    samples = list_samples(model.folder) if model else []
-    max_bytes = request.app.state.settings.max_upload_bytes
-    return render(request, "home.html", model=model, samples=samples, formats=FORMAT_NAMES, max_bytes=max_bytes)
+    model = get_classifier(request).store.model
+    root, max_bytes = get_root(request.scope), get_settings(request).max_upload_bytes
+
+    def write() -> bytes:
+        samples = list_samples(model.folder) if model else []
+        return fill_in(
+            "home.html", root=root, model=model, samples=samples, formats=FORMAT_NAMES, max_bytes=max_bytes
+        ).encode()
+
+    return make_page(await _get_cached(request, ("home", root), model, write))
 
 
-async def show_prediction(request: Request) -> HTMLResponse:
-    """Answer the form: what `/predict` would, and the pixels that the model saw."""
-    classifier: Classifier = request.app.state.classifier
-    settings: Settings = request.app.state.settings
+async def answer_form(request: Request) -> HTMLResponse:
+    """Answer the form: what `/predict` returns, and the pixels that the model sees."""
+    classifier, settings = get_classifier(request), get_settings(request)
     top_k = choose_top_k(read_top_k(request), classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
     begun = time.perf_counter()
@@ -100,7 +111,7 @@ async def show_prediction(request: Request) -> HTMLResponse:
         request,
         "result.html",
         reply=reply,
-        json=write_json(reply.model_dump(mode="json")),
+        json=format_json(reply.model_dump(mode="json")),
         pixels="data:image/png;base64," + b64encode(encode_png(scores.image)).decode(),
         size=scores.model.image_size,
         calibration_error=scores.model.metadata.metrics.calibration_error,
@@ -110,52 +121,83 @@ async def show_prediction(request: Request) -> HTMLResponse:
     )
 
 
-def lead_home(request: Request) -> Response:
-    """Lead whoever asks for the answer's address again, without a picture, to the form."""
-    return RedirectResponse(f"{request.scope.get('root_path', '')}/", 303)
+async def lead_home(request: Request) -> Response:
+    """Redirect to the form: a browser has opened the address of its answer again."""
+    return RedirectResponse(f"{get_root(request.scope)}/", 303)
 
 
-def show_card(request: Request) -> HTMLResponse:
+async def lead_to_card(request: Request) -> Response:
+    """Redirect to the card's address with a slash, which the card's own links to its plots need."""
+    return RedirectResponse(f"{get_root(request.scope)}/model/card/")
+
+
+async def show_card(request: Request) -> HTMLResponse:
     """Show the card of the version that serves."""
-    model = request.app.state.classifier.store.require_model()
-    text = read_card_file(model, CARD_FILE)
-    if text is None:
-        raise HTTPException(404, "this version has no card")
-    return render(request, "card.html", model=model, card=Markup(render_markdown(text.decode(errors="replace"))))  # noqa: S704 -- made by the Markdown parser, which lets no HTML of the card's pass
+    model = get_classifier(request).store.require_model()
+    root = get_root(request.scope)
+
+    def write() -> bytes:
+        text = read_card_file(model, CARD_FILE)
+        if text is None:
+            raise HTTPException(404, "this version has no card")
+        card = Markup(render_markdown(text.decode(errors="replace")))  # noqa: S704 -- the parser escapes the card's HTML
+        return fill_in("card.html", root=root, model=model, card=card).encode()
+
+    return make_page(await _get_cached(request, ("card", root), model, write))
 
 
-def show_plot(request: Request) -> Response:
-    """Give one of the card's pictures."""
+async def show_plot(request: Request) -> Response:
+    """Return one of the card's pictures."""
+    model = get_classifier(request).store.require_model()
     name = request.path_params["name"]
     media_type = _PICTURE_TYPES.get(Path(name).suffix)
-    data = read_card_file(request.app.state.classifier.store.require_model(), name) if media_type else None
-    if data is None:
-        raise HTTPException(404, "the card has no such picture")
-    return Response(data, media_type=media_type, headers=HEADERS)
+
+    def read() -> bytes:
+        data = read_card_file(model, name) if media_type else None
+        if data is None:
+            raise HTTPException(404, "the card has no such picture")
+        return data
+
+    return Response(await _get_cached(request, ("plot", name), model, read), media_type=media_type, headers=HEADERS)
 
 
-def show_sample(request: Request) -> Response:
-    """Give one of the sample images."""
-    model = request.app.state.classifier.store.require_model()
-    path = find_sample(model.folder, request.path_params["name"])
-    if path is None:
-        raise HTTPException(404, "there is no such sample")
-    return Response(path.read_bytes(), media_type=_PICTURE_TYPES[path.suffix], headers=HEADERS)
+async def show_sample(request: Request) -> Response:
+    """Return one of the sample images."""
+    model = get_classifier(request).store.require_model()
+    name = request.path_params["name"]
+
+    def read() -> bytes:
+        path = find_sample(model.folder, name)
+        if path is None:
+            raise HTTPException(404, "there is no such sample")
+        return path.read_bytes()
+
+    data = await _get_cached(request, ("sample", name), model, read)
+    return Response(data, media_type=_PICTURE_TYPES[Path(name).suffix], headers=HEADERS)
 
 
 async def show_documentation(request: Request) -> HTMLResponse:
     """Show the API's documentation, by Swagger UI from an installed package."""
-    return render(request, "docs.html", title=request.app.title)
+    root, title = get_root(request.scope), request.app.title
+    return make_page(
+        await _get_cached(request, ("docs", root), None, lambda: fill_in("docs.html", root=root, title=title).encode())
+    )
+
+
+async def _get_cached(request: Request, key: tuple[str, str], model: Model | None, make: Callable[[], bytes]) -> bytes:
+    """Return what `make` makes of files of this version; it runs in a thread, at most once a second."""
+    version = (model.metadata.name, model.metadata.version) if model else None
+    return await get_cache(request).get((*key, version), partial(asyncio.to_thread, make))
 
 
 def wants_html(scope: Scope) -> bool:
-    """Whether a client asks for HTML by name: browsers do where they show the answer; programs ask for anything."""
+    """Return whether a client asks for HTML by name. Browsers do to show an answer; programs accept anything."""
     accept = find_header(scope, b"accept").lower() if scope["type"] == "http" else ""
     return "text/html" in accept and "json" not in accept
 
 
 class _Named(BaseRoute):
-    """Tells the log and the metrics which route it was, as FastAPI's own routes do."""
+    """Puts itself into the scope for the log and the metrics, as FastAPI's own routes do."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
@@ -167,21 +209,21 @@ class _Page(_Named, Route):
 
 
 class _Folder(_Named, Mount):
-    """A folder of files, which count together."""
+    """A folder of files; metrics count them together."""
 
 
 class _BrowserPage(_Page):
-    """Matches what asks for HTML; anything else goes on to the API's route of the same path."""
+    """Matches requests for HTML; others go on to the API's route of the same path."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches(scope) if wants_html(scope) else (Match.NONE, {})
 
 
 class _Assets(StaticFiles):
-    """Files that a browser asks after every time, so that an update never meets an old half of the page."""
+    """Files that a browser revalidates every time, so that it never mixes two versions of the page."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Always whole: Starlette refuses a range that it can't give with a body that is no problem document.
+        # Always the whole file: Starlette refuses a bad range with a body that is not a problem document.
         headers = [header for header in scope["headers"] if header[0] != b"range"]
         await super().__call__({**scope, "headers": headers}, receive, send)
 
@@ -191,18 +233,11 @@ class _Assets(StaticFiles):
         return response
 
 
-def _as_page(answer: Callable[[Request, Any], Any]) -> Callable[[Request, Any], Awaitable[Response]]:
-    """Let an error handler of the API answer those who asked for HTML with a page that says the same."""
-
-    async def answer_browser(request: Request, error: Any) -> Response:
-        response: Response = await answer(request, error)
-        if not wants_html(request.scope) or is_inference(request.scope):
-            return response
-        problem = Problem.model_validate_json(bytes(response.body))
-        heading = HEADINGS.get(problem.code, problem.title)
-        page = render(request, "problem.html", problem.status, problem=problem, heading=heading)
-        # Length, type and policy (Content-Security-Policy) are the page's own.
-        page.raw_headers += [(name, value) for name, value in response.raw_headers if not name.startswith(b"content-")]
-        return page
-
-    return answer_browser
+def write_problem(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+    """Write a problem as a page for clients that ask for HTML, as JSON for all others."""
+    if not wants_html(request.scope) or speaks_protocol(request.scope):
+        return write_json(request, problem, headers)
+    heading = HEADINGS.get(problem.code, problem.title)
+    page = render(request, "problem.html", problem.status, problem=problem, heading=heading)
+    page.headers.update(headers)
+    return page

@@ -1,54 +1,66 @@
-"""One HTTP/1.1 connection: how long anything on it may take, how many there may be, and an orderly end.
+"""One HTTP/1.1 connection: deadlines, a limit on open connections, and an end that loses no answer.
 
-uvicorn waits for a request's head for as long as it takes, queues whatever is pipelined, and has no bound on
-connections but one that answers probes 503 too.
+It extends uvicorn's connection, which waits for a request head forever, parses any number of pipelined requests, and
+whose limit on connections also rejects probes.
 """
 
 import asyncio
-import fcntl
 import socket
-import struct
-import termios
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from enum import Enum, auto
 from http import HTTPStatus
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.http.deadline import GONE
-from app.http.problems import HEADER_TIMEOUT, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
-from app.inference.turns import Turns
-from app.server.request_limits import FaultError, HeadProtocol
-from app.telemetry.timings import BEGUN
+from app.http.problems import HEADER_TIMEOUT, HEADERS_TOO_LARGE, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
+from app.server.request_limits import MAX_HEAD_BYTES, RefusedRequestError, check_head, find_length
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
-
-_MAX_PIPELINED = 16
-# How long the rest of a body that has been answered already may take: closing at once would lose the answer.
+# How long the rest of a body may take after its answer.
 _LINGER_SECONDS = 10
-# How long a connection that was accepted when the listener closed may take for its first byte.
+# How long a new connection may take for its first byte once the server stops.
 _FIRST_BYTE_SECONDS = 1
-# How long an answer may stay unread.
+# How long a client may leave an answer unread.
 _UNREAD_MILLISECONDS = 30_000
+# A read can contain more than the end of a request. The rest is kept in memory until the request is answered, so a read
+# is small unless it lies within a body of known length.
+_READ_BYTES = 16_384
+_BODY_READ_BYTES = 262_144
+
+
+class State(Enum):
+    """What a connection is doing."""
+
+    NEW = auto()  # open, and nothing has arrived
+    HEAD = auto()  # part of a request head has arrived
+    BODY = auto()  # the request is running and its body is arriving
+    ANSWER = auto()  # the request has arrived; its answer is not complete
+    IDLE = auto()  # answered, and kept open for the next request
+    DISCARD = auto()  # answered before the end of the body, which is read and dropped
+    LINGER = auto()  # the same for the last answer: the server has sent its end
+    CLOSED = auto()
+
+
+# Which connections make room for a new one: those without a request first, then those that send a body.
+_EVICTION_ORDER = {
+    **dict.fromkeys((State.NEW, State.HEAD, State.IDLE, State.DISCARD, State.LINGER), 0),
+    State.BODY: 1,
+}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may cost. `hang_up` is told the reason whenever one is ended for it."""
+    """What a connection may cost. `hang_up` is called with the reason whenever the server ends one."""
 
     max_connections: int
     header_timeout_seconds: float
     hang_up: Callable[[str], None] = lambda _: None
 
 
-class _Ending:
-    """What an answer is written to: the transport, but that the connection decides how it closes."""
+class _AnswerTransport:
+    """The transport as uvicorn's response writer sees it; the connection decides how to close."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self.write = transport.write
@@ -56,209 +68,264 @@ class _Ending:
         self.close = close
 
 
-class Connection(HeadProtocol):
-    """A connection with limits; `accept_others` is called once it is made, `turns` are all connections'."""
+class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
+    """A connection as a state machine.
 
-    def __init__(
-        self, *args: Any, limits: Limits, turns: Turns, accept_others: Callable[[], None], **options: Any
-    ) -> None:
+    | state | event | next state |
+    |---|---|---|
+    | NEW, IDLE | the first bytes of a request | HEAD |
+    | NEW | header timeout | CLOSED |
+    | HEAD | the head is complete | BODY |
+    | HEAD | header timeout | CLOSED, after 408 |
+    | HEAD, BODY | a malformed, ambiguous or too large request | CLOSED, after 400 or 431 |
+    | BODY | the body is complete | ANSWER |
+    | BODY | the answer is complete | DISCARD, or LINGER if it is the last |
+    | ANSWER | the answer is complete | IDLE, or CLOSED if it is the last |
+    | IDLE | keep-alive timeout, or the server stops | CLOSED |
+    | DISCARD | the body is complete | IDLE |
+    | DISCARD | the server stops | LINGER |
+    | DISCARD, LINGER | timeout | CLOSED |
+    | LINGER | the body is complete | CLOSED |
+    | all | the client disconnects, or the connection is evicted | CLOSED |
+
+    Nothing is parsed behind a request until it is answered. What a read has brought of the next one waits unparsed, and
+    reading is paused. So there is one request at a time, and uvicorn's own pipeline stays empty.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.state = State.NEW
+        self.since = self.loop.time()  # when the state was entered
         self._limits = limits
-        self._turns = turns
-        self._accept_others = accept_others
-        self.idle_since: float | None = time.monotonic()  # None while a request is under way
-        self.receiving_since: float | None = None  # None unless it is its body that is under way
-        self.unread_since: float | None = None  # None unless an answer waits for the client to read
-        self._unanswered: deque[RequestResponseCycle] = deque()  # the first is under way, others were pipelined
-        self._deadline: asyncio.TimerHandle | None = None
-        self._is_last = False
-        self._lingers = False  # the last answer has been given, but not the whole of its request's body been read
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
+        self._buffer = bytearray()
+        self._ahead = b""  # what has arrived behind the current request
+        self._body_left: int | None = 0  # bytes of the body that have not arrived; None if it is chunked
+        self._framing_bytes = 0  # parsed since the last byte of a body: a head, chunk extensions or trailers
+        self._tail = b""  # the last bytes parsed, in which the end of a head can begin
+
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Make room for it, or end it; then await its first request."""
+        """Make room for the connection, and wait for its first request."""
         super().connection_made(transport)
         peer = transport.get_extra_info("socket")
-        if peer is not None and peer.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        if peer is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
-        self._make_room()
-        self._await_head()
-        self._accept_others()
+        self._enter(State.NEW)
+        if len(self.connections) > self._limits.max_connections:
+            self._evict()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell those who work on answers; uvicorn tells the last of them only.
-
-        It also leaves the timer of a connection that was reset, which keeps all of it for `keep_alive_seconds`.
-        """
-        self._await_nothing()
-        self._unset_keepalive_if_required()
-        for cycle in self._unanswered:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if not (gone := cycle.scope["state"][GONE]).done():
-                gone.set_result(None)
+        """Cancel the deadline. uvicorn tells the application."""
+        self._enter(State.CLOSED)
         super().connection_lost(exc)
 
-    def pause_writing(self) -> None:
-        """Note since when the client reads no more."""
-        super().pause_writing()
-        self.unread_since = time.monotonic()
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return the buffer for the next read, which ends with the body at the latest."""
+        del sizehint
+        within_body = self._body_left or 0
+        self._buffer = bytearray(min(max(within_body, _READ_BYTES), _BODY_READ_BYTES))
+        return self._buffer
 
-    def resume_writing(self) -> None:
-        """Go on: the client reads again."""
-        super().resume_writing()
-        self.unread_since = None
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has been read."""
+        data = bytes(memoryview(self._buffer)[:nbytes])
+        self._buffer = bytearray()
+        self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
-        """Give a head that begins its time, and parse."""
-        if self.idle_since is not None and self._deadline is None:
-            self._await_head()
-        super().data_received(data)
+        """Parse what has arrived, up to the end of the request."""
+        self._parse(self._ahead + data if self._ahead else data)
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
-        """Give the head its time: at the end of the service it had less for its first byte."""
+        """Start the deadline of a head."""
         super().on_message_begin()
-        if self._is_last and self.idle_since is not None:
-            self._await_head()
+        self._enter(State.HEAD)
 
-    def begin(self) -> None:
-        """Note the request, unless too many wait behind it."""
-        self.idle_since = None
-        self.receiving_since = self.scope["state"][BEGUN] = time.monotonic()
-        self._await_nothing()
-        self.cycle.transport = _Ending(self.transport, self._end)  # type: ignore[assignment]  # all it asks for
-        self.scope["state"][GONE] = self.loop.create_future()
-        self._unanswered.append(self.cycle)
-        if self._is_last:
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its head is refused."""
+        check_head(self.parser.get_method(), self.parser.get_http_version(), self.headers)
+        if self.parser.should_upgrade():
+            return  # see `_feed`
+        super().on_headers_complete()
+        self.cycle.transport = _AnswerTransport(self.transport, self._end_answers)  # type: ignore[assignment]
+        if self._stopping:
             self.cycle.keep_alive = False
-        if len(self.pipeline) > _MAX_PIPELINED:
-            raise FaultError(MALFORMED_REQUEST, f"more than {_MAX_PIPELINED} requests were sent ahead")
+        self._body_left = find_length(self.headers)
+        self._framing_bytes = 0
+        self.headers = []  # trailers, which follow the body, are no headers of the request
+        self._enter(State.BODY)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
-        """Start at once what is only asked for, such as a probe; what is sent to be worked on, in its turn."""
-        start = partial(super()._start_asgi_task, cycle, app)
-        if cycle.scope["method"] == "POST":
-            self._turns.call(start)
-        else:
-            start()
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._framing_bytes = 0
+        if self._body_left is not None:
+            self._body_left -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Await the next head, if the answer went before the body's end."""
+        """Note the end of the body."""
         if self.parser.should_upgrade():
-            return
-        self.receiving_since = None
-        if self.idle_since is not None:
-            self._await_nothing()  # its answer went first, and its body has come to an end now
-            self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        if self._lingers:
-            self.transport.close()
+            return  # see `_feed`
         super().on_message_complete()
+        if self.state is State.BODY:
+            self._enter(State.ANSWER)
+        elif self.state is State.DISCARD:
+            self._enter(State.IDLE)
+        elif self.state is State.LINGER:
+            self._close()
+
+    # Called by uvicorn's response writer and server.
 
     def on_response_complete(self) -> None:
-        """Await the next request, or the rest of this one's body."""
-        self._unanswered.popleft().body = bytearray()  # what nobody has read of it would stay until the next request
-        if self._lingers:
-            self.idle_since = time.monotonic()
-            self.flow.resume_reading()
+        """Go on with the next request, or drop the rest of this one's body."""
+        self.cycle.body = bytearray()  # kept as long as the connection otherwise
+        if self.transport.is_closing():
             return
-        super().on_response_complete()
-        if self.cycle.response_complete:  # else the next one was pipelined and is under way
-            self.idle_since = time.monotonic()
-            if self.cycle.more_body and not self.transport.is_closing():
-                self._await(_LINGER_SECONDS, self._hang_up, "body_after_answer")
-
-    # How it ends.
-
-    def refuse(self, fault: Kind, detail: str | None = None) -> None:
-        """Answer what never became a request, and end the connection.
-
-        Where an answer has begun, or requests that came before are still to be answered, there is no room for another:
-        the last of theirs ends the connection.
-        """
-        if whole := [cycle for cycle in self._unanswered if not cycle.more_body]:
-            whole[-1].keep_alive = False
-            return
-        if self.receiving_since is not None and self.cycle.response_started:
-            self._hang_up(fault.code)
-            return
-        body = make_problem(fault, detail or fault.example, None).model_dump_json(exclude_none=True).encode()
-        status = HTTPStatus(fault.status)
-        head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
-        self._hang_up(fault.code)
+        if self.state is State.BODY:
+            self._enter(State.DISCARD)
+        elif self.state is State.ANSWER:
+            self._enter(State.IDLE)
+        self.flow.resume_reading()
+        if ahead := self._ahead:
+            self._ahead = b""
+            self._parse(ahead)
 
     def shutdown(self) -> None:
-        """End once nothing is under way: a request that has come in part, or waits unread, is served first."""
-        self._is_last = True
-        if self._lingers:
-            return
-        if self.idle_since is None:
-            super().shutdown()
-        elif self.receiving_since is not None:
-            self._end()
-        elif self.head_begun or self._count_unread():
-            self._await_head()
-        elif self.cycle is None:
-            self._await(min(_FIRST_BYTE_SECONDS, self._limits.header_timeout_seconds), self.transport.close)
-        else:
-            self.transport.close()
+        """Close once no request is in flight."""
+        self._stopping = True
+        if self.state is State.NEW:  # accepted a moment ago: its request can be on its way
+            self._enter(State.NEW)
+        elif self.state is State.IDLE:
+            self._close()
+        elif self.state in {State.BODY, State.ANSWER}:
+            self.cycle.keep_alive = False
+        elif self.state is State.DISCARD:
+            self._linger()
 
-    def _end(self) -> None:
-        """Close after the last answer; or, if its request's body still comes, say that this is the end and read that.
-
-        Closing at once would tell the client's kernel to drop the answer, which its program may not have read yet.
-        """
-        if self.receiving_since is None:
-            self.transport.close()
-            return
-        self._lingers = True
-        self.transport.write_eof()
-        self._await(_LINGER_SECONDS, self._hang_up, "body_after_answer")
-
-    def _make_room(self) -> None:
-        """If there are too many connections, end one: that which has been idle for longest.
-
-        If none is idle, that which has been sending a body for longest; if none does, that which has not been reading
-        its answer for longest; if there is none of these either, this one.
-        """
-        if len(self.connections) <= self._limits.max_connections:
-            return
-        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
-        self._limits.hang_up("too_many_connections")
-        for since in map(attrgetter, ("idle_since", "receiving_since", "unread_since")):
-            if found := [other for other in others if since(other) is not None]:
-                min(found, key=since).transport.abort()
-                return
+    def abort(self) -> None:
+        """Drop the connection. It counts no longer, although asyncio closes it in its next iteration."""
+        self._enter(State.CLOSED)
+        self.connections.discard(self)
         self.transport.abort()
 
-    def _await_head(self) -> None:
-        self._await(self._limits.header_timeout_seconds, self._give_up_on_head)
+    def _end_answers(self) -> None:
+        """Close behind the last answer, but read the rest of its request's body first.
 
-    def _await(self, seconds: float, then: Callable[..., None], *args: object) -> None:
-        self._await_nothing()
-        self._deadline = self.loop.call_later(seconds, then, *args)
-
-    def _await_nothing(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _give_up_on_head(self) -> None:
-        if self.head_begun:
-            self.refuse(HEADER_TIMEOUT)
+        Otherwise the kernel would reset the connection, and the client could lose the answer before it has read it.
+        """
+        if self.state is State.BODY:
+            self._linger()
         else:
-            self._hang_up("silent")
+            self._close()
+
+    # Parsing.
+
+    def _parse(self, data: bytes) -> None:
+        """Parse `data` in pieces that end where a request can end, and keep what is behind the end of one."""
+        start, data, self._tail = len(self._tail), self._tail + data, b""
+        view = memoryview(data)
+        while start < len(data) and self.state not in {State.ANSWER, State.CLOSED}:
+            if self._body_left:
+                end = min(start + self._body_left, len(data))
+            else:  # a head or a chunked body, both of which end with an empty line
+                found = data.find(b"\r\n\r\n", max(0, start - 3))
+                end = found + 4 if found >= 0 else len(data)
+                self._tail = b"" if found >= 0 else data[-3:]
+            self._feed(view[start:end])
+            start = end
+        if self.state is State.ANSWER and start < len(data):
+            self._ahead, self._tail = data[start:], b""
+            self.flow.pause_reading()
+
+    def _feed(self, piece: "memoryview | bytes") -> None:
+        """Parse a piece, and ignore a request for another protocol, such as `h2c` (RFC 9110, section 7.8).
+
+        The parser takes such a request to end with its head. So parse the head again, without its Upgrade header.
+        """
+        self._framing_bytes += len(piece)
+        if self._framing_bytes > MAX_HEAD_BYTES and not self._body_left:
+            self._refuse(HEADERS_TOO_LARGE)
+            return
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            version = self.parser.get_http_version().encode()
+            lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+            lines += [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = httptools.HttpRequestParser(self)
+            self._framing_bytes = 0
+            self._feed(b"\r\n".join([*lines, b"", b""]))
+        except httptools.HttpParserError as error:
+            if isinstance(refused := error.__context__, RefusedRequestError):
+                self._refuse(refused.kind, str(refused))
+            else:
+                self._refuse(MALFORMED_REQUEST)
+
+    # Deadlines and ends.
+
+    def _enter(self, state: State) -> None:
+        """Enter a state and start its deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.state, self.since, self._timer = state, self.loop.time(), None
+        if (seconds := self._find_deadline()) is not None:
+            self._timer = self.loop.call_later(seconds, self._expire)
+
+    def _find_deadline(self) -> float | None:
+        """Return how long the connection may stay in its state; None if the application limits that."""
+        match self.state:
+            case State.NEW if self._stopping:
+                return min(_FIRST_BYTE_SECONDS, self._limits.header_timeout_seconds)
+            case State.NEW | State.HEAD:
+                return self._limits.header_timeout_seconds
+            case State.IDLE:
+                return self.timeout_keep_alive
+            case State.DISCARD | State.LINGER:
+                return _LINGER_SECONDS
+        return None
+
+    def _expire(self) -> None:
+        match self.state:
+            case State.NEW:
+                self._hang_up("silent")
+            case State.HEAD:
+                self._refuse(HEADER_TIMEOUT)
+            case State.IDLE:
+                self._close()
+            case _:
+                self._hang_up("body_after_answer")
+
+    def _refuse(self, kind: Kind, detail: str | None = None) -> None:
+        """Answer what the application never sees, unless an answer has begun already, and close."""
+        answered = self.state is State.BODY and self.cycle.response_started
+        if not answered and self.state not in {State.DISCARD, State.LINGER}:
+            body = make_problem(kind, detail or kind.example, None).model_dump_json(exclude_none=True).encode()
+            status = HTTPStatus(kind.status)
+            head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self._hang_up(kind.code)
+
+    def _linger(self) -> None:
+        self._enter(State.LINGER)
+        self.transport.write_eof()
 
     def _hang_up(self, reason: str) -> None:
         self._limits.hang_up(reason)
+        self._close()
+
+    def _close(self) -> None:
+        self._enter(State.CLOSED)
         self.transport.close()
 
-    def _count_unread(self) -> int:
-        """Return how many bytes have arrived that the event loop has not read yet."""
-        peer = self.transport.get_extra_info("socket")
-        count: int = struct.unpack("i", fcntl.ioctl(peer.fileno(), termios.FIONREAD, bytes(4)))[0]
-        return count
+    def _evict(self) -> None:
+        """Abort the connection that has been without a request for longest, else a slow upload, else this new one."""
+        others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
+        found = [other for other in others if other.state in _EVICTION_ORDER]
+        victim = min(found, key=lambda other: (_EVICTION_ORDER[other.state], other.since), default=self)
+        self._limits.hang_up("too_many_connections")
+        victim.abort()

@@ -1,61 +1,100 @@
-"""The server process's sockets: uvicorn with a drain that loses nothing, and with the limits that it lacks.
+"""Starts, drains and stops the server, without losing a request that was accepted.
 
-SIGTERM or SIGINT starts draining: `/health` says so at once, requests go on being served for the time set, then the
-listener closes, requests in flight finish, and the process exits with status 0. A second signal skips the wait, a
-third drops what is in flight.
+SIGTERM, SIGINT or SIGHUP starts the drain: `/health` answers 503 at once, and requests are served for
+`APP_DRAIN_SECONDS`. Then the listener closes, the requests in flight finish, and the process exits with status 0. A
+second signal ends the drain early; a third one drops the requests in flight.
 """
 
 import asyncio
 import logging
 import math
-import os
 import resource
 import socket
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.server import ServerState
 
-from app.inference.turns import Turns
 from app.server.connection import Connection, Limits
+from app.server.listeners import describe
 from app.settings import Settings
 
 _DROP_SECONDS = 2
-_SPARE_FILES = 256  # besides connections: the model, libraries
+_SPARE_FILES = 256  # beside the connections: the model, libraries, probes
+# An orchestrator, a load balancer, Prometheus, and a person with curl.
+_MAX_PROBE_CONNECTIONS = 32
+# The iterations in which asyncio makes a connection that it has accepted (two) and reads its first bytes (two).
+_READ_ITERATIONS = 4
 
 logger = logging.getLogger("app")
 
 
-def make_server(app: FastAPI, settings: Settings) -> "Server":
-    """Make the server for `app`; its `run` serves until told to stop."""
+def make_server(
+    app: FastAPI, settings: Settings, *, probe_app: FastAPI | None = None, probe_sockets: Sequence[socket.socket] = ()
+) -> "Server":
+    """Make the server for `app`. Its `run`, which takes the sockets to listen on, returns when it has stopped.
+
+    `probe_app` is served on `probe_sockets`, until the very end and with connections of its own.
+    """
     limits = Limits(
         max_connections=_allow_files(settings.max_connections),
         header_timeout_seconds=settings.header_timeout_seconds,
         hang_up=app.state.metrics.observe_hang_up,
     )
+    server = Server(_configure(app, settings, limits), app, drain_seconds=settings.drain_seconds)
+    if probe_app is not None:
+        probe_limits = Limits(_MAX_PROBE_CONNECTIONS, limits.header_timeout_seconds, limits.hang_up)
+        server.probes = Probes(_configure(probe_app, settings, probe_limits), probe_sockets)
+    return server
+
+
+def _configure(app: FastAPI, settings: Settings, limits: Limits) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        loop="asyncio",
         log_config=None,
-        access_log=False,  # `app.http.access_log` has it, with more in it
+        access_log=False,  # see `app.http.access_log`
         lifespan="on",
         ws="none",
         server_header=False,
+        proxy_headers=False,  # `app.http.forwarded` has them
         timeout_keep_alive=settings.keep_alive_seconds,
-        # No request in flight can take longer than this.
+        # No request takes longer.
         timeout_graceful_shutdown=math.ceil(
             settings.header_timeout_seconds + settings.upload_timeout_seconds + settings.request_timeout_seconds + 1
         ),
     )
-    server = Server(config, app, drain_seconds=settings.drain_seconds)
-    # uvicorn only calls it.
-    config.http = partial(  # type: ignore[assignment]
-        Connection, limits=limits, turns=Turns(), accept_others=server.accept_others
-    )
-    return server
+    config.http = partial(Connection, limits=limits)  # type: ignore[assignment]  # uvicorn only calls it
+    config.load()
+    return config
+
+
+class Probes:
+    """A second listener, for probes and metrics, which the connections to the first one can't fill."""
+
+    def __init__(self, config: uvicorn.Config, sockets: Sequence[socket.socket]) -> None:
+        self._sockets = sockets
+        self._state = ServerState()
+        connect: Callable[..., asyncio.Protocol] = config.http_protocol_class
+        self._connect = partial(connect, config=config, server_state=self._state, app_state={})
+        self._servers: list[asyncio.Server] = []
+
+    async def start(self) -> None:
+        """Listen."""
+        loop = asyncio.get_running_loop()
+        self._servers = [await loop.create_server(self._connect, sock=listener) for listener in self._sockets]
+        logger.info("probes on %s", ", ".join(map(describe, self._sockets)))
+
+    def stop(self) -> None:
+        """Close the listener and every connection."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -63,18 +102,16 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, *, drain_seconds: float) -> None:
         super().__init__(config)
+        self.probes: Probes | None = None
         self._app = app
         self._drain_seconds = drain_seconds
         self._drained_at = math.inf
-        self._listeners: list[socket.socket] = []
-        self._accepts = False  # is about to
-        self._accepted: set[asyncio.Task[object]] = set()
         app.state.metrics.connections.set_function(lambda: len(self.server_state.connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
-        """Start draining; on a second signal stop now; on a third drop what is in flight.
+        """Start the drain; on a second signal stop now; on a third one drop the requests in flight.
 
-        uvicorn's own handler also raises the signal again at the end, and the process would die of it.
+        uvicorn's own handler raises the signal again in the end, so the process would die of it.
         """
         if self.should_exit:
             self.force_exit = True
@@ -86,82 +123,65 @@ class Server(uvicorn.Server):
             logger.info("draining for %g s; a second signal stops at once", self._drain_seconds)
 
     async def on_tick(self, counter: int) -> bool:
-        """Stop once drained; uvicorn asks ten times a second."""
+        """Stop after the drain. uvicorn calls this ten times a second."""
         self.should_exit = self.should_exit or time.monotonic() >= self._drained_at
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and keep the listeners at hand: whoever waits for one is accepted without the event loop."""
+        """Listen."""
         await super().startup(sockets)
-        self._listeners = [
-            socket.socket(fileno=os.dup(listener.fileno())) for server in self.servers for listener in server.sockets
-        ]
-
-    def accept_others(self) -> None:
-        """Accept soon all who wait for it; uvloop takes one in each of its turns, which are long under overload."""
-        if not self._accepts:
-            self._accepts = True
-            asyncio.get_running_loop().call_soon(self._accept_others)
-
-    def _accept_others(self) -> None:
-        self._accepts = False
-        self._connect(self._accept())
-
-    def _connect(self, accepted: list[socket.socket]) -> None:
-        loop = asyncio.get_running_loop()
-        for peer in accepted:
-            task = loop.create_task(loop.connect_accepted_socket(self._make_connection, peer))
-            self._accepted.add(task)
-            task.add_done_callback(self._accepted.discard)
+        logger.info("running on %s", ", ".join(map(describe, sockets or ())))
+        if self.probes is not None:
+            await self.probes.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take the connections that wait to be accepted, which closing the listener would reset; then close it."""
-        self._connect(self._close_listeners())
-        if self._accepted:  # those of a moment ago, too, whose connections are still being made
-            await asyncio.wait(self._accepted)
+        """Stop accepting, serve what has arrived, and close."""
+        await self._close_listeners(sockets or [])
         await super().shutdown(sockets)
         if self.force_exit:
             await self._drop_requests()
             await self.lifespan.shutdown()
+        if self.probes is not None:
+            self.probes.stop()
 
-    async def _drop_requests(self) -> None:
-        """End what is in flight as if its clients had left; cancelled by the loop's end, each would log a traceback."""
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        until = time.monotonic() + _DROP_SECONDS
-        await asyncio.sleep(0)
-        while self.server_state.tasks and time.monotonic() < until:  # others start meanwhile, whose turn had not come
-            await asyncio.wait(self.server_state.tasks, timeout=until - time.monotonic())
-
-    def _close_listeners(self) -> list[socket.socket]:
-        # The event loop lets go of its listeners before the last look at their queues, so that nothing that it still
-        # has to do comes between that look and the end of the listener itself.
+    async def _close_listeners(self, sockets: Sequence[socket.socket]) -> None:
+        """Close the listeners, but first accept the connections in their queues, which closing would reset."""
+        loop = asyncio.get_running_loop()
+        listeners = [listener.dup() for listener in sockets]  # the event loop closes the originals
         for server in self.servers:
             server.close()
-        accepted = self._accept()
-        for listener in self._listeners:
+        peers = [peer for listener in listeners for peer in _accept(listener)]
+        for listener in listeners:
             listener.close()
-        self._listeners.clear()
-        return accepted
+        for peer in peers:
+            await loop.connect_accepted_socket(self._connect, peer)
+        for _ in range(_READ_ITERATIONS):
+            await asyncio.sleep(0)
 
-    def _accept(self) -> list[socket.socket]:
-        accepted = []
-        for listener in self._listeners:
-            listener.settimeout(0)
-            try:
-                while True:
-                    accepted.append(listener.accept()[0])
-            except OSError:  # none is left
-                continue
-        return accepted
+    def _connect(self) -> asyncio.Protocol:
+        connect: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return connect(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
-    def _make_connection(self) -> asyncio.Protocol:
-        make = self.config.http_protocol_class
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)  # type: ignore[call-arg]
+    async def _drop_requests(self) -> None:
+        """Abort what is in flight as if the clients had disconnected. If cancelled, each would log a traceback."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_DROP_SECONDS)
+
+
+def _accept(listener: socket.socket) -> list[socket.socket]:
+    peers = []
+    listener.settimeout(0)
+    try:
+        while True:
+            peers.append(listener.accept()[0])
+    except OSError:  # the queue is empty
+        return peers
 
 
 def _allow_files(max_connections: int) -> int:
-    """Let the process open as many files as its connections need; return how many connections the system allows."""
+    """Raise the limit of open files for `max_connections`; return how many connections the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""How the log looks: one JSON object a line for programs, plain text for a person at a terminal."""
+"""The log format: one JSON object per line for programs, plain text for people at a terminal."""
 
 import logging
 import re
@@ -11,16 +11,16 @@ from app.settings import LogFormat
 from app.telemetry.timings import current
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-# Line ends, and what terminals take for orders.
+# Line separators, and characters that control terminals.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def configure_logs(level: str, log_format: LogFormat) -> None:
-    """Send the log of this process, its libraries' included, to standard error.
+    """Send the log of this process and its libraries to standard error.
 
     Args:
-        level: the least severe that is shown.
-        log_format: `auto` is `text` on a terminal, and `json` elsewhere.
+        level: the lowest level that is logged.
+        log_format: `auto` is `text` on a terminal and `json` elsewhere.
     """
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "text" or (log_format == "auto" and sys.stderr.isatty()):
@@ -32,17 +32,17 @@ def configure_logs(level: str, log_format: LogFormat) -> None:
                 style=",",
                 rename_fields={"levelname": "level", "name": "logger", "exc_info": "traceback"},
                 timestamp="time",
-                reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's, the same message with colours
+                reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's copy of the message with colours
             )
         )
     handler.addFilter(_name_request)
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form, its sender is told
-    logging.getLogger("PIL").setLevel(logging.INFO)  # below, it tells what is in a client's picture
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client gets the error in a malformed form
+    logging.getLogger("PIL").setLevel(logging.INFO)  # DEBUG shows the contents of client images
 
 
 class _TextFormatter(logging.Formatter):
-    """One line for each record but for its traceback, whatever names of files and versions hold; ends with its id."""
+    """Formats a record as one line, escaping control characters, followed by the request id and any traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's
         line = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
@@ -51,7 +51,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def _name_request(record: logging.LogRecord) -> bool:
-    """Give every line that is written while a request is served, a library's traceback too, that request's id."""
+    """Add the request id to every record that is logged while a request is served, including libraries' records."""
     if (trace := current.get()) and trace.request_id:
         record.request_id = trace.request_id
     return True

@@ -14,9 +14,6 @@ from typing import Literal, get_args
 Stage = Literal["receive", "decode", "queue", "inference"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-BEGUN = "begun"
-"""Names, in a request's state, the monotonic time at which its head was whole; it may not be started at once."""
-
 
 @dataclass
 class Trace:

@@ -12,11 +12,9 @@ from app import errors
 from app.api.health import assess
 from app.contract import TensorSpec
 from app.http.deadline import work_while_wanted
-from app.http.dependencies import ClassifierDep, SettingsDep
-from app.http.problems import ANY_INFERENCE_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
+from app.http.dependencies import get_classifier, get_settings
+from app.http.problems import ANY_PROTOCOL_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
 from app.http.uploads import read_body
-from app.inference.classifier import Classifier
-from app.settings import Settings
 from app.v2.schemas import (
     InferenceResponse,
     ModelDescription,
@@ -34,14 +32,19 @@ from app.versions.model import Model, Scores
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _BYTES = "application/octet-stream"
 
-_document = partial(document_errors, inference=True)
+_document = partial(document_errors, protocol=True)
+_MALFORMED = replace(
+    KINDS[errors.MalformedUploadError],
+    example="the body can't be unpacked: it is damaged, cut short, or not gzip",
+)
 _COMPRESSED = replace(
-    KINDS[errors.UnsupportedUploadError], example="send the body as it is, without Content-Encoding: gzip"
+    KINDS[errors.UnsupportedUploadError],
+    example="Content-Encoding: br is not supported; send the body as it is, or with gzip or deflate",
 )
 _MODEL_ERRORS = _document(errors.UnknownModelError, errors.NotReadyError)
 
 router = APIRouter(
-    prefix="/v2", tags=["open inference protocol"], responses={**NAMED_ANSWER, "default": ANY_INFERENCE_PROBLEM}
+    prefix="/v2", tags=["open inference protocol"], responses={**NAMED_ANSWER, "default": ANY_PROTOCOL_PROBLEM}
 )
 
 
@@ -90,8 +93,9 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
         },
         **_document(
             errors.TensorError, errors.UnknownModelError, errors.UploadTimeoutError, errors.UploadTooLargeError,
-            _COMPRESSED, errors.UploadsFullError, errors.QueueFullError, errors.InferenceError, INTERNAL,
-            errors.NotReadyError, errors.DeadlineError,
+            _MALFORMED, _COMPRESSED, errors.UploadsFullError, errors.QueueFullError,
+            errors.CrossSiteError,
+            errors.InferenceError, INTERNAL, errors.NotReadyError, errors.DeadlineError,
         ),
     },
 }  # fmt: skip
@@ -136,14 +140,14 @@ async def server_live() -> ServerLive:
     },
 )
 @_also_head("/health/ready")
-async def server_ready(request: Request, response: Response, classifier: ClassifierDep) -> ServerReady:
+async def server_ready(request: Request, response: Response) -> ServerReady:
     """Readiness: 200 while requests should come here, 503 while they should not.
 
     ```console
     $ curl localhost:8000/v2/health/ready
     ```
     """
-    ready = assess(classifier.store, draining=request.app.state.draining)[0] == "ok"
+    ready = assess(get_classifier(request).store, draining=request.app.state.draining)[0] == "ok"
     response.status_code = 200 if ready else 503
     return ServerReady(ready=ready)
 
@@ -153,53 +157,53 @@ async def server_ready(request: Request, response: Response, classifier: Classif
 
 
 @router.get("/models/{name}", summary="What the model takes and gives", responses=_MODEL_ERRORS)
-async def describe_tensors(classifier: ClassifierDep, name: str) -> ModelDescription:
+async def describe_tensors(request: Request, name: str) -> ModelDescription:
     """Say what the model takes and gives.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME
     ```
     """
-    return _describe_model(require_named(classifier.store.require_model(), name))
+    return _describe_model(require_named(get_classifier(request).store.require_model(), name))
 
 
 @router.get("/models/{name}/versions/{version}", summary="What this version takes and gives", responses=_MODEL_ERRORS)
-async def describe_version(classifier: ClassifierDep, name: str, version: str) -> ModelDescription:
+async def describe_version(request: Request, name: str, version: str) -> ModelDescription:
     """Say what the model takes and gives, if this version serves.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/versions/$VERSION
     ```
     """
-    return _describe_model(require_named(classifier.store.require_model(), name, version))
+    return _describe_model(require_named(get_classifier(request).store.require_model(), name, version))
 
 
 @router.get("/models/{name}/ready", summary="Whether the model serves", responses=_MODEL_ERRORS)
-async def model_ready(classifier: ClassifierDep, name: str) -> ModelReady:
+async def model_ready(request: Request, name: str) -> ModelReady:
     """Say that the model serves; an error says that it does not.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/ready
     ```
     """
-    require_named(classifier.store.require_model(), name)
+    require_named(get_classifier(request).store.require_model(), name)
     return ModelReady(name=name, ready=True)
 
 
 @router.get("/models/{name}/versions/{version}/ready", summary="Whether this version serves", responses=_MODEL_ERRORS)
-async def version_ready(classifier: ClassifierDep, name: str, version: str) -> ModelReady:
+async def version_ready(request: Request, name: str, version: str) -> ModelReady:
     """Say that this version serves; an error says that it does not.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/versions/$VERSION/ready
     ```
     """
-    require_named(classifier.store.require_model(), name, version)
+    require_named(get_classifier(request).store.require_model(), name, version)
     return ModelReady(name=name, ready=True)
 
 
 @router.post("/models/{name}/infer", summary="Classify tensors", **_INFER_DOCUMENTATION)
-async def infer(request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str) -> Response:
+async def infer(request: Request, name: str) -> Response:
     """Classify images of the model's own size: one tensor in, one tensor of probabilities out; all images or none.
 
     `$NAME` and `$SIZE` stand for what `/model` says.
@@ -210,28 +214,25 @@ async def infer(request: Request, classifier: ClassifierDep, settings: SettingsD
     $ curl --json @tensor.json localhost:8000/v2/models/$NAME/infer
     ```
     """
-    return await _infer(request, classifier, settings, name)
+    return await _infer(request, name)
 
 
 @router.post(
     "/models/{name}/versions/{version}/infer", summary="Classify tensors by this version", **_INFER_DOCUMENTATION
 )
-async def infer_version(
-    request: Request, classifier: ClassifierDep, settings: SettingsDep, name: str, version: str
-) -> Response:
+async def infer_version(request: Request, name: str, version: str) -> Response:
     """Classify images of the model's own size, if this version serves. `tensor.json` is that of `infer`.
 
     ```console
     $ curl --json @tensor.json localhost:8000/v2/models/$NAME/versions/$VERSION/infer
     ```
     """
-    return await _infer(request, classifier, settings, name, version)
+    return await _infer(request, name, version)
 
 
-async def _infer(
-    request: Request, classifier: Classifier, settings: Settings, name: str, version: str | None = None
-) -> Response:
-    # Not the model: it would outlive the next one's coming for as long as the body takes.
+async def _infer(request: Request, name: str, version: str | None = None) -> Response:
+    classifier, settings = get_classifier(request), get_settings(request)
+    # Not the model: a slow upload would keep it in memory after the next version has taken over.
     expected = require_named(classifier.require_ready(), name, version).metadata
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
     parse = partial(

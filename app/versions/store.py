@@ -6,7 +6,7 @@ one, and rolls back when a version is removed.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from app.contract import ModelMetadata
 from app.errors import NotReadyError, RefusedVersionError
 from app.versions.folder import Version, find_versions
 from app.versions.loader import Load
@@ -22,6 +23,7 @@ from app.versions.model import Model
 # A version loads in seconds; a missing one needs a person.
 _RETRY_WHILE_STARTING_SECONDS = 2
 _RETRY_WITHOUT_MODEL_SECONDS = 30
+_LISTED_NAMES = 5
 
 Outcome = Literal["loaded", "refused"]
 
@@ -39,14 +41,23 @@ class Refusal:
 class ModelStore:
     """Holds the model that serves. All state belongs to the event loop; loading happens in a thread of its own."""
 
-    def __init__(self, folder: Path, load: Load, *, observe: Callable[[Outcome], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        load: Load,
+        *,
+        pinned: int | None = None,
+        observe: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
         """Make a store without a model; the first `refresh` loads one.
 
         Args:
-            folder: holds one `<name>/<version>/`, or the `<version>` folders themselves.
+            folder: see `app.versions.folder.find_versions`.
             load: returns a model that may serve, or raises RefusedVersionError.
+            pinned: the only version that may serve; None for the newest.
             observe: called with the outcome of each attempt to load a version.
         """
+        self._pinned = pinned
         self._observe = observe
         self._folder = folder
         self._load = load
@@ -58,6 +69,7 @@ class ModelStore:
         self._retired: list[Model] = []  # models that served before; freed at the next look
         self._reason = f"looking for a model under {folder}"
         self._trouble: str | None = None
+        self._warnings: set[str] = set()  # those logged already
         self._looked = False
 
     @property
@@ -108,7 +120,7 @@ class ModelStore:
         # Freeing a model keeps its thread for 20 ms. By now most requests that used these models have ended.
         await loop.run_in_executor(self._thread, self._retired.clear)
         try:
-            versions = await loop.run_in_executor(self._thread, find_versions, self._folder)
+            versions = await loop.run_in_executor(self._thread, self._find)
         except (OSError, RefusedVersionError) as error:
             if str(error) != self._trouble:  # log it once, not at every look
                 logger.warning("no version to load: %s", error)
@@ -167,12 +179,9 @@ class ModelStore:
         try:
             load = partial(self._load_own, version.folder)
             model = await asyncio.get_running_loop().run_in_executor(self._thread, load)
-            if self._model is not None and model.metadata.input != self._model.metadata.input:
+            if self._model is not None and (difference := _compare(model.metadata, self._model.metadata)):
                 self._retired.append(model)
-                # Images already decoded for the serving model would reach the new one.
-                raise RefusedVersionError(
-                    f"it takes {model.metadata.input}, the serving one {self._model.metadata.input}; restart to change"
-                )
+                raise RefusedVersionError(f"{difference}; restart to change")
         except RefusedVersionError as error:
             self._refuse(version, str(error))
             return False
@@ -195,6 +204,19 @@ class ModelStore:
         )  # fmt: skip
         return True
 
+    def _find(self) -> list[Version]:
+        versions = find_versions(self._folder, self._warn_once)
+        if self._pinned is not None:
+            versions = [version for version in versions if version.number == self._pinned]
+            if not versions:
+                raise RefusedVersionError(f"{self._folder} has no version {self._pinned}; APP_MODEL_VERSION pins it")
+        return versions
+
+    def _warn_once(self, warning: str) -> None:
+        if warning not in self._warnings:
+            self._warnings.add(warning)
+            logger.warning("%s", warning)
+
     def _load_own(self, folder: Path) -> Model:
         # Kubernetes and others publish a version by a link from one place in the folder to another.
         if not folder.resolve().is_relative_to(self._folder.resolve()):
@@ -214,3 +236,22 @@ class ModelStore:
         self._refused[version] = reason
         logger.error("version %d refused: %s", version.number, reason)
         self._observe("refused")
+
+
+def _compare(new: ModelMetadata, serving: ModelMetadata) -> str | None:
+    """Return what a running service can't change: its clients rely on the classes, images in the queue on the size."""
+    if new.input != serving.input:
+        return f"it takes {new.input}, the serving version {serving.input}"
+    if new.class_names == serving.class_names:
+        return None
+    changes = {
+        "new": [name for name in new.class_names if name not in serving.class_names],
+        "gone": [name for name in serving.class_names if name not in new.class_names],
+    }
+    listed = [f"{change}: {_list(names)}" for change, names in changes.items() if names]
+    return f"it has other classes than the serving version ({'; '.join(listed) or 'in another order'})"
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED_NAMES} more" if len(names) > _LISTED_NAMES else ""
+    return ", ".join(names[:_LISTED_NAMES]) + more

@@ -1,4 +1,4 @@
-"""What a user would assemble instead: the same model behind other servers, each as its own documentation does it.
+"""The same model behind other servers, each written as its documentation recommends.
 
-Each is started by `benchmarks.serving` as a process, with the environment that `benchmarks.services` names.
+`benchmarks.serving` starts each in a process, with the environment in `benchmarks.services`.
 """

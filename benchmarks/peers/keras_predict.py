@@ -1,4 +1,4 @@
-"""FastAPI and `model.predict`, as tutorials do it; a SavedModel comes into Keras 3 as a TFSMLayer."""
+"""FastAPI and `model.predict`, as in tutorials; Keras 3 loads a SavedModel as a TFSMLayer."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""LitServe, with batching: decoding, model and reply in its worker process."""
+"""LitServe, with batching; its worker process decodes, runs the model and encodes the answer."""
 
 import os
 from typing import Any
@@ -20,7 +20,7 @@ class Classify(litserve.LitAPI):
 
     def decode_request(self, request: Request) -> NDArray[np.uint8]:
         """Decode the form's file."""
-        form: Any = request  # by then LitServe has read it
+        form: Any = request  # LitServe has read it
         return decode(form["file"].file.read())
 
     def batch(self, inputs: list[NDArray[np.uint8]]) -> Images:
@@ -32,11 +32,11 @@ class Classify(litserve.LitAPI):
         return self.run_model(x)
 
     def unbatch(self, output: Probabilities) -> list[NDArray[np.float32]]:
-        """Take a batch's results apart."""
+        """Split the results of a batch."""
         return list(output)
 
     def encode_response(self, output: NDArray[np.float32]) -> dict[str, Any]:
-        """Give the reply."""
+        """Return the answer."""
         return describe(output)
 
 

@@ -1,7 +1,6 @@
-"""The newest version as someone without this service would load it: by hand, with TensorFlow or with OpenVINO.
+"""Loads the newest version without this service's code, with TensorFlow or OpenVINO.
 
-The environment says which: `PEER_RUNTIME` (tensorflow or openvino) and, for OpenVINO, `PEER_PRECISION` (f32, bf16 or
-int8).
+Environment variables: `PEER_RUNTIME` (tensorflow or openvino) and, for OpenVINO, `PEER_PRECISION` (f32, bf16 or int8).
 """
 
 import io
@@ -27,7 +26,7 @@ Probabilities = NDArray[np.float32]  # (N, classes)
 
 
 def load(warm: Iterable[int] = (1, MAX_BATCH_SIZE)) -> Callable[[Images], Probabilities]:
-    """Return the function that runs the model in the runtime that is asked for, run once for each size in `warm`."""
+    """Return a function that runs the model; it has run once for each batch size in `warm`."""
     predict = _load_tensorflow() if os.environ["PEER_RUNTIME"] == "tensorflow" else _load_openvino()
     for size in warm:
         predict(np.zeros((size, *SIZE, 3), np.uint8))
@@ -35,25 +34,25 @@ def load(warm: Iterable[int] = (1, MAX_BATCH_SIZE)) -> Callable[[Images], Probab
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Give (32, 32, 3) uint8, as tutorials do it."""
+    """Return (32, 32, 3) uint8, as in tutorials."""
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize(SIZE))
 
 
 def describe(probabilities: NDArray[np.float32]) -> dict[str, Any]:
-    """Give the reply for one image."""
+    """Return the answer for one image."""
     best = int(probabilities.argmax())
     return {"label": CLASS_NAMES[best], "probability": round(float(probabilities[best]), 6)}
 
 
 def _load_openvino() -> Callable[[Images], Probabilities]:
-    # It would report to its makers, from every process that imports it.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # how Python notes that there is none
-    import openvino  # noqa: PLC0415 -- one of the two is imported, the other's memory does not count
+    # Turns off OpenVINO's telemetry.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes the import fail
+    import openvino  # noqa: PLC0415 -- only one of the two, to save the other's memory
 
     precision = os.environ["PEER_PRECISION"]
     config = {"PERFORMANCE_HINT": "LATENCY"}
     source = FOLDER
-    if precision == "int8":  # a SavedModel holds none: it lies in the version's folder in OpenVINO's own format
+    if precision == "int8":  # in OpenVINO's format, beside the SavedModel
         found = sorted(FOLDER.rglob("*.xml"))
         if not found:
             raise SystemExit(f"version {FOLDER.name} has no int8 model")

@@ -1,4 +1,4 @@
-"""mosec: its Rust front takes the raw body, one process decodes, another runs the model on batches."""
+"""mosec: a Rust front end reads the raw body, one process decodes, another runs the model on batches."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from benchmarks.peers.model import MAX_BATCH_SIZE, decode, describe, load
 
 
 class Decode(mosec.Worker):
-    """From the body to an image."""
+    """Decodes bodies to images."""
 
     def deserialize(self, data: bytes) -> bytes:
-        """Take the body as it is."""
+        """Return the body unchanged."""
         return data
 
     def forward(self, data: bytes) -> NDArray[np.uint8]:
-        """Decode it."""
+        """Decode the body."""
         return decode(data)
 
 
 class Classify(mosec.Worker):
-    """From images to replies."""
+    """Classifies batches of images."""
 
     def __init__(self) -> None:
         super().__init__()

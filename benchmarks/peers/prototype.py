@@ -1,6 +1,6 @@
-"""A prototype of this service's rules in as few lines: OpenVINO, a batcher without a timer, large files off the loop.
+"""A minimal prototype of this service: OpenVINO, batching without a timer, large files decoded in threads.
 
-It has none of the service's limits, checks, errors, metrics or logs: what they cost is the difference.
+It has none of the service's limits, checks, errors, metrics and logs, so the difference shows their cost.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ waiting: asyncio.Queue[tuple[NDArray[np.uint8], asyncio.Future[dict[str, Any]]]]
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Give (32, 32, 3) uint8; a JPEG is decoded no larger than need be."""
+    """Return (32, 32, 3) uint8; JPEGs are decoded at a reduced size."""
     image = Image.open(io.BytesIO(data))
     image.draft("RGB", (2 * SIZE[0], 2 * SIZE[1]))
     return np.asarray(image.convert("RGB").resize(SIZE, reducing_gap=3.0))
 
 
 async def batch() -> None:
-    """Run what has queued while the last batch ran, for ever."""
+    """Repeatedly run what queued while the last batch ran."""
     while True:
         items = [await waiting.get()]
         while not waiting.empty() and len(items) < MAX_BATCH_SIZE:
@@ -47,7 +47,7 @@ async def batch() -> None:
 
 @asynccontextmanager
 async def batching(_: FastAPI) -> AsyncIterator[None]:
-    """Batch for as long as the application runs."""
+    """Run the batcher while the application runs."""
     task = asyncio.create_task(batch())
     yield
     task.cancel()

@@ -1,4 +1,4 @@
-"""FastAPI and the SavedModel's signature, each request in a thread of FastAPI's own pool."""
+"""FastAPI and the SavedModel's signature, each request in a thread of FastAPI's pool."""
 
 import os
 from typing import Any

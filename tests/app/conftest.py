@@ -14,6 +14,7 @@ from app.errors import RefusedVersionError
 from app.main import create_app
 from app.runtime.load import Images, Probabilities
 from app.server.lifecycle import Server, make_server
+from app.server.listeners import bind
 from app.settings import Settings
 from tests.app.artifacts import load_version
 from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
@@ -23,6 +24,12 @@ from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_lo
 def anyio_backend() -> str:
     """Run what is marked for anyio by asyncio alone, as the service does."""
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every page and every scrape show what is now; app.http.cache has tests of its own."""
+    monkeypatch.setattr("app.http.cache.SECONDS", 0)
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def serve(models: Path) -> Iterator[Callable[..., Server]]:
         settings = Settings(model_dir=models, port=0, drain_seconds=0, header_timeout_seconds=5, **options)
         app = create_app(settings, load=lambda *_, **__: make_model(predict))
         server = make_server(app, settings)
-        thread = threading.Thread(target=server.run)
+        thread = threading.Thread(target=server.run, args=(bind(settings.host, settings.port),))
         thread.start()
         running.append((server, thread))
         while not server.started or app.state.classifier.store.starting:

@@ -38,6 +38,14 @@ class Process:
                 self._listening.set()
         self._listening.set()
 
+    def read_line(self, part: str) -> str:
+        """Wait for a line of the log that has this part."""
+        for _ in range(500):
+            if lines := [line for line in self.log if part in line]:
+                return lines[0]
+            time.sleep(0.02)
+        raise AssertionError(self.log)
+
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=10)
 

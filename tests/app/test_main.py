@@ -1,6 +1,7 @@
 """Behaviour of the server process: `python -m app`, over real sockets."""
 
-import asyncio
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -9,14 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
-from app.__main__ import find_obstacle
 from tests.app.fakes import encode
 from tests.app.process import ROOT, Process, ask
 
@@ -103,6 +103,66 @@ def test_a_third_signal_drops_what_is_in_flight(start, exported):
     assert not [line for line in process.log if "Traceback" in line or "Error" in line]
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_closes_starts_the_drain(start, tmp_path, ignored):
+    """SIGHUP is taken as SIGTERM, unless it is ignored from the start, as under `nohup`."""
+    program = ("-c", "import signal, app.__main__ as m; signal.signal(signal.SIGHUP, signal.SIG_IGN); m.main()")
+    process = start(program=program if ignored else ("-m", "app"), model_dir=tmp_path, drain_seconds=0)
+    process.signal(signal.SIGHUP)
+    if ignored:
+        process.wait_until("unavailable")
+        process.signal()
+    assert process.wait() == 0
+
+
+# The service with a model that takes three seconds.
+SLOW = """
+import time
+from app.inference.classifier import Classifier
+predict = Classifier._predict
+Classifier._predict = lambda *images: (time.sleep(3), predict(*images))[1]
+from app.__main__ import main
+main()
+"""
+
+
+def test_probes_have_connections_of_their_own(start, exported):
+    """Requests in flight on every public connection, and the end of the public listener, leave probes alone."""
+    process = start(
+        program=("-c", SLOW), model_dir=exported.parent.parent, max_batch_size=1, max_connections=2, probe_port=0,
+        drain_seconds=0, api_keys="a-long-enough-key",
+    )  # fmt: skip
+    process.wait_until("ok")
+    port = int(re.search(r"probes on http://127.0.0.1:(\d+)", process.read_line("probes on"))[1])
+
+    def probe(path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    image = encode("blue")
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-long-enough-key\r\nContent-Type: image/png\r\n"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", process.port))) for _ in range(2)]
+        for client in clients:
+            client.sendall(f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image)
+        time.sleep(0.2)
+        with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+            process.get("/health/live")
+        for path in ("/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"):
+            assert probe(path) == 200
+        assert [probe(path) for path in ("/", "/predict", "/model", "/docs", "/openapi.json")] == [404] * 5
+        process.signal()
+        time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):
+            process.get("/health")
+        assert (probe("/health"), probe("/health/live")) == (503, 200)
+        assert [client.recv(12) for client in clients] == [b"HTTP/1.1 200"] * 2
+    assert process.wait() == 0
+
+
 # The service, decoding for ever whatever is larger than what it decodes at once.
 STUCK = """
 import threading
@@ -116,7 +176,7 @@ main()
 SLOW_LOAD = """
 import threading
 import app.versions.store
-app.versions.store.find_versions = lambda _: threading.Event().wait()
+app.versions.store.find_versions = lambda *_: threading.Event().wait()
 from app.__main__ import main
 main()
 """
@@ -232,18 +292,10 @@ def test_an_address_in_use_is_one_line(tmp_path):
     assert process.stderr == f"APP_HOST=127.0.0.1 APP_PORT={port}: can't listen there: Address already in use\n"
 
 
-def test_a_host_that_is_none_is_told(monkeypatch):
-    """Whether nobody knows the name, or nobody could have it."""
-    assert asyncio.run(find_obstacle("a..b", 0)) == "no host can have such a name"
-    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    monkeypatch.setattr(socket, "getaddrinfo", Mock(side_effect=unknown))
-    assert asyncio.run(find_obstacle("no.such.host", 0)) == "Name or service not known"
-
-
 def test_an_unknown_setting_is_mentioned(start, tmp_path):
     """A typing error in a variable's name does not pass in silence."""
     process = start(model_dir=tmp_path, max_batchsize=3, drain_seconds=0)
-    assert any("APP_MAX_BATCHSIZE is no setting" in line for line in process.log)
+    assert any("APP_MAX_BATCHSIZE is not a setting" in line for line in process.log)
     process.signal()
     assert process.wait() == 0
 

@@ -27,5 +27,5 @@ def test_the_command_is_timed_only_if_it_did_its_work(tmp_path):
     """Fewer lines than pictures would flatter it."""
     classify.write_pictures(tmp_path / "pictures", 3)
     assert classify.time_command(tmp_path / "pictures", 3) > 0
-    with pytest.raises(SystemExit, match="4 pictures gave 3 lines"):
+    with pytest.raises(SystemExit, match="4 images gave 3 lines"):
         classify.time_command(tmp_path / "pictures", 4)

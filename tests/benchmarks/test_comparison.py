@@ -61,7 +61,7 @@ def test_a_probability_is_right_within_the_tolerance_of_a_version():
 
 def test_what_is_no_answer_leaves_a_service_out():
     """And says what it was."""
-    with running(service("one", label="")) as process, pytest.raises(LeftOutError, match=r"busy.*which is no answer"):
+    with running(service("one", label="")) as process, pytest.raises(LeftOutError, match=r"busy.*without a label"):
         process.wait_until_right(KNOWN)
 
 

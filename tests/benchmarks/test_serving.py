@@ -11,9 +11,9 @@ from benchmarks.start import Start
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--parts", "start"], "name another folder by --results"),
-        (["--services", "minimodel"], "name another folder by --results"),
-        (["--parts", "start", "--results", f"{serving.RESULTS}/../results"], "name another folder by --results"),
+        (["--parts", "start"], "choose another folder with --results"),
+        (["--services", "minimodel"], "choose another folder with --results"),
+        (["--parts", "start", "--results", f"{serving.RESULTS}/../results"], "choose another folder with --results"),
         (["--parts", "stop"], "unknown: stop; there are "),
         (["--seconds", "0"], "--seconds: 0 is less than 1"),
     ],
@@ -36,6 +36,6 @@ def test_a_part_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
     assert serving.main(["--parts", "start", "--precision", "f32", "--results", str(tmp_path / "x")]) == 0
     text = (tmp_path / "x" / "serving.md").read_text(encoding="utf-8")
     assert text in capsys.readouterr().out
-    assert "this service alone, after the comparison, runs in f32." in text
+    assert "this service alone, after the comparison, run in f32." in text
     assert text.endswith("2.00 s, the median of 2 starts (1.00–3.00 s).\n")
     assert json.loads((tmp_path / "x" / "serving.json").read_text(encoding="utf-8"))["start"] == {"seconds": [1, 3]}

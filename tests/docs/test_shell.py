@@ -1,10 +1,10 @@
-"""Every shell line that the documentation shows is run, and answers what it is shown to answer.
+"""The commands in the documentation work and print what the documentation shows.
 
-Each fenced `console` block of README.md, docs/ and the API's own descriptions is typed into one shell a document, in a
-copy of the repository beside a running service. A word after `console`, which no reader sees, names what a line needs
-that is not here: `gpu`, `docker`, `kubernetes`, `dataset`, the `environment` that `make` makes; or that it `serves` and
-never ends, as what this test has started does.
-`make` only says what it would do: its targets begin by installing, and the same commands are run here without it.
+The fenced `console` blocks of README.md, CONTRIBUTING.md, docs/ and the API's descriptions run in one shell per
+document, in a copy of the repository, with a running service. A word after `console`, which readers do not see, marks
+blocks that do not run: they need a `gpu`, `docker`, `kubernetes`, the `dataset` or the `environment`
+that `make` creates, or the command `serves` and does not end.
+`make` runs with `--dry-run`, because its targets install packages. The same commands run here without it.
 """
 
 import json
@@ -30,8 +30,8 @@ FENCE = re.compile(r"^(?P<indent> *)```(?P<info>\S+[^\n]*)?\n(?P<body>.*?)^(?P=i
 SHELL_LANGUAGES = {"console", "sh", "bash", "shell", "shell-session"}
 PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 END = "\x1e"
-SHARE_TOLERANCE = 0.2  # a model that is trained for minutes comes out another on another CPU
-# The service listens elsewhere than the documentation says, and a bare machine's python3 is this environment's python.
+SHARE_TOLERANCE = 0.2  # a model trained for minutes differs from CPU to CPU
+# The service listens on another port than the documentation says, and `python` is that of this environment.
 PRELUDE = """
 export PATH={bin}:$PATH NAME={name} VERSION={version} SIZE={size}
 curl() {{ command curl --silent --show-error "${{@//localhost:8000/127.0.0.1:{port}}}"; }}
@@ -40,21 +40,21 @@ make() {{ command make --dry-run "$@" > /dev/null; }}
 
 
 class Command(NamedTuple):
-    """What is typed, and what is shown to come of it."""
+    """A command and the output that the documentation shows."""
 
     text: str
     shown: str
 
 
 def find_blocks(text: str) -> Iterator[tuple[list[str], str]]:
-    """Find the fenced blocks: the words after the fence, and the body."""
+    """Find the fenced blocks; yield the words after the fence and the body."""
     for fence in FENCE.finditer(text):
         body = re.sub(rf"^{fence['indent']}", "", fence["body"], flags=re.MULTILINE)
         yield (fence["info"] or "").split(), body
 
 
 def find_commands(text: str) -> list[Command]:
-    """Find what is to be run: what follows `$ `, with its here-document or its lines after `> `."""
+    """Find the commands after `$ `, with their here-documents and their continuation lines after `> `."""
     commands = []
     for info, body in find_blocks(text):
         if info[:1] != ["console"] or NOT_RUN & set(info):
@@ -67,10 +67,10 @@ def find_commands(text: str) -> list[Command]:
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Whether `printed` is what is `shown`.
+    """Whether the output `printed` matches the output `shown`.
 
-    That is any id for an id, anything for an ellipsis, any number for a number; but nearly the same one for a share or
-    a probability (0.93).
+    An id matches any id, an ellipsis anything, and a number any number, except that a number below 1 (a probability)
+    must be nearly equal.
     """
     pattern, shares = "", []
     for fixed, moving in re.findall(r"(.*?)(…|\b[0-9a-f]{32}\b|\b\d+(?:\.\d+)?\b|\Z)", shown, re.DOTALL):
@@ -87,20 +87,20 @@ def matches(shown: str, printed: str) -> bool:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of what the documentation's lines read and write."""
+    """A copy of the files that the commands read and write."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("app", "training", "models", "docs", "tests/data"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
-    for name in ("image.png", "another.jpg"):  # whatever images the API's examples mean
+    for name in ("image.png", "another.jpg"):  # the images in the API's examples
         shutil.copy(ROOT / "tests/data/cat.png", folder / name)
     return folder
 
 
 @pytest.fixture(scope="module")
 def port(checkout):
-    """A service in the checkout, as `make serve` starts it; gives its port."""
+    """A service in the checkout, started like `make serve`; yields its port."""
     environment = {**os.environ, "APP_PORT": "0", "APP_DRAIN_SECONDS": "0", "APP_MODEL_POLL_SECONDS": "0.5"}
     with subprocess.Popen(
         [sys.executable, "-m", "app"], cwd=checkout, env=environment, stderr=subprocess.PIPE, text=True
@@ -114,7 +114,7 @@ def port(checkout):
 
 
 def run(commands: list[Command], checkout: Path, port: str) -> None:
-    """Type the commands into one shell and check each."""
+    """Run the commands in one shell and check the output of each."""
     [path] = (checkout / "models").glob("*/[0-9]*/metadata.json")
     metadata = json.loads(path.read_text(encoding="utf-8"))
     prelude = PRELUDE.format(
@@ -140,13 +140,13 @@ def run(commands: list[Command], checkout: Path, port: str) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_lines_of_a_document_do_what_it_shows(document, checkout, port):
-    """In the order in which they stand."""
+    """In their order."""
     if commands := find_commands(document.read_text(encoding="utf-8")):
         run(commands, checkout, port)
 
 
 def test_the_apis_own_examples_do_what_they_show(checkout, port):
-    """There is one for every call."""
+    """Every endpoint has one."""
     paths = create_app(Settings()).openapi()["paths"]
     descriptions = [operation["description"] for path in paths.values() for operation in path.values()]
     examples = [find_commands(f"{description}\n") for description in descriptions]
@@ -156,7 +156,7 @@ def test_the_apis_own_examples_do_what_they_show(checkout, port):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_no_shell_line_hides_from_the_test(document):
-    """Every block of shell is a `console` block with prompts, run or named as what it needs."""
+    """Every block of shell is a `console` block with prompts that runs or names what it needs."""
     for info, body in find_blocks(document.read_text(encoding="utf-8")):
         if SHELL_LANGUAGES & set(info[:1]) or PROMPT.search(body):
             assert info[:1] == ["console"], body
@@ -181,7 +181,7 @@ def find_anchors(text: str) -> set[str]:
 
 
 def test_what_is_shown_is_held():
-    """The comparison is not so kind that it holds nothing."""
+    """The comparison finds differences."""
     assert matches('{"label":"cat","probability":0.93,…}', '{"label":"cat","probability":0.901223,"x":[1]}\n')
     assert not matches('{"label":"cat","probability":0.93}', '{"label":"dog","probability":0.93}')
     assert not matches('{"label":"cat","probability":0.93}', '{"label":"cat","probability":0.71}')
@@ -190,7 +190,7 @@ def test_what_is_shown_is_held():
 
 
 def test_every_metric_in_the_documentation_is_one(port):
-    """In the tables too, not only in the lines that are run."""
+    """In the tables too, not only in the commands."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
         metrics = response.read().decode()
     for document in DOCUMENTS:

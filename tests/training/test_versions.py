@@ -1,17 +1,17 @@
 import pytest
 
 from training.errors import VersionError
-from training.versions import find_newest, next_version, read_metadata
+from training.versions import find_newest, next_candidate, next_version, read_metadata
 
 
 def test_versions_are_numbered_on(tmp_path):
-    """After the highest, candidates included; other folders count for nothing."""
+    """After the highest; a candidate has the next free number, since it may become that version."""
     assert next_version(tmp_path / "none") == 1
     for name in ("2", "10", "samples", ".writing-x"):
         (tmp_path / name).mkdir()
-    assert next_version(tmp_path) == 11
-    (tmp_path / ".candidate-12").mkdir()
-    assert next_version(tmp_path) == 13
+    assert next_version(tmp_path) == next_candidate(tmp_path) == 11
+    (tmp_path / ".candidate-11").mkdir()
+    assert (next_version(tmp_path), next_candidate(tmp_path)) == (11, 12)
 
 
 def test_the_newest_version_is_the_highest_number(tmp_path):

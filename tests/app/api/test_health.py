@@ -41,11 +41,11 @@ def test_without_a_model_the_service_says_so(tmp_path):
         wait_until_loaded(client)
         response = client.get("/health")
         assert (response.status_code, response.json()["status"]) == (503, "unavailable")
-        assert "none is no folder" in response.json()["reason"]
+        assert "none is not a folder" in response.json()["reason"]
         assert int(response.headers["retry-after"]) > 0
         assert client.get("/health/live").status_code == 200
         for response in (predict(client, encode()), client.get("/model")):
-            assert "is no folder" in check_problem(response, 503, "not_ready")
+            assert "is not a folder" in check_problem(response, 503, "not_ready")
             assert response.headers["retry-after"] == str(response.json()["retry_after_seconds"])
 
 

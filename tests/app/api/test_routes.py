@@ -80,14 +80,14 @@ def test_five_of_ten_classes_are_named_by_default(models):
 def test_top_k_out_of_range_is_refused(client, value):
     """Too few or too many, the answer names the range."""
     detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
-    assert detail == f"top_k={value}, but the model tells 3 classes apart; send 1 to 3"
+    assert detail == f"top_k={value}, but the model has 3 classes; send 1 to 3"
 
 
 @pytest.mark.parametrize("value", ["many", "1.5", "", "1_0", " 3 ", "\u0663"])
 def test_top_k_that_is_no_number_is_refused(client, value):
     """It is the same problem as a number out of range."""
     detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
-    assert detail == f"top_k={value!r} is no whole number"
+    assert detail == f"top_k={value!r} is not a whole number"
 
 
 def test_several_images_are_answered_in_order(client):
@@ -208,7 +208,7 @@ def test_an_answer_to_a_fault_has_what_every_answer_has(make_client, monkeypatch
 def test_an_unknown_path_is_a_problem(client):
     """The framework's own errors look like all others."""
     detail = check_problem(client.get("/nowhere"), NOT_FOUND.status, NOT_FOUND.code)
-    assert detail == "GET /nowhere: Not Found; /docs lists what there is"
+    assert detail == "GET /nowhere: Not Found; see /docs for the paths that exist"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_wrong_method_is_told_the_right_one(client, method, path, allowed):
     """To people in the text, to programs in the header."""
     response = client.request(method, path)
     detail = check_problem(response, METHOD_NOT_ALLOWED.status, METHOD_NOT_ALLOWED.code)
-    assert detail == f"{method} {path}: send {' or '.join(allowed)}; /docs lists what there is"
+    assert detail == f"{method} {path}: send {' or '.join(allowed)}; see /docs for the paths that exist"
     assert sorted(response.headers["allow"].split(", ")) == allowed
 
 
@@ -276,9 +276,9 @@ def test_the_documentation_shows_every_call_with_examples(client):
         "/predict", "/predict/batch", "/health", "/health/live", "/model", "/metrics",
     }  # fmt: skip
     operation = document["paths"]["/predict"]["post"]
-    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*"}
+    assert set(operation["requestBody"]["content"]) == {"multipart/form-data", "image/*", "application/octet-stream"}
     assert set(operation["responses"]) == {
-        "200", "400", "408", "413", "415", "422", "429", "500", "503", "504",
+        "200", "400", "403", "408", "413", "415", "422", "429", "500", "503", "504",
     }  # fmt: skip
     assert document["components"]["schemas"]["Classification"]["examples"]
     ModelMetadata.model_validate(

@@ -268,8 +268,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
     ("arguments", "said"),
     [
         ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "9 digits"),
-        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "the name is empty"),
-        (["-", "-"], "can only be read once"),
+        (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "name is empty"), (["-", "-"], "only be read once"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
@@ -349,7 +348,7 @@ def test_the_program_without_a_model_says_so(tmp_path):
         (
             "APP_API_KEYS",
             "short",
-            "APP_API_KEYS: a key needs at least 16 characters (openssl rand -hex 16 generates one)",
+            "APP_API_KEYS: a key needs at least 16 characters (generate one: openssl rand -hex 16)",
         ),
     ],
 )

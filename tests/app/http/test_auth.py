@@ -160,11 +160,12 @@ def test_other_origins_are_let_in_only_if_named(make_client):
 
 @pytest.mark.parametrize("path", ["/health", "/nowhere", "/docs"])
 def test_every_answer_tells_browsers_to_be_careful(make_client, path):
-    """No guessing of types, no frames, no referrer; only a page may load and run anything, of ours."""
+    """No guessing of types, no frames, no use by other sites; only a page may load and run anything, of ours."""
     headers = make_client().get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy

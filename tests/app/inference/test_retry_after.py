@@ -1,105 +1,108 @@
 """Behaviour of app.inference.retry_after."""
 
-from collections import Counter
+import heapq
+import math
+import random
 
 import pytest
 
-from app.inference.retry_after import LONGEST_PAUSE_SECONDS, LONGEST_WAIT_SECONDS, REFUSALS_PER_SECOND, Returns
+from app.http.problems import LONGEST_REFUSAL_SECONDS
+from app.inference.retry_after import LONGEST_WAIT_SECONDS, RetryAfter
 
 
-def work(returns: Returns, items: int, seconds: float, *, since: float = 0) -> None:
-    """Do so many items in so many seconds, as a batch."""
-    returns.begin(since)
-    returns.finish(since + seconds, items)
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    random.seed(0)
 
 
-def test_a_burst_comes_back_as_a_stream():
-    """Ten seconds' work that comes in one returns at a rate that leaves room, whatever whole seconds allow."""
-    rate = 200.0
-    returns = Returns(16, seconds_per_item=1 / rate)
-    backs = []
-    for number in range(int(10 * rate)):
-        now = number / (10 * rate)
-        promise = returns.book(now, 16)
-        backs.append(now + promise.pause_seconds + promise.retry_after_seconds)
-    per_moment = Counter(int(back * 5) for back in backs)  # fifths of a second
-    assert max(per_moment.values()) <= rate / 5
-    assert max(backs) < 30
+@pytest.fixture
+def unspread(monkeypatch) -> None:
+    """Take the random factor as 1, and round down."""
+    monkeypatch.setattr(random, "uniform", lambda low, _: low)
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+
+def work(retry_after: RetryAfter, items: int, seconds: float, *, since: float = 0) -> None:
+    """Finish `items` after so many seconds of work."""
+    retry_after.begin(since)
+    retry_after.finish(since + seconds, items)
+
+
+@pytest.mark.usefixtures("unspread")
+@pytest.mark.parametrize(
+    ("waiting", "seconds_per_item", "expected"),
+    [(10, 0.01, 1), (250, 0.01, 3), (1, 0, 1), (10_000, 1, LONGEST_WAIT_SECONDS)],
+)
+def test_the_first_client_waits_for_the_queue(waiting, seconds_per_item, expected):
+    """A second and the time of the queue, and a minute at most."""
+    assert RetryAfter(seconds_per_item=seconds_per_item).reserve(0, waiting) == expected
+
+
+@pytest.mark.usefixtures("unspread")
+def test_each_client_waits_for_those_before_it():
+    """As much time is reserved as its items take, and half of it for new clients."""
+    retry_after = RetryAfter(seconds_per_item=1)
+    assert [retry_after.reserve(0, 2, items=2) for _ in range(4)] == [3, 6, 9, 12]
+    assert retry_after.reserve(10, 2) == 5
+
+
+def test_one_client_is_told_one_to_two_times_the_wait():
+    """So clients rejected in the same moment come back apart."""
+    times = [RetryAfter(seconds_per_item=1).reserve(0, 10) for _ in range(1000)]
+    assert {min(times), max(times)} == {11, 21}
+
+
+@pytest.mark.usefixtures("unspread")
+def test_no_reservation_is_longer_than_the_longest_wait():
+    """Clients that never return do not make the others wait forever."""
+    retry_after = RetryAfter(seconds_per_item=1)
+    for _ in range(1000):
+        assert retry_after.reserve(0, 1, items=1000) <= LONGEST_WAIT_SECONDS
+    assert retry_after.reserve(LONGEST_WAIT_SECONDS, 1) == 2
+
+
+@pytest.mark.usefixtures("unspread")
+def test_an_item_that_finishes_before_it_began_took_no_time():
+    """An answer can come after its client has left and other work has begun."""
+    retry_after = RetryAfter(seconds_per_item=1)
+    retry_after.begin(10)
+    retry_after.finish(9, 4)
+    assert retry_after.reserve(10, 4) == 1
+
+
+@pytest.mark.usefixtures("unspread")
+def test_the_rate_is_measured():
+    """It replaces the assumed one, follows the newest work, counts items, and leaves out idle time."""
+    retry_after = RetryAfter(seconds_per_item=1000)
+    work(retry_after, 2, 4)
+    assert retry_after.reserve(4, 5) == 11
+    for number in range(30):
+        work(retry_after, 8, 4, since=10 * number)
+    assert retry_after.reserve(300, 19) == 10
+    work(retry_after, 1000, 4, since=1000)
+    assert retry_after.reserve(1004, 20) == 1
 
 
 @pytest.mark.parametrize(
-    ("waiting", "seconds_per_item", "told"),
-    [(10, 0.01, 1), (250, 0.01, 3), (1, 0, 1), (10_000, 1, LONGEST_WAIT_SECONDS)],
+    ("per_second", "places", "clients", "seconds"),
+    [(180, 16, 900, 1), (40, 8, 80, 0.2), (1000, 256, 5000, 0.05), (20, 16, 300, 1), (4, 4, 40, 0.1)],
 )
-def test_the_first_is_told_the_time_of_the_queue(waiting, seconds_per_item, told):
-    """At least a second, and never more than a minute."""
-    returns = Returns(16, seconds_per_item=seconds_per_item)
-    assert returns.book(0, waiting).retry_after_seconds == told
-
-
-def test_slow_work_takes_several_moments():
-    """Of a model that takes half a second for an image, no two returns are promised in one second."""
-    returns = Returns(1, seconds_per_item=0.5)
-    assert [returns.book(100, 2).retry_after_seconds for _ in range(5)] == [1, 2, 3, 4, 5]
-    assert returns.book(100.2, 2).retry_after_seconds > 5
-
-
-def test_a_client_with_much_takes_the_time_of_many():
-    """Ten images that come together are promised ten images' time."""
-    returns = Returns(16, seconds_per_item=0.1)
-    assert [returns.book(0, 10, items=10).retry_after_seconds for _ in range(3)] == [1, 3, 5]
-
-
-def test_those_who_come_may_wait_where_there_is_room():
-    """Of twelve places they fill half; with whole seconds most of the time would be nobody's, otherwise."""
-    returns = Returns(12, seconds_per_item=0.5)
-    assert [returns.book(0, 2).retry_after_seconds for _ in range(6)] == [1, 1, 1, 1, 2, 3]
-
-
-def test_one_client_takes_no_more_than_a_minute_of_the_book():
-    """However slow things were, and however much it brings: the book would fill the memory."""
-    returns = Returns(16 * 2**20)
-    work(returns, 1, 30)
-    assert returns.book(30, 1, items=16 * 2**20).retry_after_seconds == 30
-    assert len(returns._busy) <= LONGEST_WAIT_SECONDS * 10 + 1
-
-
-def test_what_was_done_before_it_was_begun_took_no_time():
-    """An answer may come after its client has gone and other work has begun."""
-    returns = Returns(16, seconds_per_item=1)
-    returns.begin(10)
-    returns.finish(9, 4)
-    assert returns.book(10, 4).retry_after_seconds == 1
-
-
-def test_what_is_done_tells_the_rate():
-    """Not what was believed before; of late above all; in proportion to the items; and not the time without work."""
-    returns = Returns(16, seconds_per_item=1000)
-    work(returns, 2, 4)
-    assert returns.book(4, 5).retry_after_seconds == 10
-    for number in range(30):
-        work(returns, 8, 4, since=10 * number)
-    assert returns.book(300, 19).retry_after_seconds == 10
-    work(returns, 1000, 4, since=300)
-    assert returns.book(304, 20).retry_after_seconds == 1
-
-
-def test_refusals_are_told_at_a_pace():
-    """The first at once, a flood one after another, and nobody much later than the longest pause."""
-    returns = Returns(16)
-    pauses = [returns.book(10.0, 1).pause_seconds for _ in range(1000)]
-    assert pauses[0] == 0
-    assert pauses[100] == pytest.approx(100 / REFUSALS_PER_SECOND)
-    assert max(pauses) <= LONGEST_PAUSE_SECONDS
-    assert returns.book(20.0, 1).pause_seconds == 0
-
-
-@pytest.mark.parametrize("per_second", [100, 10_000])
-def test_promises_are_forgotten(per_second):
-    """A flood of clients that never wait costs no memory, and a minute later nobody is told of it."""
-    returns = Returns(16, seconds_per_item=0.01)
-    for number in range(20_000):
-        returns.book(number / per_second, 16)
-    assert len(returns._busy) < 3 * LONGEST_WAIT_SECONDS * 10
-    later = 20_000 / per_second + LONGEST_WAIT_SECONDS + LONGEST_PAUSE_SECONDS + 1
-    assert returns.book(later, 16).retry_after_seconds == 1
+def test_who_comes_back_when_told_gets_in(per_second, places, clients, seconds):
+    """Of clients that come in a burst, fewer than one in ten returns are rejected again, and the queue stays busy."""
+    retry_after = RetryAfter(seconds_per_item=1 / per_second)
+    arrivals = [(seconds * number / clients, number, False) for number in range(clients)]
+    queue: list[float] = []  # when each of the waiting items is done
+    rejected = {True: 0, False: 0}  # by whether the client had been told to come back
+    last = 0.0
+    while arrivals:
+        now, number, told = heapq.heappop(arrivals)
+        queue = [done for done in queue if done > now]
+        if len(queue) < places:
+            last = max([now, *queue]) + 1 / per_second
+            queue.append(last)
+            continue
+        rejected[told] += 1
+        paused = now + random.uniform(0, LONGEST_REFUSAL_SECONDS)  # noqa: S311 -- see app.http.problems
+        heapq.heappush(arrivals, (paused + retry_after.reserve(now, len(queue)), number, True))
+    assert rejected[True] < 0.1 * (rejected[True] + rejected[False])
+    assert last < math.ceil(3 * clients / per_second) + 2

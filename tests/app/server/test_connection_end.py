@@ -139,29 +139,32 @@ POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent
 
 
 @pytest.mark.parametrize(
-    "rest",
-    [b"\0junk\r\n\r\n", GET.replace(b"\r\n", b"\r\nHost: y\r\n", 1), GET + b"POST / HTTP/1.1\r\nHost: x\r\n"
-     b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
-)  # fmt: skip
-def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest):
-    """The answers to what came before come first, in order, and the connection ends with the last of them."""
+    ("rest", "statuses"),
+    [
+        (b"\0junk\r\n\r\n", [b"200", b"400"]),
+        (GET.replace(b"\r\n", b"\r\nHost: y\r\n", 1), [b"200", b"400"]),
+        (GET + b"\0junk\r\n\r\n", [b"200", b"200", b"400"]),
+    ],
+)
+def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest, statuses):
+    """Each request is answered in its turn, and the connection ends with the malformed one."""
     with dial(find_port(slow)) as client:
         client.sendall(POST)
         time.sleep(0.1)
         client.sendall(rest)
         data = read_all(client)
-    assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"200", b"200"][: 2 if rest.startswith(GET) else 1]
+    assert re.findall(rb"HTTP/1.1 (\d+)", data) == statuses
     assert b'"label":"blue"' in data
-    assert b"connection: close" in data
+    assert data.count(b"connection: close") == 1
 
 
-def test_a_client_that_leaves_behind_a_pipelined_request_is_noticed(slow, caplog):
-    """Uvicorn tells the last request of a connection only, and that one has not begun."""
+def test_a_client_that_leaves_is_noticed(slow, caplog):
+    """Its answer is dropped without a traceback."""
     caplog.set_level(logging.INFO)
     with dial(find_port(slow)) as client:
-        client.sendall(POST + GET)
+        client.sendall(POST)
         time.sleep(0.2)
-    time.sleep(0.8)
+    time.sleep(0.2)
     (line,) = [record for record in caplog.records if record.name == "app.request"]
     assert line.status == 499
     assert not [record for record in caplog.records if record.exc_info]
@@ -223,7 +226,7 @@ def test_silent_connections_do_not_hold_up_the_end(serving):
 
 
 def test_nothing_is_left_of_a_connection_that_was_reset(serving):
-    """Its timers, which keep all of it, end with it; uvicorn leaves one for as long as connections are kept."""
+    """Its timer, which would keep it alive, is cancelled."""
     for _ in range(5):
         with dial(find_port(serving)) as client:
             client.sendall(GET)
@@ -234,25 +237,4 @@ def test_nothing_is_left_of_a_connection_that_was_reset(serving):
         if (left := sum(isinstance(kept, Connection) for kept in gc.get_objects())) < 2:
             break
         time.sleep(0.01)
-    assert left < 2  # the event loop still knows the last one
-
-
-def test_who_waits_for_the_listener_is_accepted_at_once(serving):
-    """Not one in each turn of the event loop, which may be long: a turn that is held up for a second is one turn."""
-    loop = serving.servers[0].get_loop()
-    with contextlib.ExitStack() as stack:
-        loop.call_soon_threadsafe(time.sleep, 0.5)
-        clients = [stack.enter_context(dial(find_port(serving))) for _ in range(100)]
-        turns = 0
-
-        def count() -> None:
-            nonlocal turns
-            turns += 1
-            if len(serving.server_state.connections) < 100:
-                loop.call_soon(count)
-
-        loop.call_soon_threadsafe(count)
-        for client in clients:
-            client.sendall(GET)
-            assert client.recv(12) == b"HTTP/1.1 200"
-    assert turns < 50
+    assert left < 2  # the event loop still holds the last one

@@ -58,7 +58,7 @@ def test_a_request_is_one_line(client, log):
     assert line.pop("time").startswith("20")
     assert line.pop("message").startswith("POST /predict 200 ")
     assert line == {
-        "level": "INFO", "logger": "app.request", "request_id": "job-17", "client": "testclient", "method": "POST",
+        "level": "INFO", "logger": "app.request", "request_id": "job-17", "method": "POST",
         "route": "/predict", "path": "/predict", "status": 200, "received_bytes": len(body),
         "sent_bytes": len(answer.content), "model": "tiny", "version": 1,
     }  # fmt: skip

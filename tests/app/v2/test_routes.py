@@ -164,7 +164,7 @@ def test_the_documentation_shows_the_protocol(client):
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
     assert set(document["paths"][f"{model}/infer"]["post"]["responses"]) == {
-        "200", "400", "404", "408", "413", "415", "429", "500", "503", "504", "default",
+        "200", "400", "403", "404", "408", "413", "415", "429", "500", "503", "504", "default",
     }  # fmt: skip
 
 

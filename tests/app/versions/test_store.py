@@ -10,7 +10,6 @@ import pytest
 
 from app.contract import TensorSpec
 from app.errors import NotReadyError, RefusedVersionError
-from app.versions.folder import find_versions
 from app.versions.model import Model
 from app.versions.store import ModelStore
 from tests.app.fakes import make_model
@@ -244,13 +243,73 @@ async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
     assert "restart to change" in store.refusals[0].reason
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("red", "green", "food", "vehicle"), "(new: food, vehicle; gone: blue)"),
+        (("red", "green"), "(gone: blue)"),
+        (("green", "red", "blue"), "(in another order)"),
+        (tuple("abcdefg"), "(new: a, b, c, d, e and 2 more; gone: red, green, blue)"),
+    ],
+)
+async def test_other_classes_are_refused_while_one_serves(tmp_path, names, reason):
+    """Clients rely on the labels and on their order; a service that starts takes them."""
+    add(tmp_path, 1)
+
+    def load(folder: Path) -> Model:
+        model = make_model(version=int(folder.name))
+        if folder.name == "1":
+            return model
+        return Model(model.metadata.model_copy(update={"class_names": names}), model.runtime)
+
+    store = ModelStore(tmp_path, load)
+    await store.refresh()
+    add(tmp_path, 2)
+    await store.refresh()
+    assert get_version(store) == 1
+    [refusal] = store.refusals
+    assert refusal.reason == f"it has other classes than the serving version {reason}; restart to change"
+    store = ModelStore(tmp_path, load)
+    await store.refresh()
+    assert (get_version(store), store.refusals) == (2, [])
+
+
+async def test_a_pinned_version_serves_whichever_others_come(tmp_path):
+    """Neither a newer one nor, if it is bad, an older one takes its place."""
+    for number in (1, 2, 3):
+        add(tmp_path, number)
+    load = Loader()
+    store = ModelStore(tmp_path, load, pinned=2)
+    await store.refresh()
+    add(tmp_path, 4)
+    await store.refresh()
+    assert (get_version(store), load.loaded) == (2, [2])
+    add(tmp_path, 2, "bad", "wrong digest")
+    store = ModelStore(tmp_path, load, pinned=2)
+    await store.refresh()
+    with pytest.raises(NotReadyError, match="version 2 was refused: wrong digest"):
+        store.require_model()
+
+
+async def test_a_pinned_version_that_is_missing_is_named(tmp_path):
+    """And is loaded as soon as it comes."""
+    add(tmp_path, 1)
+    store = ModelStore(tmp_path, Loader(), pinned=2)
+    await store.refresh()
+    with pytest.raises(NotReadyError, match="has no version 2; APP_MODEL_VERSION pins it"):
+        store.require_model()
+    add(tmp_path, 2)
+    await store.refresh()
+    assert get_version(store) == 2
+
+
 async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
     """An empty folder, a missing one, and one that holds several models."""
     store = ModelStore(tmp_path / "none", Loader())
     with pytest.raises(NotReadyError, match="looking for a model"):
         store.require_model()
     assert store.starting
-    for folder, reason in ((tmp_path / "none", "is no folder"), (tmp_path, "expected .*/<name>/<version>/")):
+    for folder, reason in ((tmp_path / "none", "is not a folder"), (tmp_path, "expected .*/<name>/<version>/")):
         store = ModelStore(folder, Loader())
         await store.refresh()
         assert not store.starting
@@ -264,21 +323,17 @@ async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
         store.require_model()
 
 
-async def test_a_model_folder_can_be_named_itself(tmp_path):
-    """`APP_MODEL_DIR` may point at the versions, or one folder above."""
-    add(tmp_path, 3)
-    assert [version.number for version in find_versions(tmp_path)] == [3]
-    assert [version.number for version in find_versions(tmp_path / "tiny")] == [3]
-
-
-async def test_only_numbers_are_versions(tmp_path):
-    """Folders being written, notes and files beside the versions are left alone, and hidden ones beside the model."""
+async def test_a_bad_neighbour_is_logged_once(tmp_path, caplog):
+    """However often the folder is looked at, and although nothing is wrong with the version that serves."""
     add(tmp_path, 1)
-    (tmp_path / ".staging" / "9").mkdir(parents=True)
-    for name in (".writing-2", "0", "01", "latest", "2.bak"):
-        (tmp_path / "tiny" / name).mkdir()
-    (tmp_path / "tiny" / "7").write_text("a file")
-    assert [version.number for version in find_versions(tmp_path)] == [1]
+    (tmp_path / "tiny" / "7").symlink_to("nowhere")
+    store = ModelStore(tmp_path, Loader())
+    for _ in range(3):
+        await store.refresh()
+    assert get_version(store) == 1
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path}/tiny/7 is passed over: not a folder"
+    ]
 
 
 async def test_loading_holds_up_nothing(tmp_path):

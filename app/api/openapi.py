@@ -1,0 +1,25 @@
+"""The API's OpenAPI document."""
+
+import json
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http.dependencies import get_cache
+from app.http.paths import get_root
+
+
+async def show_openapi(request: Request) -> Response:
+    """Return the document, with the prefix under which a proxy serves the API.
+
+    FastAPI's own route writes the document anew for every request, which takes milliseconds.
+    """
+    root = get_root(request.scope)
+
+    async def write() -> bytes:
+        document = request.app.openapi()
+        servers = {"servers": [{"url": root}]} if root else {}
+        return json.dumps({**document, **servers}, ensure_ascii=False).encode()
+
+    body = await get_cache(request).get(("openapi", root), write)
+    return Response(body, media_type="application/json")

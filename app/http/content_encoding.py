@@ -1,0 +1,75 @@
+"""Unpacks compressed request bodies (RFC 9110, 8.4)."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import MalformedUploadError, UnsupportedUploadError
+from app.http.middleware import find_header
+
+# zlib's `wbits` for each encoding that is supported.
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# The most that is unpacked at once. A gzip file can unpack to a thousand times its size.
+_PIECE_BYTES = 65_536
+
+
+class ContentEncoding:
+    """Unpacks gzip and deflate, piece by piece.
+
+    It wraps the limits of body sizes, so they apply to what a body unpacks to.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raise UnsupportedUploadError or MalformedUploadError from `receive`, to whoever reads the body."""
+        encoding = find_header(scope, b"content-encoding").strip().lower() if scope["type"] == "http" else ""
+        if encoding in {"", "identity"}:
+            await self._app(scope, receive, send)
+            return
+        # The length is that of the packed body.
+        dropped = (b"content-encoding", b"content-length")
+        scope["headers"] = [header for header in scope["headers"] if header[0] not in dropped]
+        pieces = _unpack(encoding, receive)
+
+        async def receive_unpacked() -> Message:
+            return await anext(pieces, None) or await receive()
+
+        await self._app(scope, receive_unpacked, send)
+
+
+async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
+    """Yield the messages of a body, unpacked."""
+    if encoding not in _WINDOWS:
+        raise UnsupportedUploadError(
+            f"Content-Encoding: {encoding[:50]} is not supported; send the body as it is, or with gzip or deflate"
+        )
+    unpacker = zlib.decompressobj(_WINDOWS[encoding])
+    more_body = True
+    while more_body:
+        message = await receive()
+        if message["type"] != "http.request":  # the client has left
+            yield message
+            return
+        more_body = message.get("more_body", False)
+        packed, body = message.get("body", b""), b""
+        while packed or len(body) == _PIECE_BYTES:  # what did not fit into a piece waits in the unpacker
+            try:
+                body = unpacker.decompress(packed, _PIECE_BYTES)
+            except zlib.error as error:
+                raise _damaged(encoding) from error
+            if unpacker.unused_data:
+                raise _damaged(encoding)
+            packed = unpacker.unconsumed_tail
+            yield {"type": "http.request", "body": body, "more_body": True}
+            await asyncio.sleep(0)  # let other requests in: nothing else here waits
+    if not unpacker.eof:
+        raise _damaged(encoding)
+    yield {"type": "http.request", "body": b"", "more_body": False}
+
+
+def _damaged(encoding: str) -> MalformedUploadError:
+    return MalformedUploadError(f"the body can't be unpacked: it is damaged, cut short, or not {encoding}")

@@ -1,0 +1,92 @@
+"""What a reverse proxy says of the request that it passes on: `X-Forwarded-For`, `-Proto` and `-Prefix`.
+
+Only trusted proxies are believed, since any client can send these headers. Not uvicorn's middleware: it knows no
+prefix, and takes any text as an address.
+"""
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]{0,99}){1,16}")
+_LOOPBACK = ("127.0.0.0/8", "::1")
+
+Address = IPv4Address | IPv6Address
+
+
+class Forwarded:
+    """Puts the client's address, the scheme and the path's prefix into the scope, as ASGI defines them.
+
+    A proxy may strip the prefix from the path or leave it there. ASGI wants `root_path` to be a part of `path`, so it
+    is put back if it is missing.
+    """
+
+    def __init__(self, app: ASGIApp, *, trusted: Sequence[str], root_path: str) -> None:
+        """Stand before `app`.
+
+        Args:
+            app: what gets the requests.
+            trusted: addresses and networks of proxies, besides loopback's; `*` for any.
+            root_path: the prefix of the paths of requests for which no trusted proxy names another.
+        """
+        self._app = app
+        self._trusts_all = "*" in trusted
+        self._trusted: list[IPv4Network | IPv6Network] = [
+            ip_network(name) for name in (*_LOOPBACK, *trusted) if name != "*"
+        ]
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Change the scope, and pass the request on."""
+        if scope["type"] == "http":
+            prefix = self._root_path
+            if self._trusts(read_address((scope.get("client") or ("",))[0])):
+                prefix = self._apply_headers(scope) or prefix
+            if prefix and not scope.get("root_path"):
+                scope["root_path"] = prefix
+                if not f"{scope['path']}/".startswith(f"{prefix}/"):
+                    scope["path"] = prefix + scope["path"]
+        await self._app(scope, receive, send)
+
+    def _trusts(self, address: Address | None) -> bool:
+        return self._trusts_all or (address is not None and any(address in network for network in self._trusted))
+
+    def _apply_headers(self, scope: Scope) -> str:
+        """Take over address and scheme; return the prefix."""
+        values = {b"x-forwarded-for": "", b"x-forwarded-proto": "", b"x-forwarded-prefix": ""}
+        for name, value in scope["headers"]:
+            if name in values:
+                values[name] = f"{values[name]},{value.decode('latin-1')}"
+        hops, schemes, prefixes = ([part.strip() for part in value.split(",")[1:]] for value in values.values())
+        if (address := self._find_client(hops)) is not None:
+            scope["client"] = (str(address), 0)
+        if schemes and schemes[-1] in {"http", "https"}:
+            scope["scheme"] = schemes[-1]
+        prefix = "".join(part.rstrip("/") for part in prefixes)  # each proxy adds its own
+        return prefix if _PREFIX.fullmatch(prefix) else ""
+
+    def _find_client(self, hops: Sequence[str]) -> Address | None:
+        """Return the last address that no trusted proxy has. What stands before it, its client may have made up."""
+        client = None
+        for hop in reversed(hops):
+            address = read_address(hop)
+            if address is None:
+                break
+            client = address
+            if not self._trusts(address):
+                break
+        return client
+
+
+def read_address(text: str) -> Address | None:
+    """Read an IP address, with or without a port; None if it is not one."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None

@@ -1,0 +1,70 @@
+"""Behaviour of app.http.content_encoding as a client sees it."""
+
+import gzip
+import zlib
+
+import pytest
+
+from tests.app.client import check_problem
+from tests.app.fakes import encode
+from tests.app.v2.inference import ONE, infer
+
+PATHS = ["/predict", "/predict/batch", "/v2/models/tiny/infer"]
+PNG = {"content-type": "image/png"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("X-GZIP", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_a_packed_body_is_unpacked(client, encoding, pack):
+    """A raw image, a form and JSON, with a length and in pieces."""
+    headers = PNG | {"content-encoding": encoding}
+    packed = pack(encode("blue", (300, 300), "BMP"))
+    assert len(packed) < 5000
+    for body in (packed, (packed[i : i + 7] for i in range(0, len(packed), 7))):
+        assert client.post("/predict", content=body, headers=headers).json()["label"] == "blue"
+    form = client.build_request("POST", "/predict", files={"file": encode("green")})
+    headers = {"content-type": form.headers["content-type"], "content-encoding": encoding}
+    assert client.post("/predict", content=pack(form.read()), headers=headers).json()["label"] == "green"
+    assert infer(client, pack(infer(client, ONE).request.content), **{"content-encoding": encoding}).status_code == 200
+
+
+def test_identity_means_not_packed(client):
+    """Some clients say so."""
+    response = client.post("/predict", content=encode("red"), headers=PNG | {"content-encoding": "identity"})
+    assert response.json()["label"] == "red"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "aes128gcm"])
+def test_another_encoding_is_refused_by_name(client, path, encoding):
+    """Not as a damaged picture, form or JSON; the answer names those that are supported."""
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-encoding": encoding}
+    response = client.post(path, content=b"x", headers=headers)
+    detail = check_problem(response, 415, "unsupported_upload")
+    assert detail == f"Content-Encoding: {encoding} is not supported; send the body as it is, or with gzip or deflate"
+    assert response.headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(encode())[:-1], gzip.compress(encode()) + b"x"])
+def test_a_damaged_body_is_refused(client, body):
+    """Empty, of another kind, cut short, or followed by something else."""
+    response = client.post("/predict", content=body, headers=PNG | {"content-encoding": "gzip"})
+    assert "can't be unpacked" in check_problem(response, 400, "malformed_upload")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_limit_holds_for_what_a_body_unpacks_to(make_client, path):
+    """A bomb of a gigabyte is refused after as many bytes as the limit allows."""
+    client = make_client(max_upload_bytes=100_000)
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(1024)) + packer.flush()
+    bombs = iter([bomb[i : i + 1000] for i in range(0, len(bomb), 1000)])
+    headers = {"content-type": "multipart/form-data; boundary=x", "content-encoding": "gzip"}
+    response = client.post(path, content=bombs, headers=headers)
+    assert "100,000 bytes" in check_problem(response, 413, "upload_too_large")
+    exact = gzip.compress(encode("blue") + bytes(100_000 - len(encode("blue"))))
+    assert client.post("/predict", content=exact, headers=PNG | {"content-encoding": "gzip"}).status_code == 200
+    longer = gzip.compress(encode("blue") + bytes(100_001 - len(encode("blue"))))
+    response = client.post("/predict", content=longer, headers=PNG | {"content-encoding": "gzip"})
+    check_problem(response, 413, "upload_too_large")
