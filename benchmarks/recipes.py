@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app.contract import TrainingRun
-from app.runtime import Images
+from app.runtime.load import Images
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, describe_content, load_data, split_validation
 from training.devices import select_devices
