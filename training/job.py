@@ -12,12 +12,15 @@ import tensorflow as tf
 from app.contract import DataSet, TrainingRun
 from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
+from training.config import Recipe
 from training.data import Data, Split, load_data, split_validation
 from training.devices import Devices, select_devices
 from training.errors import ExportError, FullError, VersionError
 from training.export import (
+    ServedModel,
     describe_model,
     export_model,
+    predict_features,
     predict_logits,
     publish_version,
     read_commit,
@@ -38,6 +41,7 @@ from training.run import read_history, read_start, require_writable, write_job
 from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
+from training.typicality import fit_typicality
 from training.versions import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
 
 FOLDS = 3
@@ -160,21 +164,18 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         ExportError: the exported files do not answer as the network does, no runtime loads them, or they can't be put
             in place.
     """
-    recipe, network = options.recipe, fit.network
-    if folds:
-        logits, labels = folds.logits, folds.labels
-    else:
-        logits, labels = predict_logits(network, fit.normalize, fit.validation.images), fit.validation.labels
-    calibrate = fit_calibration(logits, labels, recipe.label_smoothing)
+    recipe = options.recipe
+    served = _fit_served_model(fit, folds, recipe)
+    calibrate = served.calibrate
     described = _describe_data(data, fit)
     start = read_start(run)
     models = options.models / options.name
     again = f"{shlex.join(['--resume', str(run)])} measures and exports the run once more"
     with stage_version(models) as staged:
         try:
-            export_model(network, fit.normalize, calibrate, staged)
+            export_model(served, staged)
             if options.quantize:
-                quantize_model(staged, fit.train.images, recipe.seed)
+                quantize_model(staged, fit.train.images, fit.validation.images, recipe.seed)
             evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
             raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
@@ -193,7 +194,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         )
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
-            network,
+            served.network,
             options.name,
             version,
             recipe,
@@ -222,6 +223,18 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
     if is_set_aside:
         print(f"set aside, since it is no better; python -m training.promote {folder} lets it serve all the same")
     return folder
+
+
+def _fit_served_model(fit: Fit, folds: Folds | None, recipe: Recipe) -> ServedModel:
+    """Calibrate a fitted network by cross-validation or on the validation images, and fit its typicality."""
+    network, normalize = fit.network, fit.normalize
+    if folds:
+        logits, labels = folds.logits, folds.labels
+    else:
+        logits, labels = predict_logits(network, normalize, fit.validation.images), fit.validation.labels
+    calibrate = fit_calibration(logits, labels, recipe.label_smoothing)
+    features, held_out = (predict_features(network, normalize, split.images) for split in (fit.train, fit.validation))
+    return ServedModel(network, normalize, calibrate, fit_typicality(features, fit.train.labels, held_out))
 
 
 def _describe_data(data: Data, fit: Fit) -> DataSet:

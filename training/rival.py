@@ -77,7 +77,9 @@ def compare_with_newest(newest: Path, options: Options, data: Data, probabilitie
         data = load_data(options.data, size=size, seed=seed, skip_damaged=skip)
     images, labels = data.test
     starts = range(0, len(images), BATCH_SIZE)
-    answers = np.concatenate([runtime.predict(images[start : start + BATCH_SIZE]).argmax(axis=1) for start in starts])
+    answers = np.concatenate(
+        [runtime.predict(images[start : start + BATCH_SIZE]).probabilities.argmax(axis=1) for start in starts]
+    )
     return Rivalry(newest, _measure(probabilities.argmax(axis=1), labels), _measure(answers, labels), len(labels))
 
 

@@ -15,7 +15,8 @@ from training.data import Split
 CLASSES = ("disc", "square", "stripes")
 # SGD, since Muon's step takes longest to trace; test_train and the documentation's own run have it.
 SMALL_RUN = (
-    "--folds", "0", "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd", "--learning-rate", "0.02"
+    "--folds", "0", "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd",
+    "--learning-rate", "0.02",
 )  # fmt: skip
 
 START = TrainingRun(

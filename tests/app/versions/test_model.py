@@ -28,7 +28,7 @@ def test_metadata_must_parse(version, refuse, text):
     refuse("metadata.json is not valid")
 
 
-@pytest.mark.parametrize("field", sorted(ModelMetadata.model_fields.keys() - {"schema_version"}))
+@pytest.mark.parametrize("field", sorted(ModelMetadata.model_fields.keys() - {"schema_version", "typicality"}))
 def test_metadata_must_be_complete(version, refuse, field):
     """Nothing is guessed of what a version does not tell."""
     path = version / METADATA_FILE
