@@ -70,4 +70,6 @@ def _resize(images: Images, size: int) -> Images:
 
 
 def _decode(files: Iterable[bytes]) -> Images:
-    return np.stack([decode_image(file, (IMAGE_SIZE, IMAGE_SIZE), max_pixels=MAX_PIXELS) for file in files])
+    size = IMAGE_SIZE, IMAGE_SIZE
+    pixels = [decode_image(file, size, max_pixels=MAX_PIXELS) for file in files]
+    return np.stack([np.frombuffer(image, np.uint8).reshape(*size, 3) for image in pixels])

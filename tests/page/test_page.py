@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from app.images.decode import decode_image, encode_png
+from app.images.decode import encode_png
 from tests.app.fakes import INPUT, encode
+from tests.app.pictures import decode
 from tests.page.actions import PHONE, as_file, choose, expect_label
 
 
@@ -61,7 +62,7 @@ def test_the_pixels_that_the_model_saw_are_shown_unchanged(open_page):
     page = open_page()
     choose(page, as_file(data))
     page.wait_for_selector("#shown .label")
-    decoded = decode_image(data, INPUT.shape[:2], max_pixels=10**6)
+    decoded = decode(data, INPUT.shape[:2])
     np.testing.assert_array_equal(read_pixels(page, "#shown .pixels"), decoded)
     assert page.locator(".pixels").evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
 
