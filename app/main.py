@@ -26,6 +26,7 @@ from app.pages.routes import install_pages, write_problem
 from app.runtime.load import count_lanes
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
+from app.v1.routes import router as v1_router
 from app.v2.routes import router as v2_router
 from app.versions.loader import Load, make_loader
 from app.versions.store import ModelStore
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     answer = install_handlers(app, write_problem)
     app.include_router(router)
     app.include_router(health.router)
+    app.include_router(v1_router)
     app.include_router(v2_router)
     install_pages(app)
     ignore_trailing_slashes(app.router)
