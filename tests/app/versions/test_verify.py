@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.model, on a real SavedModel."""
+"""Behaviour of app.versions.verify, on a real SavedModel."""
 
 import errno
 import json
@@ -6,13 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from app.contract import METADATA_FILE, ModelMetadata, TensorSpec
-from app.errors import InferenceError
 from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
+from tests.app.fakes import INPUT, OUTPUT, seal
 
 
 def test_metadata_must_be_there(version, refuse):
@@ -30,7 +28,7 @@ def test_metadata_must_parse(version, refuse, text):
 
 @pytest.mark.parametrize("field", sorted(ModelMetadata.model_fields.keys() - {"schema_version"}))
 def test_metadata_must_be_complete(version, refuse, field):
-    """Nothing is guessed of what a version does not tell."""
+    """The service guesses nothing about a version."""
     path = version / METADATA_FILE
     metadata = json.loads(path.read_text())
     del metadata[field]
@@ -47,7 +45,7 @@ def test_metadata_must_be_of_a_sane_size(version, refuse):
 
 @pytest.mark.parametrize("what", ["fifo", "device", "link", "folder"])
 def test_metadata_must_be_a_regular_file(version, refuse, what):
-    """Reading anything else might never end: it would keep every later version out."""
+    """Reading anything else might never end, and would keep out every later version."""
     path = version / METADATA_FILE
     path.rename(version / "aside")
     if what == "fifo":
@@ -60,8 +58,8 @@ def test_metadata_must_be_a_regular_file(version, refuse, what):
 
 
 @pytest.mark.parametrize("file", [METADATA_FILE, "saved_model.pb", "golden.npz"])
-def test_a_file_that_can_not_be_read_now_says_nothing_of_the_version(version, monkeypatch, file):
-    """The volume's trouble is raised as what it is, so that the version is tried again."""
+def test_a_file_that_can_not_be_read_now_does_not_make_a_bad_version(version, monkeypatch, file):
+    """A volume's error is raised as it is, so that the version is tried again."""
     open_file = Path.open
 
     def open_or_fail(path, *args, **options):
@@ -90,7 +88,7 @@ def test_metadata_must_name_its_folders_version(version, refuse):
 
 
 def test_metadata_may_name_no_file_outside_the_version(version, refuse):
-    """Artifacts are input too."""
+    """Artifacts are untrusted input."""
     metadata = json.loads((version / METADATA_FILE).read_text())
     metadata["files"]["../../etc/passwd"] = "0" * 64
     (version / METADATA_FILE).write_text(json.dumps(metadata))
@@ -106,21 +104,21 @@ def test_a_changed_file_is_refused(version, refuse):
     refuse("digest differs: variables/variables.data")
 
 
-def test_names_of_files_are_told_without_what_they_could_do(version, refuse):
-    """They end no line of a log, and do not fill it."""
+def test_names_of_files_are_escaped_in_the_reason(version, refuse):
+    """They can neither end a line of the log nor fill it."""
     for number in range(9):
         (version / f"{number}\n2026 INFO version 3 serves").touch()
     refuse(r"not named in metadata.json: 0\\n2026 INFO version 3 serves, 1.* and 4 more$")
 
 
 def test_a_missing_file_is_refused(version, refuse):
-    """A copy that has not ended is not loaded."""
+    """An unfinished copy is not loaded."""
     (version / "saved_model.pb").unlink()
     refuse("missing: saved_model.pb")
 
 
 def test_an_unnamed_file_is_refused(version, refuse):
-    """Nothing is in the folder that training did not put there."""
+    """A version holds only what training put there."""
     (version / "extra.py").write_text("")
     refuse("not named in metadata.json: extra.py")
 
@@ -134,7 +132,7 @@ def test_a_symbolic_link_is_refused(version, refuse, target):
 
 
 def test_a_broken_saved_model_is_refused(version, refuse):
-    """What no runtime can load is told apart from what was changed on the way."""
+    """The reason differs from that of a file that was changed."""
     (version / "saved_model.pb").write_bytes(b"not a graph")
     seal(version)
     refuse("can't load it")
@@ -157,27 +155,12 @@ def test_a_signature_other_than_the_metadata_says_is_refused(version, refuse, ro
 
 
 def test_another_number_of_class_names_is_refused(version, refuse):
-    """Probabilities without a name, or names without a probability."""
+    """Some probabilities would have no name."""
     seal(version, class_names=("red", "green"))
     refuse("2 class names")
 
 
-@pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
-def test_numbers_that_are_no_probabilities_are_a_failure(wrong):
-    """They never reach a client."""
-    model = make_model(lambda images: np.full((len(images), 3), wrong, dtype=np.float32))
-    with pytest.raises(InferenceError, match="not probabilities"):
-        model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
-
-
-def test_too_few_rows_are_a_failure():
-    """Nobody could tell whose are missing."""
-    model = make_model(lambda images: tell_colours(images)[1:])
-    with pytest.raises(InferenceError, match="shape"):
-        model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
-
-
 def test_a_copy_elsewhere_is_as_good(exported, tmp_path):
-    """A version carries all it needs."""
+    """A version is complete in itself."""
     shutil.copytree(exported, tmp_path / "1")
     load_version(tmp_path / "1")
