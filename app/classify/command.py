@@ -91,14 +91,11 @@ def classify_files(
     def predict(batch: list[Decoded]) -> list[Outcome]:
         images = [decoded.image for decoded in batch if not isinstance(decoded.image, Failure)]
         try:
-            rows = iter(model.predict(np.stack(images)) if images else ())
+            scores = iter(model.score(np.stack(images)) if images else ())
         except InferenceError as error:
             failure = _explain(error)
             return [Outcome(name, image if isinstance(image, Failure) else failure) for name, image in batch]
-        return [
-            Outcome(name, image if isinstance(image, Failure) else Scores(next(rows), model, image))
-            for name, image in batch
-        ]
+        return [Outcome(name, image if isinstance(image, Failure) else next(scores)) for name, image in batch]
 
     with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
         # One task per batch, because the overhead of a task is a notable part of decoding a small file.

@@ -136,5 +136,4 @@ class Classifier:
         self._observe_batch(len(images))
         model = self.store.require_model()  # once a batch: a swap never splits one
         # Nobody else waits, or is being decoded.
-        rows = model.predict(np.stack(images), alone=self._batcher.depth == 1)
-        return [Scores(row, model, image) for row, image in zip(rows, images, strict=True)]
+        return model.score(np.stack(images), alone=self._batcher.depth == 1)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, TrainingRun, digest_files
-from app.runtime.load import Images, Probabilities, Runtime
+from app.runtime.load import Answers, Images, Probabilities, Runtime
 from app.versions.model import Model
 
 # Unlike any real model's, so that a test fails where the service assumes one: three classes, and 8 by 6 pixels.
@@ -83,7 +83,7 @@ class HeldModel:
 
 def make_model(predict: Callable[[Images], Probabilities] = tell_colours, version: int = 1) -> Model:
     """Make a model that runs `predict` and has no files."""
-    return Model(make_metadata(version), Runtime("fake", "f32", INPUT, OUTPUT, predict))
+    return Model(make_metadata(version), Runtime("fake", "f32", INPUT, OUTPUT, lambda images: Answers(predict(images))))
 
 
 def encode(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:

@@ -15,6 +15,7 @@ from PIL import Image
 from app.contract import ModelMetadata
 from app.http.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.main import create_app
+from app.runtime.load import Answers
 from app.settings import Settings
 from app.versions.model import Model
 from tests.app.client import check_problem, predict
@@ -67,7 +68,7 @@ def test_five_of_ten_classes_are_named_by_default(models):
     output = tiny.metadata.output.model_copy(update={"shape": (10,)})
     metadata = tiny.metadata.model_copy(update={"class_names": names, "output": output})
     scores = np.arange(10, dtype=np.float32) / 45
-    runtime = replace(tiny.runtime, output=output, predict=lambda images: np.tile(scores, (len(images), 1)))
+    runtime = replace(tiny.runtime, output=output, predict=lambda images: Answers(np.tile(scores, (len(images), 1))))
     app = create_app(Settings(model_dir=models), load=lambda *_, **__: Model(metadata, runtime))
     with TestClient(app) as client:
         wait_until_loaded(client)

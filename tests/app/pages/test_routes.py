@@ -13,7 +13,7 @@ from app.contract import Metrics, digest_files
 from app.main import create_app
 from app.pages.card import render_markdown
 from app.pages.render import CONTENT_POLICY, WEB
-from app.runtime.load import Runtime
+from app.runtime.load import Answers, Runtime
 from app.settings import Settings
 from app.versions.model import Model
 from tests.app.fakes import INPUT, OUTPUT, encode, make_metadata, tell_colours, wait_until_loaded, write_version
@@ -30,7 +30,9 @@ def version(tmp_path):
 def serve(version: Path, **changes: object) -> Iterator[TestClient]:
     """Start a service on a version that has a card and samples, with `changes` to its metadata."""
     metadata = make_metadata(1, digest_files(version)).model_copy(update=changes)
-    model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
+    model = Model(
+        metadata, Runtime("fake", "f32", INPUT, OUTPUT, lambda images: Answers(tell_colours(images))), version
+    )
     app = create_app(Settings(model_dir=version.parent), load=lambda *_, **__: model)
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_loaded(client)
