@@ -146,6 +146,11 @@ class ModelMetadata(_Record):
     created: AwareDatetime
     files: dict[RelativePath, Sha256] = Field(min_length=1, description="SHA-256 of every file except metadata.json.")
 
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The signature's outputs: the probabilities and, if the version has it, the typicality."""
+        return (self.output,) if self.typicality is None else (self.output, self.typicality)
+
 
 class DigestError(ValueError):
     """A version's files differ from those in its metadata."""

@@ -121,6 +121,7 @@ async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[No
         max_image_pixels=settings.max_image_pixels,
         lanes=count_lanes(settings.runtime, settings.inference_threads),
         observe_batch=metrics.observe_batch,
+        observe_typicality=metrics.observe_typicality,
     )
     metrics.watch(lambda: _describe_store(store), lambda: classifier.depth)
     app.state.classifier = classifier

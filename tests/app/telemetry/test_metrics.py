@@ -2,10 +2,11 @@
 
 import threading
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.http.problems import COMMON_KINDS, INTERNAL, KINDS
-from tests.app.fakes import HeldModel, encode
+from tests.app.fakes import HeldModel, encode, tell_brightness
 
 
 def read(client) -> dict[str, float]:
@@ -40,6 +41,19 @@ def test_requests_and_stages_are_measured(client):
     assert found['classifier_model_info{model="tiny",precision="f32",runtime="fake",version="1"}'] == 1
     assert found["classifier_refused_versions"] == found["classifier_queue_images"] == 0
     assert found["process_resident_memory_bytes"] > 0
+
+
+def test_typicality_is_measured_where_the_version_has_it(make_client):
+    """Once for each image that reaches the model."""
+    client = make_client(typicality=tell_brightness)
+    client.post("/predict/batch", files=[("files", encode(colour)) for colour in ("black", "red")])
+    found = read(client)
+    assert found["classifier_typicality_count"] == 2
+    assert found['classifier_typicality_bucket{le="0.01"}'] == 1
+    assert found["classifier_typicality_sum"] == pytest.approx(1 / 3)
+    client = make_client()
+    client.post("/predict", files={"file": encode()})
+    assert read(client)["classifier_typicality_count"] == 0
 
 
 def test_problems_are_counted_image_by_image(client):
