@@ -131,6 +131,7 @@ async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[No
         max_queue_size=settings.max_queue_size,
         lanes=count_lanes(settings.runtime, settings.inference_threads),
         observe_batch=metrics.observe_batch,
+        observe_typicality=metrics.observe_typicality,
     )
     metrics.watch(lambda: _describe_store(store), lambda: classifier.depth)
     app.state.classifier = classifier

@@ -138,12 +138,12 @@ def _describe(data: DataSet) -> str:
 
 
 def _list_figures(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """List the numbers of a nested record, each by the names that lead to it."""
+    """List the numbers of a nested record, each by the names that lead to it; what was not measured is left out."""
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             yield from _list_figures(item, f"{name}, {key}" if name else str(key))
-    else:
+    elif value is not None:
         yield name, value
 
 

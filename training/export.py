@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,21 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, ModelMetadata, TensorSpec, digest_files
+from app.contract import (
+    GOLDEN_FILE,
+    GOLDEN_TOLERANCES,
+    METADATA_FILE,
+    TYPICALITY_TOLERANCES,
+    ModelMetadata,
+    TensorSpec,
+    digest_files,
+)
 from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
 from training.errors import ExportError
 from training.model import mini_model
 from training.pipeline import Normalization
+from training.typicality import Typicality, extract_features
 
 GOLDEN_IMAGES = 32  # some of which quantization may take away (training/quantize.py)
 GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
@@ -48,52 +58,83 @@ def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
     return rebuilt
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """All that an exported graph computes: a network, and what comes before and after it."""
+
+    network: keras.Model
+    """MiniModel in float32, (N, 32, 32, 3) → (N, classes)."""
+    normalize: Normalization
+    calibrate: Calibration
+    typicality: Typicality
+
+
 def predict_logits(
     network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Return the logits (N, classes) of `network` for (N, 32, 32, 3) uint8 images."""
-    head = keras.Model(network.inputs, network.get_layer("head").output)
+    return _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
+
+
+def predict_features(
+    network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """Return the features (N, features) by which typicality is measured, for (N, 32, 32, 3) uint8 images."""
+    return _predict(extract_features(network), normalize, images)
+
+
+def _predict(model: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     batches = tf.data.Dataset.from_tensor_slices(images).batch(256).map(normalize)
-    logits: npt.NDArray[np.float32] = head.predict(batches, verbose=0)
-    return logits
+    answers: npt.NDArray[np.float32] = model.predict(batches, verbose=0)
+    return answers
 
 
-def export_model(network: keras.Model, normalize: Normalization, calibrate: Calibration, folder: Path) -> None:
-    """Write SavedModel and golden answers into `folder`, and check that the reloaded model answers as `network` does.
+def export_model(served: ServedModel, folder: Path) -> None:
+    """Write SavedModel and golden answers into `folder`, and check that the reloaded model answers as Keras does.
 
     Args:
-        network: MiniModel in float32, (N, 32, 32, 3) → (N, classes).
-        normalize: the training set's statistics; they go into the graph.
-        calibrate: turns logits into probabilities; it goes into the graph.
+        served: the network, and what goes into the graph around it.
         folder: an empty folder.
 
     Raises:
-        ExportError: the reloaded model's probabilities differ from Keras's by more than float noise.
+        ExportError: the reloaded model's answers differ from Keras's by more than float noise.
     """
-    _save(network, normalize, calibrate, folder)
+    _save(served, folder)
 
     def classify(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        logits = predict_logits(network, normalize, images)
-        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(calibrate(logits))
+        logits = predict_logits(served.network, served.normalize, images)
+        probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(served.calibrate(logits))
         return probabilities
 
     images, probabilities = make_golden(classify)
-    np.savez(folder / GOLDEN_FILE, images=images, probabilities=probabilities)
+    features = predict_features(served.network, served.normalize, images)
+    golden = {
+        "images": images,
+        "probabilities": probabilities,
+        "typicality": keras.ops.convert_to_numpy(served.typicality(features)),
+    }
+    np.savez(folder / GOLDEN_FILE, **golden)
     reloaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
     for batch_size in (1, 7):
-        answer = reloaded(images=tf.constant(images[:batch_size]))["probabilities"].numpy()
-        difference = float(np.abs(answer - probabilities[:batch_size]).max())
-        if not difference <= TOLERANCE:
-            raise ExportError(f"at batch size {batch_size} the SavedModel differs from Keras by {difference:.2g}")
+        answers = reloaded(images=tf.constant(images[:batch_size]))
+        for name, tolerance in (("probabilities", TOLERANCE), ("typicality", TYPICALITY_TOLERANCES["f32"])):
+            difference = float(np.abs(answers[name].numpy() - golden[name][:batch_size]).max())
+            if not difference <= tolerance:
+                raise ExportError(
+                    f"at batch size {batch_size} the SavedModel's {name} differ from Keras's by {difference:.2g}"
+                )
 
 
-def _save(network: keras.Model, normalize: Normalization, calibrate: Calibration, folder: Path) -> None:
+def _save(served: ServedModel, folder: Path) -> None:
     """Save through a tf.Module that owns the variables alone: Keras's own export stores each of them twice."""
-    logits = keras.Model(network.inputs, network.get_layer("head").output)
+    network = served.network
+    extract = extract_features(network)
+    both = keras.Model(network.inputs, [network.get_layer("head").output, extract.output])
 
     @tf.function(input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.uint8, name="images")])
     def classify(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": calibrate(logits(normalize(images), training=False))}
+        logits, features = both(served.normalize(images), training=False)
+        return {"probabilities": served.calibrate(logits), "typicality": served.typicality(features)}
 
     module = tf.Module()
     module.weights = [weight.value for weight in network.weights]
@@ -136,6 +177,7 @@ def describe_model(network: keras.Model, name: str, version: int, recipe: Recipe
         "version": version,
         "input": TensorSpec(name="images", dtype="uint8", shape=network.input_shape[1:]),
         "output": TensorSpec(name="probabilities", dtype="float32", shape=(classes,)),
+        "typicality": TensorSpec(name="typicality", dtype="float32", shape=()),
         "parameters": network.count_params(),
         "recipe": recipe.model_dump(mode="json"),
         "libraries": {library: importlib.metadata.version(library) for library in LIBRARIES},

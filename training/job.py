@@ -11,12 +11,15 @@ import tensorflow as tf
 from app.contract import DataSet, TrainingRun
 from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
+from training.config import Recipe
 from training.data import Data, Split, load_data, split_validation
 from training.devices import select_devices
 from training.errors import ExportError, FullError
 from training.export import (
+    ServedModel,
     describe_model,
     export_model,
+    predict_features,
     predict_logits,
     publish_version,
     read_commit,
@@ -34,6 +37,7 @@ from training.report import Card, format_table, write_card
 from training.run import read_history, read_start, require_writable
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
+from training.typicality import fit_typicality
 
 
 class Fit(NamedTuple):
@@ -111,18 +115,17 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             in place.
     """
     recipe = options.recipe
-    network = rebuild_in_float32(fit.network, recipe)
-    logits = predict_logits(network, fit.normalize, fit.validation.images)
-    calibrate = fit_calibration(logits, fit.validation.labels, recipe.label_smoothing)
+    served = _fit_served_model(fit, recipe)
+    calibrate = served.calibrate
     described = _describe_data(data, fit)
     start = read_start(run)
     models = options.models / options.name
     again = f"{shlex.join(['--resume', str(run)])} measures and exports the run once more"
     with stage_version(models) as staged:
         try:
-            export_model(network, fit.normalize, calibrate, staged)
+            export_model(served, staged)
             if options.quantize:
-                quantize_model(staged, fit.train.images, recipe.seed)
+                quantize_model(staged, fit.train.images, fit.validation.images, recipe.seed)
             evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
             raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
@@ -134,7 +137,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         card = Card(title, recipe, start, commit, described, read_history(run), evaluation, calibrate, remarks, notes)
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
-            network,
+            served.network,
             options.name,
             version,
             recipe,
@@ -157,6 +160,15 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             raise ExportError(f"{error}; {again}") from error
     print(f"{format_table(evaluation)}\n\nexported {folder}")
     return folder
+
+
+def _fit_served_model(fit: Fit, recipe: Recipe) -> ServedModel:
+    """Calibrate a fitted network on the validation images, and measure what is typical of its features."""
+    network, normalize = rebuild_in_float32(fit.network, recipe), fit.normalize
+    logits = predict_logits(network, normalize, fit.validation.images)
+    calibrate = fit_calibration(logits, fit.validation.labels, recipe.label_smoothing)
+    features, held_out = (predict_features(network, normalize, split.images) for split in (fit.train, fit.validation))
+    return ServedModel(network, normalize, calibrate, fit_typicality(features, fit.train.labels, held_out))
 
 
 def _describe_data(data: Data, fit: Fit) -> DataSet:

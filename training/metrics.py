@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from app.contract import INT8_FILE, Precision, RuntimeName
 from app.errors import RefusedVersionError
-from app.runtime.load import Images, Probabilities, load_runtime
+from app.runtime.load import Answers, Images, Probabilities, load_runtime
 from app.runtime.openvino import make_core
 from training.calibration import Calibration, Labels, measure_calibration_error
 from training.data import Split
@@ -31,8 +31,10 @@ RUNTIMES: dict[str, tuple[RuntimeName, Precision]] = {
 ROBUSTNESS_RUNTIME = "openvino f32"  # as good as the reference, sooner
 BATCH_SIZE = 100
 
-Predict = Callable[[Images, str], npt.NDArray[np.float32]]
-"""Any number of images, and the title of a progress bar, to (N, classes)."""
+ATYPICAL = 0.05
+
+Predict = Callable[[Images, str], Answers]
+"""Any number of images, and the title of a progress bar, to what the model gives for them."""
 
 
 class RuntimeFigures(BaseModel, frozen=True):
@@ -43,6 +45,8 @@ class RuntimeFigures(BaseModel, frozen=True):
     calibration_error: float
     agreement: float
     """Share of the images that get the reference runtime's label."""
+    atypical: float | None = None
+    """Share of the images whose typicality is below 0.05, which should be as much."""
 
 
 class Evaluation(BaseModel, frozen=True):
@@ -81,11 +85,13 @@ def evaluate(
     """
     labels = test.labels
     answers = _answer_by_runtime(folder, test)
-    reference = answers[REFERENCE]
+    reference = answers[REFERENCE].probabilities
     logits = load_network(folder)(test.images, "logits")
     undone = keras.ops.convert_to_numpy(Calibration(smoothing, temperature=1)(logits))
     predict = _load_classifier(folder, ROBUSTNESS_RUNTIME)
-    changed = {name: predict(change(test.images), name).argmax(axis=1) for name, change in VARIANTS.items()}
+    changed = {
+        name: predict(change(test.images), name).probabilities.argmax(axis=1) for name, change in VARIANTS.items()
+    }
     confusion = confusion_matrix(labels, reference.argmax(axis=1), labels=range(len(class_names)))
     correct = int(confusion.trace())
     interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
@@ -101,12 +107,14 @@ def evaluate(
         confusion=confusion.tolist(),
         runtimes={name: _measure_runtime(answer, reference, labels) for name, answer in answers.items()},
         robustness={name: float((answer == labels).mean()) for name, answer in changed.items()},
-        same_label_enlarged=float((changed[ENLARGED_8] == answers[ROBUSTNESS_RUNTIME].argmax(axis=1)).mean()),
+        same_label_enlarged=float(
+            (changed[ENLARGED_8] == answers[ROBUSTNESS_RUNTIME].probabilities.argmax(axis=1)).mean()
+        ),
     )
     return evaluation, reference
 
 
-def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Probabilities]:
+def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Answers]:
     answers = {}
     for name, (_, precision) in RUNTIMES.items():
         if precision == "int8" and not (folder / INT8_FILE).exists():
@@ -119,15 +127,16 @@ def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Probabilities]:
     return answers
 
 
-def load_network(folder: Path) -> Predict:
-    """Load the SavedModel in `folder` as far as its logits: the network as it was fitted, without the calibration."""
+def load_network(folder: Path) -> Callable[[Images, str], npt.NDArray[np.float32]]:
+    """Load the SavedModel in `folder` as far as its logits (N, classes): the network as it was fitted."""
     import openvino  # noqa: PLC0415 - after app.runtime.openvino, which keeps it from reporting to its makers
 
     core = make_core()
     graph = core.read_model(folder)
     network = openvino.Model(find_logits(graph).outputs(), graph.get_parameters())
     compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return _in_batches(lambda images: compiled(images)[0])
+    predict = _in_batches(lambda images: Answers(compiled(images)[0].copy()))
+    return lambda images, title: predict(images, title).probabilities
 
 
 def _load_classifier(folder: Path, name: str) -> Predict:
@@ -135,24 +144,29 @@ def _load_classifier(folder: Path, name: str) -> Predict:
     return _in_batches(load_runtime(folder, name=runtime, precision=precision, threads=0).predict)
 
 
-def _in_batches(predict: Callable[[Images], npt.NDArray[np.float32]]) -> Predict:
-    def predict_all(images: Images, title: str) -> npt.NDArray[np.float32]:
-        answers = []
+def _in_batches(predict: Callable[[Images], Answers]) -> Predict:
+    def predict_all(images: Images, title: str) -> Answers:
+        answers: list[Answers] = []
         with tqdm(desc=title, total=len(images), unit=" images", leave=False, disable=None) as bar:
             for start in range(0, len(images), BATCH_SIZE):
-                answers.append(predict(images[start : start + BATCH_SIZE]).copy())
-                bar.update(len(answers[-1]))
-        return np.concatenate(answers)
+                answers.append(predict(images[start : start + BATCH_SIZE]))
+                bar.update(len(answers[-1].probabilities))
+        shares = [answer.typicality for answer in answers if answer.typicality is not None]
+        return Answers(
+            np.concatenate([answer.probabilities for answer in answers]), np.concatenate(shares) if shares else None
+        )
 
     return predict_all
 
 
-def _measure_runtime(answer: Probabilities, reference: Probabilities, labels: Labels) -> RuntimeFigures:
+def _measure_runtime(answer: Answers, reference: Probabilities, labels: Labels) -> RuntimeFigures:
+    probabilities, typicality = answer
     return RuntimeFigures(
-        accuracy=float((answer.argmax(axis=1) == labels).mean()),
-        negative_log_likelihood=_log_loss(answer, labels),
-        calibration_error=measure_calibration_error(answer, labels),
-        agreement=float((answer.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+        accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
+        negative_log_likelihood=_log_loss(probabilities, labels),
+        calibration_error=measure_calibration_error(probabilities, labels),
+        agreement=float((probabilities.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+        atypical=None if typicality is None else float((typicality < ATYPICAL).mean()),
     )
 
 

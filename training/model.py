@@ -16,7 +16,13 @@ POOL = 4
 
 
 def unit(
-    x: keras.KerasTensor, filters: int, *, pool: bool = False, residual: bool = True, momentum: float = MOMENTUM
+    x: keras.KerasTensor,
+    filters: int,
+    *,
+    pool: bool = False,
+    residual: bool = True,
+    momentum: float = MOMENTUM,
+    name: str | None = None,
 ) -> keras.KerasTensor:
     """Add one pre-activation residual unit: two 3×3 convolutions, each after BatchNormalization and ReLU.
 
@@ -26,6 +32,7 @@ def unit(
         pool: halve the resolution; the shortcut is then a strided 1×1 projection of the *unpooled* input.
         residual: add the shortcut; without it the unit is the article's "plain" one.
         momentum: of BatchNormalization's averages.
+        name: of the layer that gives the output.
 
     Returns:
         (N, H, W, filters), or (N, H/2, W/2, filters) with `pool`.
@@ -35,10 +42,10 @@ def unit(
         x = layers.MaxPooling2D(2)(x)
         if residual:
             shortcut = layers.Conv2D(filters, 1, strides=2, padding="same")(shortcut)
-    for _ in range(2):
+    for is_last in (False, True):
         x = layers.Activation("relu")(BatchNormalization(momentum=momentum)(x))
-        x = layers.Conv2D(filters, 3, padding="same")(x)
-    return layers.Add()([shortcut, x]) if residual else x
+        x = layers.Conv2D(filters, 3, padding="same", name=name if is_last and not residual else None)(x)
+    return layers.Add(name=name)([shortcut, x]) if residual else x
 
 
 def mini_model(
@@ -60,16 +67,20 @@ def mini_model(
         momentum: of BatchNormalization's averages; it matters while training only.
 
     Returns:
-        A model (N, H, W, channels) float32 → (N, num_classes) float32 probabilities. Its layer "head" gives the logits.
+        A model (N, H, W, channels) float32 → (N, num_classes) float32 probabilities. Its layer "head" gives the logits,
+        "features" what they are computed from, and "stage_1", "stage_2" … the feature map at the end of each stage.
     """
     inputs = keras.Input(input_shape, name="images")
     x = layers.Conv2D(STAGES[0][0], 3, padding="same", name="stem")(inputs)
     for stage, (filters, units) in enumerate(STAGES):
         for index in range(units):
-            x = unit(x, filters, pool=stage > 0 and index == 0, residual=residual, momentum=momentum)
+            name = f"stage_{stage + 1}" if index == units - 1 else None
+            x = unit(x, filters, pool=stage > 0 and index == 0, residual=residual, momentum=momentum, name=name)
     x = layers.Activation("relu")(BatchNormalization(momentum=momentum)(x))
     x = layers.Dropout(dropout)(x)
-    x = layers.Flatten()(layers.AveragePooling2D(POOL * min(input_shape[0], IMAGE_SIZE) // IMAGE_SIZE)(x))
+    x = layers.Flatten(name="features")(
+        layers.AveragePooling2D(POOL * min(input_shape[0], IMAGE_SIZE) // IMAGE_SIZE)(x)
+    )
     # Probabilities stay in float32 under mixed precision: bfloat16 has too few digits for a loss.
     logits = layers.Dense(num_classes, dtype="float32", name="head")(x)
     return keras.Model(inputs, layers.Softmax(dtype="float32", name="probabilities")(logits), name="minimodel")

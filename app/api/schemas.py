@@ -13,6 +13,7 @@ _MODEL: JsonDict = {"name": "flowers", "version": 3}
 _CLASSIFICATION: JsonDict = {
     "label": "daisy",
     "probability": 0.93,
+    "typicality": 0.41,
     "predictions": [{"label": "daisy", "probability": 0.93}, {"label": "tulip", "probability": 0.05}],
     "model": _MODEL,
 }
@@ -23,6 +24,7 @@ METADATA_EXAMPLE: JsonDict = {
     "class_names": ["daisy", "tulip"],
     "input": {"name": "images", "dtype": "uint8", "shape": [64, 64, 3]},
     "output": {"name": "probabilities", "dtype": "float32", "shape": [2]},
+    "typicality": {"name": "typicality", "dtype": "float32", "shape": []},
     "parameters": 1_200_000,
     "recipe": {"epochs": 20, "batch_size": 128},
     "training": {
@@ -78,6 +80,13 @@ class Classification(BaseModel):
 
     label: str
     probability: float = Field(ge=0, le=1)
+    typicality: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the validation images that look at most as typical of the training images as this one. "
+        "Near 0, the image may show none of the classes. Absent if the version does not measure it.",
+    )
     predictions: list[Prediction] = Field(description="The `top_k` most probable classes, most probable first.")
     model: ModelRef
 
@@ -90,7 +99,11 @@ class Classification(BaseModel):
         ]
         best = predictions[0]
         return cls(
-            label=best.label, probability=best.probability, predictions=predictions, model=ModelRef.of(scores.model)
+            label=best.label,
+            probability=best.probability,
+            typicality=None if scores.typicality is None else min(1.0, round(scores.typicality, 6)),
+            predictions=predictions,
+            model=ModelRef.of(scores.model),
         )
 
 

@@ -90,14 +90,11 @@ def classify_files(
     def predict(batch: list[Decoded]) -> list[Outcome]:
         images = [decoded.image for decoded in batch if not isinstance(decoded.image, Failure)]
         try:
-            rows = iter(model.predict(np.stack(images)) if images else ())
+            scores = iter(model.score(np.stack(images)) if images else ())
         except InferenceError as error:
             failure = _explain(error)
             return [Outcome(name, image if isinstance(image, Failure) else failure) for name, image in batch]
-        return [
-            Outcome(name, image if isinstance(image, Failure) else Scores(next(rows), model, image))
-            for name, image in batch
-        ]
+        return [Outcome(name, image if isinstance(image, Failure) else next(scores)) for name, image in batch]
 
     with ThreadPoolExecutor(decoders.count) as readers, ThreadPoolExecutor(lanes) as runners:
         # One task per batch, because the overhead of a task is a notable part of decoding a small file.
@@ -203,11 +200,16 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     """Return the line for one file; None for a failure in text mode, whose reason goes to standard error."""
     name, result = outcome
     if as_json:
-        fields = result._asdict() if isinstance(result, Failure) else Classification.of(result, top_k).model_dump()
+        if isinstance(result, Failure):
+            fields = result._asdict()
+        else:
+            fields = Classification.of(result, top_k).model_dump(exclude_none=True)
         return json.dumps({"image": name, **fields})  # ASCII, because file names need not be valid Unicode
     if isinstance(result, Failure):
         return None
-    return "\t".join([show_name(name), *(f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k))])
+    columns = [f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k)]
+    mark = ["unfamiliar"] if result.is_unfamiliar else []
+    return "\t".join([show_name(name), *columns, *mark])
 
 
 def _explain(error: ServiceError, remedy: str = "") -> Failure:

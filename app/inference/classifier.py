@@ -29,14 +29,17 @@ class Classifier:
         max_queue_size: int,
         lanes: int = 1,
         observe_batch: Callable[[int], None] = lambda _: None,
+        observe_typicality: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Make a classifier without work; it closes `decoders`. `observe_batch` is told each batch's size, in a thread.
+        """Make an idle classifier; it closes `decoders`.
 
-        For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
+        `observe_batch` is called with the size of each batch, `observe_typicality` with the typicality of each image,
+        both in an inference thread. For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
         """
         self.store = store
         self._decoders = decoders
         self._observe_batch = observe_batch
+        self._observe_typicality = observe_typicality
         self._threads = ThreadPoolExecutor(decoders.count, thread_name_prefix="decode")
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
             self._predict,
@@ -128,5 +131,8 @@ class Classifier:
         self._observe_batch(len(images))
         model = self.store.require_model()  # once a batch: a swap never splits one
         # Nobody else waits, or is being decoded.
-        rows = model.predict(np.stack(images), alone=self._batcher.depth == 1)
-        return [Scores(row, model, image) for row, image in zip(rows, images, strict=True)]
+        scores = model.score(np.stack(images), alone=self._batcher.depth == 1)
+        for score in scores:
+            if score.typicality is not None:
+                self._observe_typicality(score.typicality)
+        return scores

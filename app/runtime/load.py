@@ -8,10 +8,10 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     from openvino import CompiledModel
 
 SIGNATURE = "serving_default"
+TYPICALITY = "typicality"
 MAX_GRAPH_BYTES = 16 * 2**20  # of an XML file, which takes many times its size in memory to parse
 
 Images = NDArray[np.uint8]  # (N, H, W, 3)
 Probabilities = NDArray[np.float32]  # (N, classes)
+
+
+class Answers(NamedTuple):
+    """What a model gives for a batch of N images."""
+
+    probabilities: Probabilities  # (N, classes)
+    typicality: NDArray[np.float32] | None = None  # (N,); None if the version has no such output
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,12 @@ class Runtime:
     precision: str
     input: TensorSpec
     output: TensorSpec
-    predict: Callable[[Images], Probabilities]
+    predict: Callable[[Images], Answers]
     """Runs a batch; may be called from as many threads at once as `count_lanes` returns."""
-    predict_alone: Callable[[Images], Probabilities] | None = None
+    predict_alone: Callable[[Images], Answers] | None = None
     """Runs a batch on all threads, for the lowest latency on an idle machine. None if `predict` does that itself."""
+    typicality: TensorSpec | None = None
+    """The second output; None if there is none."""
 
 
 def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threads: int) -> Runtime:
@@ -105,28 +115,40 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     used = "int8" if quantized else lanes.get_property("INFERENCE_PRECISION_HINT").to_string()
     if precision not in {"auto", used}:
         raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise RefusedVersionError(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs, not one each")
-    predict = _Lanes(lanes, threads)
+    if len(model.inputs) != 1:
+        raise RefusedVersionError(f"it has {len(model.inputs)} inputs, not one")
+    outputs = {min(port.names, default=""): port for port in model.outputs}
+    output, typicality = _tell_outputs(list(outputs))
+    predict = _Lanes(lanes, threads, [output, typicality] if typicality else [output])
     return Runtime(
         "openvino",
         used,
         _describe_port("input", model.inputs[0]),
-        _describe_port("output", model.outputs[0]),
+        _describe_port("output", outputs[output]),
         predict,
         _Whole(whole, predict) if whole else None,
+        _describe_port("typicality", outputs[typicality]) if typicality else None,
     )
+
+
+def _tell_outputs(names: Sequence[str]) -> tuple[str, str | None]:
+    """Return the names of the probabilities and of the typicality, if there is one."""
+    others = [name for name in names if name != TYPICALITY]
+    if len(others) != 1:
+        raise RefusedVersionError(f"it has the outputs {', '.join(names)}; one, and {TYPICALITY}, are what it may have")
+    return others[0], TYPICALITY if TYPICALITY in names else None
 
 
 class _Lanes:
     """Runs batches at the same time, each on one thread."""
 
-    def __init__(self, model: "CompiledModel", count: int) -> None:
-        """Take the model compiled for `count` lanes."""
+    def __init__(self, model: "CompiledModel", count: int, outputs: Sequence[str]) -> None:
+        """Take the model compiled for `count` lanes, and the names of the outputs that make an answer."""
+        self.outputs = outputs
         self._idle = deque(model.create_infer_request() for _ in range(count))
         self._room = threading.BoundedSemaphore(count)
 
-    def __call__(self, images: Images) -> Probabilities:
+    def __call__(self, images: Images) -> Answers:
         """Run a batch; waits while every lane is busy."""
         with self._room:
             request = self._idle.popleft()
@@ -135,10 +157,10 @@ class _Lanes:
                 # on the calling thread, which OpenVINO may assign to a lane that is busy.
                 request.start_async([images], share_inputs=True)
                 request.wait()
-                probabilities: Probabilities = request.get_output_tensor().data.copy()
+                answers = Answers(*(request.get_tensor(name).data.copy() for name in self.outputs))
             finally:
                 self._idle.append(request)
-        return probabilities
+        return answers
 
 
 class _Whole:
@@ -150,15 +172,16 @@ class _Whole:
         self._free = threading.Lock()
         self._lanes = lanes
 
-    def __call__(self, images: Images) -> Probabilities:
+    def __call__(self, images: Images) -> Answers:
         """Run a batch."""
         if not self._free.acquire(blocking=False):
             return self._lanes(images)
         try:
-            probabilities: Probabilities = self._request.infer([images], share_inputs=True)[0]
+            self._request.infer([images], share_inputs=True)
+            answers = Answers(*(self._request.get_tensor(name).data.copy() for name in self._lanes.outputs))
         finally:
             self._free.release()
-        return probabilities
+        return answers
 
 
 def _describe_port(role: str, port: Any) -> TensorSpec:
@@ -192,22 +215,22 @@ def _load_tensorflow(folder: Path, threads: int) -> Runtime:
         raise RefusedVersionError(f"TensorFlow can't load it: {' '.join(str(error).split())[:500]}") from error
     inputs = signature.structured_input_signature[1]
     outputs = signature.structured_outputs
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise RefusedVersionError(f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one each")
-    (input_name,), (output_name,) = inputs, outputs
+    if len(inputs) != 1:
+        raise RefusedVersionError(f"it has {len(inputs)} inputs, not one")
+    (input_name,) = inputs
+    output, typicality = _tell_outputs(list(outputs))
 
-    def predict(
-        images: Images, _owner: object = loaded
-    ) -> Probabilities:  # the signature does not keep its variables alive
-        probabilities: Probabilities = signature(**{input_name: tf.constant(images)})[output_name].numpy()
-        return probabilities
+    def predict(images: Images, _owner: object = loaded) -> Answers:  # the signature does not keep its variables alive
+        answer = signature(**{input_name: tf.constant(images)})
+        return Answers(answer[output].numpy(), answer[typicality].numpy() if typicality else None)
 
     return Runtime(
         "tensorflow",
         "f32",
         _describe_tensor("input", input_name, inputs[input_name]),
-        _describe_tensor("output", output_name, outputs[output_name]),
+        _describe_tensor("output", output, outputs[output]),
         predict,
+        typicality=_describe_tensor("typicality", typicality, outputs[typicality]) if typicality else None,
     )
 
 

@@ -52,16 +52,23 @@ class InferenceRequest(BaseModel):
     outputs: list[RequestedOutput] | None = None
 
 
+class WantedOutput(NamedTuple):
+    """An output that the answer should have."""
+
+    name: str
+    as_bytes: bool  # behind the JSON
+
+
 class Question(NamedTuple):
     """An inference request, understood."""
 
     id: str | None
     images: NDArray[np.uint8]  # (N, H, W, 3)
-    wants_bytes: bool
+    outputs: list[WantedOutput]
 
 
 def parse_request(
-    body: bytes, json_length: int | None, *, takes: TensorSpec, gives: TensorSpec, max_images: int
+    body: bytes, json_length: int | None, *, takes: TensorSpec, gives: Sequence[TensorSpec], max_images: int
 ) -> Question:
     """Read the images out of the body of an inference request.
 
@@ -69,7 +76,7 @@ def parse_request(
         body: all of it.
         json_length: how many of its bytes are JSON; None if all are.
         takes: the model's input.
-        gives: the model's output.
+        gives: the model's outputs.
         max_images: the most that are taken at once.
 
     Raises:
@@ -101,7 +108,7 @@ def parse_request(
         )
     expected = shape[0] * size
     numbers = _read_bytes(tensor, tail, expected) if tail else _read_json(tensor, expected)
-    return Question(request.id, numbers.reshape(shape), _wants_bytes(request, gives.name))
+    return Question(request.id, numbers.reshape(shape), _choose_outputs(request, [spec.name for spec in gives]))
 
 
 def _name(tensors: Sequence[RequestInput | RequestedOutput]) -> str:
@@ -135,13 +142,18 @@ def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
         raise TensorError(f"the data of {tensor.name!r} must lie between 0 and 255") from error
 
 
-def _wants_bytes(request: InferenceRequest, output_name: str) -> bool:
-    """Whether the one output shall stand behind the JSON: what is said of it counts before what is said of all."""
-    parameters = request.parameters or {}
-    if request.outputs:
-        if [output.name for output in request.outputs] != [output_name]:
-            raise TensorError(f"the model gives one output, {output_name!r}; asked for: {_name(request.outputs)}")
-        parameters = parameters | (request.outputs[0].parameters or {})
-    if "classification" in parameters:
-        raise TensorError("the classification extension is not spoken; /predict names classes")
-    return bool(parameters.get("binary_data", parameters.get("binary_data_output", False)))
+def _choose_outputs(request: InferenceRequest, names: Sequence[str]) -> list[WantedOutput]:
+    """Return the outputs that the request names, or all; an output's own parameters override the request's."""
+    requested = request.outputs or [RequestedOutput(name=name) for name in names]
+    asked = [output.name for output in requested]
+    if not set(asked) <= set(names) or len(set(asked)) < len(asked):
+        known = " and ".join(map(repr, names))
+        raise TensorError(f"the model's outputs are {known}, each once; asked for: {_name(requested)}")
+    wanted = []
+    for output in requested:
+        parameters = (request.parameters or {}) | (output.parameters or {})
+        if "classification" in parameters:
+            raise TensorError("the classification extension is not supported; /predict names classes")
+        as_bytes = bool(parameters.get("binary_data", parameters.get("binary_data_output", False)))
+        wanted.append(WantedOutput(output.name, as_bytes))
+    return wanted

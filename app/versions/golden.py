@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, TYPICALITY_TOLERANCES
 from app.errors import RefusedVersionError
-from app.runtime.load import Images, Probabilities
+from app.runtime.load import Answers, Images
 from app.versions.model import Model
 
 # Artifacts are untrusted input: a file that is read into memory whole has a limit.
@@ -20,14 +20,15 @@ MAX_GOLDEN_IMAGES = 256
 
 
 def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> None:
-    """Compare the model's probabilities with those from its export, in batches of every size and alone.
+    """Compare the model's answers with those from its export, in batches of every size and alone.
 
     Raises:
         RefusedVersionError: they differ by more than the runtime's precision explains, or the model fails.
         OSError, MemoryError: the golden images can't be read or run at the moment.
     """
-    images, golden = _read_golden(folder / GOLDEN_FILE, model)
-    tolerance = GOLDEN_TOLERANCES[model.runtime.precision]
+    images, (golden, golden_typicality) = _read_golden(folder / GOLDEN_FILE, model)
+    precision = model.runtime.precision
+    tolerance = GOLDEN_TOLERANCES[precision]
     batches = _deal(len(images), batch_sizes)
     try:
         answers = [model.predict(images[batch]) for batch in batches]
@@ -36,23 +37,32 @@ def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> Non
         raise
     except Exception as error:
         raise RefusedVersionError(f"it fails on its golden images: {error}") from error
-    probabilities = np.concatenate(answers)
-    golden = golden[np.concatenate([*batches, [0]])]
+    probabilities = np.concatenate([answer.probabilities for answer in answers])
+    order = np.concatenate([*batches, [0]])
+    golden = golden[order]
     worst = float(np.abs(probabilities - golden).max())
     if not worst <= tolerance:  # NaN must fail too
         raise RefusedVersionError(
             f"its golden images give other probabilities than at export: off by {worst:.4f}, "
-            f"where {model.runtime.precision} may be off by {tolerance}"
+            f"where {precision} may be off by {tolerance}"
         )
     # The label must be the same wherever an error within the tolerance can't have changed it.
     runner_up, best = np.sort(golden, axis=1)[:, -2:].T
     clear = best - runner_up > 2 * tolerance
     if (probabilities.argmax(axis=1) != golden.argmax(axis=1))[clear].any():
         raise RefusedVersionError("a golden image gets another label than at export")
+    if golden_typicality is not None:
+        typicality = np.concatenate([answer.typicality for answer in answers if answer.typicality is not None])
+        worst, tolerance = float(np.abs(typicality - golden_typicality[order]).max()), TYPICALITY_TOLERANCES[precision]
+        if not worst <= tolerance:
+            raise RefusedVersionError(
+                f"its golden images give another typicality than at export: off by {worst:.4f}, "
+                f"where {precision} may be off by {tolerance}"
+            )
 
 
-def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
-    """Read the golden images (N, H, W, 3) and probabilities (N, classes)."""
+def _read_golden(path: Path, model: Model) -> tuple[Images, Answers]:
+    """Read the golden images (N, H, W, 3), and what the model gave for them."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
@@ -60,6 +70,7 @@ def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
         with np.load(path, allow_pickle=False) as arrays:
             images: Any = np.asarray(arrays["images"])  # NumPy gives a member that is no array as bytes
             probabilities: Any = np.asarray(arrays["probabilities"])
+            typicality: Any = np.asarray(arrays["typicality"]) if model.metadata.typicality else None
     except RefusedVersionError:
         raise
     except Exception as error:  # NumPy and zipfile raise half a dozen kinds for a damaged file
@@ -76,7 +87,9 @@ def _read_golden(path: Path, model: Model) -> tuple[Images, Probabilities]:
             f"{GOLDEN_FILE} holds images {images.dtype} {images.shape} and probabilities "
             f"{probabilities.dtype} {probabilities.shape}, which do not fit the model"
         )
-    return images, probabilities
+    if typicality is not None and (typicality.dtype, typicality.shape) != (np.float32, (count,)):
+        raise RefusedVersionError(f"{GOLDEN_FILE} holds typicality {typicality.dtype} {typicality.shape}")
+    return images, Answers(probabilities, typicality)
 
 
 def _deal(count: int, batch_sizes: Sequence[int]) -> list[NDArray[np.intp]]:

@@ -9,15 +9,24 @@ from numpy.typing import NDArray
 
 from app.contract import ModelMetadata
 from app.errors import InferenceError
-from app.runtime.load import Images, Probabilities, Runtime
+from app.runtime.load import Answers, Images, Runtime
+
+UNFAMILIAR = 0.02
+"""One validation image in fifty has a typicality below this."""
 
 
 class Scores(NamedTuple):
-    """The probabilities that one model gives for one image."""
+    """What one model gives for one image."""
 
     probabilities: NDArray[np.float32]  # (classes,)
     model: "Model"
     image: NDArray[np.uint8]  # (H, W, 3): the pixels that the model received
+    typicality: float | None = None  # 0 to 1; None if the version does not measure it
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the image looks so unlike the training images that it may show none of the classes."""
+        return self.typicality is not None and self.typicality < UNFAMILIAR
 
     def rank(self, top_k: int) -> list[tuple[str, float]]:
         """Return the `top_k` most probable classes with their probabilities; of equals, the first class first."""
@@ -45,19 +54,33 @@ class Model:
         """Number of classes."""
         return len(self.metadata.class_names)
 
-    def predict(self, images: Images, *, alone: bool = False) -> Probabilities:
-        """Run the model on `images` (N, H, W, 3) uint8; returns (N, classes) float32.
+    def predict(self, images: Images, *, alone: bool = False) -> Answers:
+        """Run the model on `images` (N, H, W, 3) uint8.
 
         Set `alone` if no other batch runs or waits: the model then uses all threads, for the lowest latency.
 
         Raises:
-            InferenceError: the runtime gave something other than N rows of probabilities.
+            InferenceError: the runtime gave something other than N rows of probabilities, and N typicalities if the
+                version has them.
         """
         run = (alone and self.runtime.predict_alone) or self.runtime.predict
-        probabilities = run(images)
+        answers = run(images)
+        probabilities, typicality = answers
         if probabilities.shape != (len(images), self.num_classes):
             raise InferenceError(f"{len(images)} images gave probabilities of shape {probabilities.shape}")
         # NaN fails both comparisons; the margin allows for sums rounded in low precision.
         if not ((probabilities >= 0) & (probabilities <= 1 + 1e-3)).all():
             raise InferenceError("the model gave numbers that are not probabilities")
-        return probabilities
+        if typicality is not None and not (
+            typicality.shape == (len(images),) and ((typicality >= 0) & (typicality <= 1 + 1e-3)).all()
+        ):
+            raise InferenceError("the model gave numbers that are no typicality")
+        return answers
+
+    def score(self, images: Images, *, alone: bool = False) -> list[Scores]:
+        """Run the model as `predict` does; returns what it gives for each image."""
+        probabilities, typicality = self.predict(images, alone=alone)
+        shares = [None] * len(images) if typicality is None else typicality.tolist()
+        return [
+            Scores(row, self, image, share) for row, image, share in zip(probabilities, images, shares, strict=True)
+        ]

@@ -87,7 +87,7 @@ def read_metadata(folder: Path) -> ModelMetadata:
 
 
 def _verify_signature(model: Model) -> None:
-    for role in ("input", "output"):
+    for role in ("input", "output", "typicality"):
         named, found = getattr(model.metadata, role), getattr(model.runtime, role)
         if named != found:
             raise RefusedVersionError(f"{METADATA_FILE} describes the {role} as {named}, the graph has {found}")

@@ -56,7 +56,7 @@ def test_the_known_picture_is_known_to_the_shipped_model():
     runtime = load_runtime(folder, name="openvino", precision="f32", threads=0)
     model = load_model(folder, load_runtime=lambda *_: runtime, batch_sizes=[1])
     image = np.asarray(Image.open(io.BytesIO(known.data)))
-    row = model.predict(image[np.newaxis])[0]
+    [row] = model.predict(image[np.newaxis]).probabilities
     assert model.metadata.class_names[row.argmax()] == known.label
     assert row.max() == pytest.approx(known.probability, abs=0.01)
     assert known.probability > 0.5

@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from app.contract import digest_files
 from app.main import create_app
-from app.runtime.load import Images, Probabilities, Runtime
+from app.runtime.load import Answers, Images, Probabilities, Runtime
 from app.settings import Settings
 from app.versions.model import Model
 from tests.app.fakes import INPUT, OUTPUT, make_metadata, tell_colours, write_version
@@ -45,8 +45,8 @@ def serve(models: Path, **settings: object) -> Iterator[Service]:
     folder = models / "tiny" / "1"
 
     def load(_: Path) -> Model:
-        def predict(images: Images) -> Probabilities:
-            return service.predict(images)
+        def predict(images: Images) -> Answers:
+            return Answers(service.predict(images))
 
         return Model(make_metadata(1, digest_files(folder)), Runtime("fake", "f32", INPUT, OUTPUT, predict), folder)
 

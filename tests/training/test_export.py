@@ -17,8 +17,10 @@ from training.calibration import Calibration
 from training.config import Recipe
 from training.errors import ExportError
 from training.export import (
+    ServedModel,
     export_model,
     make_golden,
+    predict_features,
     publish_version,
     read_commit,
     rebuild_in_float32,
@@ -26,6 +28,7 @@ from training.export import (
 )
 from training.model import mini_model
 from training.pipeline import measure_normalization
+from training.typicality import fit_typicality
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +41,7 @@ def metadata(version) -> ModelMetadata:
 @pytest.fixture(scope="module")
 def golden(version):
     with np.load(version / GOLDEN_FILE) as file:
-        return file["images"], file["probabilities"]
+        return file["images"], file["probabilities"], file["typicality"]
 
 
 def test_version_holds_what_the_contract_names(version, metadata):
@@ -71,6 +74,11 @@ def test_metadata_tells_the_run(metadata, job):
     assert (metadata.name, metadata.version, metadata.class_names) == ("shapes", 1, CLASSES)
     assert (metadata.input.dtype, metadata.input.shape) == ("uint8", (32, 32, 3))
     assert (metadata.output.name, metadata.output.shape) == ("probabilities", (3,))
+    assert (metadata.typicality.name, metadata.typicality.dtype, metadata.typicality.shape) == (
+        "typicality",
+        "float32",
+        (),
+    )
     assert (metadata.data.train_size, metadata.data.validation_size, metadata.data.test_size) == (36, 12, 24)
     assert metadata.recipe["epochs"] == 2
     assert 0 <= metadata.metrics.accuracy <= 1
@@ -79,15 +87,18 @@ def test_metadata_tells_the_run(metadata, job):
 
 
 def test_tensorflow_and_openvino_agree_on_the_golden_images(version, golden):
-    """Both runtimes read the same folder and give Keras's probabilities, at any batch size."""
-    images, probabilities = golden
+    """Both runtimes read the same folder and give Keras's answers, at any batch size."""
+    images, probabilities, typicality = golden
     assert (images.shape, images.dtype, probabilities.dtype) == ((32, 32, 32, 3), np.uint8, np.float32)
+    assert (typicality.shape, typicality.dtype) == ((32,), np.float32)
     signature = tf.saved_model.load(version).signatures["serving_default"]
     compiled = openvino.Core().compile_model(version, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count in (1, 7, 16):
-        by_tensorflow = signature(images=tf.constant(images[:count]))["probabilities"].numpy()
-        np.testing.assert_allclose(by_tensorflow, probabilities[:count], atol=1e-5)
-        np.testing.assert_allclose(compiled(images[:count])[0], probabilities[:count], atol=1e-4)
+        by_tensorflow, by_openvino = signature(images=tf.constant(images[:count])), compiled(images[:count])
+        np.testing.assert_allclose(by_tensorflow["probabilities"], probabilities[:count], atol=1e-5)
+        np.testing.assert_allclose(by_openvino["probabilities"], probabilities[:count], atol=1e-4)
+        np.testing.assert_allclose(by_tensorflow["typicality"], typicality[:count], atol=1e-5)
+        np.testing.assert_allclose(by_openvino["typicality"], typicality[:count], atol=1e-5)
 
 
 def test_signature_is_the_contracts(version, metadata):
@@ -98,15 +109,33 @@ def test_signature_is_the_contracts(version, metadata):
     assert (spec.name, spec.dtype, spec.shape.as_list()) == ("images", tf.uint8, [None, *metadata.input.shape])
 
 
+def serve(network, seed=0):
+    """Put a network that was fitted to nothing together with all that is exported with it."""
+    images = np.random.default_rng(seed).integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
+    normalize = measure_normalization(images, "channel")
+    features = predict_features(network, normalize, images)
+    typicality = fit_typicality(features[:12], np.arange(12) % 3, features[12:])
+    return ServedModel(network, normalize, Calibration(0, 1), typicality)
+
+
 def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
     """When the saved graph is not the fitted network, nothing is published."""
     shrink_network(monkeypatch)
-    network = mini_model(num_classes=3)
-    normalize = measure_normalization(np.arange(3072 * 4).reshape(4, 32, 32, 3).astype(np.uint8), "channel")
+    served = serve(mini_model(num_classes=3))
     random = np.random.default_rng(0)
     monkeypatch.setattr("training.export.predict_logits", lambda *given: random.normal(size=(len(given[-1]), 3)))
-    with pytest.raises(ExportError, match="at batch size 1 the SavedModel differs from Keras by"):
-        export_model(network, normalize, Calibration(0, 1), tmp_path)
+    with pytest.raises(ExportError, match="at batch size 1 the SavedModel's probabilities differ from Keras's by"):
+        export_model(served, tmp_path)
+
+
+def test_export_that_measures_typicality_otherwise_is_refused(tmp_path, monkeypatch):
+    """When the saved graph compares with other distances than were measured."""
+    shrink_network(monkeypatch)
+    served = serve(mini_model(num_classes=3))
+    center = served.typicality.center  # which noise is far from
+    monkeypatch.setattr("training.export.predict_features", lambda *given: np.tile(center, (len(given[-1]), 1)))
+    with pytest.raises(ExportError, match="the SavedModel's typicality differ from Keras's by"):
+        export_model(served, tmp_path)
 
 
 def tell_colour(images):
@@ -156,15 +185,15 @@ def test_unclear_answers_are_golden_only_where_there_are_no_others():
 def test_noise_of_float_sums_refuses_no_export(noise, refused, tmp_path, monkeypatch):
     """A GPU adds in another order than a CPU: a good run passes. What is off by more than that does not."""
     shrink_network(monkeypatch)
-    normalize = measure_normalization(np.zeros((1, 32, 32, 3), np.uint8), "channel")
+    served = serve(mini_model(num_classes=3))
 
     def add_noise(classify):
         images, probabilities = make_golden(classify)
         return images, probabilities + np.float32(noise)
 
     monkeypatch.setattr("training.export.make_golden", add_noise)
-    with pytest.raises(ExportError, match=r"differs from Keras by 0\.0005") if refused else nullcontext():
-        export_model(mini_model(num_classes=3), normalize, Calibration(0, 1), tmp_path)
+    with pytest.raises(ExportError, match=r"differ from Keras's by 0\.0005") if refused else nullcontext():
+        export_model(served, tmp_path)
 
 
 def test_rebuilt_network_has_the_fitted_weights(monkeypatch):

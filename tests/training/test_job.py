@@ -15,7 +15,9 @@ STEPS = {
     "train": lambda train, validation, *_, **__: [train.images, validation.images],
     "predict_logits": lambda _network, _normalize, images: [images],
     "fit_calibration": lambda _logits, labels, smoothing: [labels, smoothing],
-    "quantize_model": lambda _folder, images, *_: [images],
+    "predict_features": lambda _network, _normalize, images: [images],
+    "fit_typicality": lambda _features, labels, _held_out: [labels],
+    "quantize_model": lambda _folder, images, held_out, *_: [images, held_out],
     "evaluate": lambda _folder, test, *_: [test.images],
 }
 """Each step that takes images or labels, and how to find them among its arguments, with what else tells."""
@@ -53,7 +55,9 @@ def test_each_step_gets_its_own_split(seen, image_folder):
         "train": [train.images, validation.images],
         "predict_logits": [validation.images],
         "fit_calibration": [validation.labels, RECIPES["fast"].label_smoothing],
-        "quantize_model": [train.images],
+        "predict_features": [validation.images],  # after the training images
+        "fit_typicality": [train.labels],
+        "quantize_model": [train.images, validation.images],
         "evaluate": [data.test.images],
     }
     assert seen.keys() == expected.keys()

@@ -15,10 +15,11 @@ from PIL import Image
 from app.contract import ModelMetadata
 from app.http.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.main import create_app
+from app.runtime.load import Answers
 from app.settings import Settings
 from app.versions.model import Model
 from tests.app.client import check_problem, predict
-from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
+from tests.app.fakes import HeldModel, encode, make_model, tell_brightness, tell_colours, wait_until_loaded
 
 
 def test_an_uploaded_file_is_classified(client):
@@ -67,7 +68,7 @@ def test_five_of_ten_classes_are_named_by_default(models):
     output = tiny.metadata.output.model_copy(update={"shape": (10,)})
     metadata = tiny.metadata.model_copy(update={"class_names": names, "output": output})
     scores = np.arange(10, dtype=np.float32) / 45
-    runtime = replace(tiny.runtime, output=output, predict=lambda images: np.tile(scores, (len(images), 1)))
+    runtime = replace(tiny.runtime, output=output, predict=lambda images: Answers(np.tile(scores, (len(images), 1))))
     app = create_app(Settings(model_dir=models), load=lambda *_, **__: Model(metadata, runtime))
     with TestClient(app) as client:
         wait_until_loaded(client)
@@ -101,6 +102,22 @@ def test_several_images_are_answered_in_order(client):
     ]  # fmt: skip
     assert results[0] == predict(client, images[0], query="?top_k=1").json()
     assert results[1]["request_id"] == response.headers["x-request-id"]
+
+
+def test_typicality_is_in_every_result(make_client):
+    """Where the version has it; rounded, and never above 1."""
+    client = make_client(typicality=tell_brightness)
+    assert client.post("/predict", files={"file": encode("red")}).json()["typicality"] == 0.333333
+    files = [("files", encode(colour)) for colour in ("black", "white")]
+    results = client.post("/predict/batch", files=files).json()["results"]
+    assert [result["typicality"] for result in results] == [0, 1]
+
+
+def test_an_answer_has_no_typicality_if_the_version_has_none(client):
+    """Absent, not null."""
+    assert "typicality" not in client.post("/predict", files={"file": encode()}).json()
+    [result] = client.post("/predict/batch", files={"files": encode()}).json()["results"]
+    assert "typicality" not in result
 
 
 @pytest.mark.parametrize("settings", [{"max_batch_files": 3}, {"max_queue_size": 3}])

@@ -17,7 +17,7 @@ import pytest
 from app.classify import command
 from app.errors import InferenceError
 from app.images.decoders import Decoders
-from tests.app.fakes import encode, make_model, tell_colours
+from tests.app.fakes import encode, make_model, tell_brightness, tell_colours
 
 ROOT = Path(__file__).parents[3]
 MAX_BYTES = 10**6
@@ -47,6 +47,12 @@ def folder(tmp_path):
     (tmp_path / "more" / "c.webp").write_bytes(encode("lime", kind="WEBP"))
     (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
+
+
+@pytest.fixture
+def familiar(model, monkeypatch):  # noqa: ARG001 -- replaces it
+    """Classify instead with a fake model that has a typicality."""
+    monkeypatch.setattr(command, "_load_newest", lambda *_: make_model(typicality=tell_brightness))
 
 
 def run(*arguments: object) -> int:
@@ -380,3 +386,20 @@ def test_the_pixels_are_those_of_the_service(folder, decoders):
         make_model(), [str(folder / "a.png")], decoders, batch_size=1, lanes=1, max_bytes=MAX_BYTES
     )
     np.testing.assert_array_equal(outcome.result.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
+
+
+@pytest.mark.usefixtures("familiar")
+def test_an_unfamiliar_image_is_marked(folder, capsys):
+    """In a last column; in JSON each image has its typicality."""
+    (folder / "black.png").write_bytes(encode("black"))
+    assert run("--top-k", 2, folder / "black.png", folder / "a.png") == 0
+    assert [line.split("\t")[5:] for line in capsys.readouterr().out.splitlines()] == [["unfamiliar"], []]
+    assert run("--json", folder / "black.png", folder / "a.png") == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["typicality"] for answer in answers] == [0, 0.333333]
+
+
+def test_json_has_no_typicality_if_the_version_has_none(folder, capsys):
+    """Absent, not null, as in the service's answers."""
+    assert run("--json", folder / "a.png") == 0
+    assert "typicality" not in json.loads(capsys.readouterr().out)

@@ -14,7 +14,7 @@ import pytest
 from app.errors import BrokenImageError, NotReadyError, QueueFullError
 from app.images.decoders import Decoders
 from app.inference.classifier import Classifier
-from app.runtime.load import Images, Probabilities
+from app.runtime.load import Answers, Images, Probabilities
 from app.versions.store import ModelStore
 from tests.app.fakes import encode, make_model, tell_colours
 from tests.app.process import stop_decoders
@@ -91,8 +91,8 @@ async def test_all_threads_are_for_an_image_that_is_alone(models):
     """With another one admitted each has a thread: to share them would only make both wait."""
     ways = []
 
-    def run(way: str) -> Callable[[Images], Probabilities]:
-        return lambda images: ways.append(way) or tell_colours(images)
+    def run(way: str) -> Callable[[Images], Answers]:
+        return lambda images: ways.append(way) or Answers(tell_colours(images))
 
     model = make_model()
     runtime = replace(model.runtime, predict=run("beside others"), predict_alone=run("alone"))

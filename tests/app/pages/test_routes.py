@@ -13,10 +13,19 @@ from app.contract import Metrics, digest_files
 from app.main import create_app
 from app.pages.card import render_markdown
 from app.pages.render import CONTENT_POLICY, WEB
-from app.runtime.load import Runtime
+from app.runtime.load import Answers, Runtime
 from app.settings import Settings
 from app.versions.model import Model
-from tests.app.fakes import INPUT, OUTPUT, encode, make_metadata, tell_colours, wait_until_loaded, write_version
+from tests.app.fakes import (
+    INPUT,
+    OUTPUT,
+    encode,
+    make_metadata,
+    tell_brightness,
+    tell_colours,
+    wait_until_loaded,
+    write_version,
+)
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -30,7 +39,9 @@ def version(tmp_path):
 def serve(version: Path, **changes: object) -> Iterator[TestClient]:
     """Start a service on a version that has a card and samples, with `changes` to its metadata."""
     metadata = make_metadata(1, digest_files(version)).model_copy(update=changes)
-    model = Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, tell_colours), version)
+    model = Model(
+        metadata, Runtime("fake", "f32", INPUT, OUTPUT, lambda images: Answers(tell_colours(images))), version
+    )
     app = create_app(Settings(model_dir=version.parent), load=lambda *_, **__: model)
     with TestClient(app, raise_server_exceptions=False) as client:
         wait_until_loaded(client)
@@ -122,6 +133,23 @@ def test_an_answer_promises_of_its_probability_what_was_measured(version, error,
     """And nothing where nothing was."""
     with serve(version, metrics=Metrics(calibration_error=error)) as client:
         assert said in read_words(client.post("/predict", files={"file": encode()}, headers=BROWSER))
+
+
+@pytest.mark.parametrize(("colour", "hinted"), [("black", True), ("red", False)])
+def test_an_unfamiliar_picture_gets_a_hint(make_client, colour, hinted):
+    """Beside its label and probability, not in their place; its typicality is in the JSON."""
+    client = make_client(typicality=tell_brightness)
+    page = client.post("/predict", files={"file": encode(colour)}, headers={"accept": "text/html"}).text
+    assert ("unlike the pictures that the model was trained on" in page) == hinted
+    assert '<span class="label">red</span>' in page
+    assert "&#34;typicality&#34;" in page
+
+
+def test_a_version_without_typicality_hints_at_nothing(client):
+    """And its JSON has no null."""
+    page = client.post("/predict", files={"file": encode("black")}, headers={"accept": "text/html"}).text
+    assert "unlike the pictures" not in page
+    assert "typicality" not in page
 
 
 def test_a_refusal_keeps_status_and_headers(client):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app.errors import RefusedVersionError
-from app.runtime.load import Images, Probabilities, Runtime
+from app.runtime.load import Answers, Images, Probabilities, Runtime
 from app.versions.verify import load_model
 from tests.app.artifacts import load_version, rewrite_golden
 from tests.app.fakes import INPUT, OUTPUT, seal
@@ -33,8 +33,10 @@ def load_with(exported) -> Callable[..., None]:
     good = load_version(exported).runtime.predict
 
     def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), lanes=1):
-        functions = [lambda images, run=run: run(images, good(images)) for run in (predict, alone)]
-        runtime = Runtime("fake", "f32", INPUT, OUTPUT, *functions)
+        def answer_with(run):
+            return lambda images: Answers(run(images, good(images).probabilities))
+
+        runtime = Runtime("fake", "f32", INPUT, OUTPUT, answer_with(predict), answer_with(alone))
         load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=batch_sizes, lanes=lanes)
 
     return load
@@ -211,3 +213,21 @@ def test_memory_that_runs_out_says_nothing_of_the_version(load_with, fails_on):
 
     with pytest.raises(MemoryError):
         load_with(predict)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "tensorflow"])
+@pytest.mark.parametrize(
+    ("typicality", "reason"),
+    [
+        (np.linspace(0, 1, 16, dtype=np.float32), "another typicality than at export"),
+        (np.full(16, np.nan, dtype=np.float32), "another typicality than at export"),
+        (np.zeros((16, 1), dtype=np.float32), r"holds typicality float32 \(16, 1\)"),
+        (None, "golden.npz can't be read"),
+    ],
+    ids=["other", "nan", "shape", "missing"],
+)
+def test_another_golden_typicality_is_refused(version_with_typicality, runtime, typicality, reason):
+    """A version whose metadata describe a typicality must give the exported one."""
+    rewrite_golden(version_with_typicality, typicality=typicality)
+    with pytest.raises(RefusedVersionError, match=reason):
+        load_version(version_with_typicality, runtime)

@@ -9,7 +9,7 @@ import pytest
 
 from app.contract import GOLDEN_FILE, ModelMetadata
 from app.errors import RefusedVersionError
-from app.runtime.load import Images, Probabilities, Runtime
+from app.runtime.load import Answers, Images, Probabilities, Runtime
 from app.versions.verify import load_model
 
 [FOLDER] = (Path(__file__).parents[3] / "models" / "minimodel").glob("[0-9]*")
@@ -24,9 +24,9 @@ CLASSES = GOLDEN.shape[1]
 def load(change: Callable[[Probabilities], Probabilities]) -> None:
     """Load the version as if it ran in int8 and gave the golden answers, changed."""
 
-    def predict(images: Images) -> Probabilities:
+    def predict(images: Images) -> Answers:
         unknown = np.zeros(CLASSES, np.float32)  # what warms a model is no golden image
-        return change(np.stack([ANSWERS.get(bytes(image), unknown) for image in images]))
+        return Answers(change(np.stack([ANSWERS.get(bytes(image), unknown) for image in images])))
 
     def make_runtime(_: Path, metadata: ModelMetadata) -> Runtime:
         return Runtime("fake", "int8", metadata.input, metadata.output, predict, predict)

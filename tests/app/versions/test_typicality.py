@@ -1,0 +1,125 @@
+"""Versions whose signature has a second output."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from app.contract import GOLDEN_FILE, TensorSpec
+from app.errors import InferenceError, RefusedVersionError
+from app.runtime.load import Answers, load_runtime
+from app.versions.model import Model
+from tests.app.artifacts import load_version
+from tests.app.fakes import INPUT, make_metadata, make_model, seal, tell_colours
+
+TYPICALITY = TensorSpec(name="typicality", dtype="float32", shape=())
+RUNTIMES = pytest.mark.parametrize("name", ["openvino", "tensorflow"])
+IMAGES = np.random.default_rng(0).integers(0, 256, (16, *INPUT.shape), dtype=np.uint8)
+BRIGHTNESS = IMAGES.mean(axis=(1, 2, 3), dtype=np.float32) / 255
+
+
+def save_graph(folder: Path, second: str) -> None:
+    """Save a graph that gives an image's brightness as its output `second`."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *INPUT.shape), tf.uint8, name="images")])
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        means = tf.reduce_mean(tf.cast(images, tf.float32) / 255, axis=(1, 2))
+        return {"probabilities": tf.nn.softmax(10 * means), second: tf.reduce_mean(means, axis=1)}
+
+    module = tf.Module()
+    module.serve = serve
+    tf.saved_model.save(module, folder, signatures={"serving_default": serve})
+    np.savez(folder / GOLDEN_FILE, images=IMAGES, probabilities=serve(IMAGES)["probabilities"], typicality=BRIGHTNESS)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("typicality") / "1"
+    save_graph(folder, "typicality")
+    seal(folder, typicality=TYPICALITY)
+    return folder
+
+
+@pytest.fixture
+def version(saved: Path, tmp_path: Path) -> Path:
+    """A copy, to be broken."""
+    return Path(shutil.copytree(saved, tmp_path / "1"))
+
+
+def refuse(version: Path, name: str, reason: str) -> None:
+    with pytest.raises(RefusedVersionError, match=reason):
+        load_version(version, name)
+
+
+@RUNTIMES
+@pytest.mark.parametrize("alone", [True, False])
+def test_every_image_gets_its_own_typicality(saved, name, alone):
+    """By either runtime, in a batch on one thread and on all threads."""
+    model = Model(make_metadata(), load_runtime(saved, name=name, precision="auto", threads=2))
+    probabilities, typicality = model.predict(IMAGES, alone=alone)
+    assert probabilities.shape == (16, 3)
+    assert (typicality.shape, typicality.dtype) == ((16,), np.float32)
+    np.testing.assert_allclose(typicality, BRIGHTNESS, atol=0.01)
+    scores = model.score(IMAGES, alone=alone)
+    assert [score.typicality for score in scores] == pytest.approx(typicality.tolist())
+    np.testing.assert_array_equal([score.probabilities for score in scores], probabilities)
+
+
+@RUNTIMES
+def test_another_typicality_than_at_export_is_refused(version, name):
+    """As golden probabilities are: the graph is not the one that was exported."""
+    load_version(version, name)
+    with np.load(version / GOLDEN_FILE) as golden:
+        np.savez(version / GOLDEN_FILE, **{**golden, "typicality": 1 - golden["typicality"] / 2})
+    seal(version, typicality=TYPICALITY)
+    refuse(version, name, "its golden images give another typicality than at export")
+
+
+@RUNTIMES
+def test_golden_typicality_must_be_there(version, name):
+    """A version that has typicality has it verified."""
+    with np.load(version / GOLDEN_FILE) as golden:
+        np.savez(version / GOLDEN_FILE, images=golden["images"], probabilities=golden["probabilities"])
+    seal(version, typicality=TYPICALITY)
+    refuse(version, name, "golden.npz can't be read: 'typicality is not a file in the archive'")
+
+
+@RUNTIMES
+def test_metadata_must_name_what_the_graph_gives(version, exported, tmp_path, name):
+    """A second output that is there and not described, or described and not there."""
+    seal(version)
+    refuse(version, name, "describes the typicality as None, the graph has")
+    without = Path(shutil.copytree(exported, tmp_path / "without" / "1"))
+    with np.load(without / GOLDEN_FILE) as golden:
+        np.savez(without / GOLDEN_FILE, **golden, typicality=BRIGHTNESS)
+    seal(without, typicality=TYPICALITY)
+    refuse(without, name, "the graph has None")
+
+
+@RUNTIMES
+def test_another_second_output_is_refused(tmp_path, name):
+    """Nothing says what it means."""
+    save_graph(tmp_path / "1", "brightness")
+    seal(tmp_path / "1")
+    refuse(tmp_path / "1", name, "it has the outputs ")
+
+
+def give(typicality: np.ndarray) -> Callable[..., Answers]:
+    return lambda images: Answers(tell_colours(images), typicality)
+
+
+@pytest.mark.parametrize("wrong", [[np.nan], [-0.5], [1.5], [0.1, 0.2], [[0.1]]])
+def test_numbers_that_are_no_typicality_are_a_failure(wrong):
+    """They never reach a client, nor does another image's."""
+    model = make_model()
+    runtime = model.runtime.__class__("fake", "f32", INPUT, model.runtime.output, give(np.float32(wrong)))
+    with pytest.raises(InferenceError, match="no typicality"):
+        Model(model.metadata, runtime).predict(IMAGES[:1])
+
+
+def test_a_version_without_it_has_none():
+    """It serves as before."""
+    assert [score.typicality for score in make_model().score(IMAGES[:2])] == [None, None]

@@ -1,0 +1,96 @@
+"""Typicality: a share of held-out images, by a distance between features."""
+
+import keras
+import numpy as np
+import pytest
+
+from tests.training.conftest import shrink_network
+from training import typicality
+from training.model import mini_model
+from training.typicality import extract_features, fit_typicality
+
+WIDTH = 6
+CENTERS = np.array([[9, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0], [0, 0, 9, 0, 0, 0]])
+MIX = np.random.default_rng(9).normal(size=(WIDTH, WIDTH))
+
+
+def draw_features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw features of three classes that vary far more one way than another, and their labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    return (CENTERS[labels] + rng.normal(size=(count, WIDTH)) * np.geomspace(0.1, 3, WIDTH)) @ MIX, labels
+
+
+FEATURES, LABELS = draw_features(3000, seed=0)
+HELD_OUT, _ = draw_features(999, seed=1)
+FITTED = fit_typicality(FEATURES, LABELS, HELD_OUT)
+
+
+def measure(features: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(FITTED(features.astype(np.float32)))
+
+
+def test_it_is_uniform_on_more_of_the_same():
+    """Of images of the known kind, a share as large as the number is less typical than it."""
+    measured = measure(draw_features(3000, seed=2)[0])
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):
+        assert (measured < share).mean() == pytest.approx(share, abs=0.03)
+
+
+def test_what_is_far_from_every_class_is_least_typical():
+    """Also in a direction in which classes hardly vary, where it is no farther than others are."""
+    foreign = draw_features(300, seed=3)[0] + np.eye(WIDTH)[0] * 2 @ MIX
+    assert np.median(measure(foreign)) == pytest.approx(1 / 1000)
+    assert measure(FEATURES.mean(axis=0, keepdims=True)) < 0.1  # between the classes
+
+
+def test_the_class_means_are_most_typical():
+    """Nothing is nearer, so all held-out images are at least as far away."""
+    np.testing.assert_allclose(measure(CENTERS @ MIX), 1, atol=0.01)
+
+
+def test_the_distance_is_mahalanobiss():
+    """To the nearest class mean, by the covariance within classes and a little of each feature's variance."""
+    means = np.stack([FEATURES[label == LABELS].mean(axis=0) for label in range(3)])
+    covariance = np.cov((FEATURES - means[LABELS]).T, bias=True)
+    inverse = np.linalg.inv(covariance + typicality.SHRINKAGE * np.diag(covariance.diagonal()))
+    differences = HELD_OUT[:, None] - means
+    expected = np.einsum("ncd,de,nce->nc", differences, inverse, differences).min(axis=1)
+    np.testing.assert_allclose(FITTED.measure_distances(HELD_OUT.astype(np.float32)), expected, rtol=1e-3)
+
+
+def test_a_feature_that_never_varies_does_no_harm():
+    """A channel of a stage may be dead; more features than images is no harm either."""
+    features = np.concatenate([FEATURES[:9], np.zeros((9, 30))], axis=1)
+    held_out = np.concatenate([HELD_OUT[:9], np.zeros((9, 30))], axis=1)
+    fitted = fit_typicality(features, LABELS[:9], held_out)
+    assert np.isfinite(fitted.held_out).all()
+
+
+def test_very_many_held_out_images_are_summarized(monkeypatch):
+    """The graph need not hold them all."""
+    monkeypatch.setattr(typicality, "MAX_HELD_OUT", 99)
+    fitted = fit_typicality(FEATURES, LABELS, HELD_OUT)
+    assert len(fitted.held_out) == 99
+    measured = keras.ops.convert_to_numpy(fitted(HELD_OUT.astype(np.float32)))
+    np.testing.assert_allclose(measured, measure(HELD_OUT), atol=0.03)
+
+
+def test_features_are_the_classifiers_and_the_earlier_stages(monkeypatch):
+    """What the head sees, and the mean of each map at the end of the stages before."""
+    shrink_network(monkeypatch)
+    network = mini_model(num_classes=3)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    head, stage = (
+        keras.Model(network.inputs, network.get_layer(name).output).predict(images, verbose=0)
+        for name in ("features", "stage_1")
+    )
+    features = extract_features(network).predict(images, verbose=0)
+    np.testing.assert_allclose(features, np.concatenate([head, stage.mean(axis=(1, 2))], axis=1), atol=1e-5)
+
+
+def test_the_plain_network_has_features_too(monkeypatch):
+    """Without shortcuts a stage ends with a convolution."""
+    shrink_network(monkeypatch)
+    plain, residual = (extract_features(mini_model(num_classes=3, residual=kind)) for kind in (False, True))
+    assert plain.output_shape == residual.output_shape

@@ -1,0 +1,95 @@
+"""Typicality: how much an image looks like those that the network was fitted to.
+
+The distance of an image is Mahalanobis's, of its features to the nearest class mean (K. Lee et al., "A Simple Unified
+Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", 2018). Its typicality is a conformal
+p-value: the share of held-out images that are at least as far away. So it is uniform on images of the known kind,
+whatever the distances are like.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers, ops
+
+from training.calibration import Labels
+
+Floats = npt.NDArray[np.floating]
+
+SHRINKAGE = 0.01
+"""Share of each feature's own variance that is added to it: what never varies must not divide by zero."""
+MAX_HELD_OUT = 5000
+"""Of more held-out distances, so many quantiles are kept in the graph."""
+
+
+@dataclass(frozen=True)
+class Typicality:
+    """From features to typicality, in NumPy as in a TensorFlow graph."""
+
+    center: npt.NDArray[np.float32]
+    """(features,): the mean of the training images' features."""
+    whitening: npt.NDArray[np.float32]
+    """(features, features): after it, features that were centred vary alike around their class mean."""
+    class_means: npt.NDArray[np.float32]
+    """(classes, features), whitened."""
+    held_out: npt.NDArray[np.float32]
+    """(M,): distances of images that the network was not fitted to, in rising order."""
+
+    def measure_distances(self, features: Any) -> Any:
+        """Return the squared Mahalanobis distance of (N, features) to the nearest class mean, (N,)."""
+        whitened = ops.matmul(features - self.center, self.whitening)
+        # Differences first: their squares would lose digits where a runtime multiplies matrices in bfloat16.
+        differences = ops.expand_dims(whitened, 1) - self.class_means
+        return ops.min(ops.sum(ops.square(differences), axis=2), axis=1)
+
+    def __call__(self, features: Any) -> Any:
+        """Turn (N, features) into typicality (N,), from 1 / (M + 1) to 1."""
+        farther = ops.greater_equal(self.held_out, ops.expand_dims(self.measure_distances(features), 1))
+        return (ops.sum(ops.cast(farther, "float32"), axis=1) + 1) / (len(self.held_out) + 1)
+
+
+def extract_features(network: keras.Model) -> keras.Model:
+    """Return a model (N, H, W, 3) → (N, features): what the classifier sees, and the mean of each earlier stage's maps.
+
+    The classifier's features tell the classes apart; colours and textures that no class has show in the earlier ones.
+    """
+    stages = [layer.output for layer in network.layers if layer.name.startswith("stage_")][:-1]
+    features = network.get_layer("features").output
+    means = [layers.GlobalAveragePooling2D(dtype="float32")(stage) for stage in stages]
+    return keras.Model(network.inputs, layers.Concatenate(dtype="float32")([features, *means]))
+
+
+def fit_typicality(features: Floats, labels: Labels, held_out: Floats) -> Typicality:
+    """Fit the distance on training images, and the typicality on held-out ones.
+
+    Args:
+        features: (N, features) of training images.
+        labels: (N,) their classes, each of which is there.
+        held_out: (M, features) of images that the network was not fitted to.
+    """
+    features = features.astype(np.float64)  # a covariance takes differences of nearly equal numbers
+    center = features.mean(axis=0)
+    classes = np.unique(labels)
+    means = np.stack([features[labels == label].mean(axis=0) for label in classes])
+    residuals = features - means[np.searchsorted(classes, labels)]
+    covariance = residuals.T @ residuals / len(residuals)
+    variances = covariance.diagonal()
+    shrunk = covariance + SHRINKAGE * np.diag(np.maximum(variances, SHRINKAGE * variances.mean()))
+    whitening = np.linalg.inv(np.linalg.cholesky(shrunk)).T
+    fitted = Typicality(
+        center.astype(np.float32),
+        whitening.astype(np.float32),
+        ((means - center) @ whitening).astype(np.float32),
+        np.zeros(0, np.float32),
+    )
+    return replace(fitted, held_out=summarize_distances(fitted.measure_distances(held_out)))
+
+
+def summarize_distances(distances: Any) -> npt.NDArray[np.float32]:
+    """Sort held-out distances (M,); of very many, keep evenly spaced quantiles."""
+    ordered = np.sort(ops.convert_to_numpy(distances))
+    if len(ordered) > MAX_HELD_OUT:
+        ordered = np.quantile(ordered, np.arange(1, MAX_HELD_OUT + 1) / (MAX_HELD_OUT + 1))
+    return ordered.astype(np.float32)
