@@ -90,6 +90,10 @@ class TrainingRun(_Record):
     commit: str = Field(description="Commit that started the run; `ModelMetadata.commit` exported it.")
     hardware: str
     precision: str = Field(description="Keras's dtype policy.")
+    start: str | None = Field(
+        default=None,
+        description="The version whose weights it started from, such as `minimodel 3`; none: from scratch.",
+    )
 
 
 class RuntimeMetrics(BaseModel):

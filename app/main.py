@@ -19,12 +19,14 @@ from app.http.middleware import BodyLimit, Envelope
 from app.http.origin import OriginCheck
 from app.http.paths import METRICS, PROBES, ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
+from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
 from app.pages.routes import install_pages, write_problem
 from app.runtime.load import count_lanes
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
+from app.v1.routes import router as v1_router
 from app.v2.routes import router as v2_router
 from app.versions.loader import Load, make_loader
 from app.versions.store import ModelStore
@@ -65,6 +67,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     answer = install_handlers(app, write_problem)
     app.include_router(router)
     app.include_router(health.router)
+    app.include_router(v1_router)
     app.include_router(v2_router)
     install_pages(app)
     ignore_trailing_slashes(app.router)
@@ -113,12 +116,19 @@ async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[No
     """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
     metrics: Metrics = app.state.metrics
     store = ModelStore(settings.model_dir, load, pinned=settings.model_version, observe=metrics.observe_load)
+    decoders = Decoders(
+        settings.decoders,
+        max_pixels=settings.max_image_pixels,
+        max_bytes=settings.max_upload_bytes,
+        timeout_seconds=settings.decode_timeout_seconds,
+        observe_restart=metrics.observe_decoder_restart,
+    )
+    decoders.start()
     classifier = Classifier(
         store,
-        decode_threads=settings.decode_threads,
+        decoders,
         batch_sizes=list_batch_sizes(settings.max_batch_size),
         max_queue_size=settings.max_queue_size,
-        max_image_pixels=settings.max_image_pixels,
         lanes=count_lanes(settings.runtime, settings.inference_threads),
         observe_batch=metrics.observe_batch,
         observe_typicality=metrics.observe_typicality,

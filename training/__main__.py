@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()  # ends the progress bar's line
         advice = "no epoch was finished"
         if run and (run / CHECKPOINT_FILE).exists():
-            advice = f"add {shlex.join(['--resume', str(run)])} to go on after the last finished epoch"
+            advice = f"{PROGRAM} {shlex.join(['--resume', str(run)])} goes on after the last finished epoch"
         print(f"{PROGRAM}: interrupted; {advice}", file=sys.stderr)
         return INTERRUPTED
     finally:

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from pydantic import ValidationError
 
-from app.contract import GOLDEN_FILE, METADATA_FILE, DataSet, DigestError, ModelMetadata, verify_files
+from app.contract import GOLDEN_FILE, DataSet, ModelMetadata
 from app.errors import RefusedVersionError
 from app.runtime.cpu import has_int8
 from training import cifar10
@@ -18,6 +17,7 @@ from training.data import Data, load_data
 from training.errors import DataError, VersionError
 from training.metrics import Evaluation, evaluate, load_network
 from training.mistakes import write_mistakes
+from training.versions import read_metadata
 
 TOLERANCE = 0.002  # of a share: 20 of 10,000 images; other processors round otherwise, and a few lie on a border
 LOG_TOLERANCE = 0.01  # between logarithms of probabilities: float noise moves them by a tenth of it
@@ -55,7 +55,7 @@ def measure_again(folder: Path, source: str, *, skip_damaged: bool = False, mist
         VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.
         DataError: the data can't be had, or are not what the metadata describe: their pixels are not compared.
     """
-    metadata = _read_metadata(folder)
+    metadata = read_metadata(folder)
     data = _load_described_data(source, metadata, skip_damaged=skip_damaged)
     try:
         measured, probabilities = evaluate(folder, data.test, metadata.class_names, metadata.smoothing)
@@ -92,21 +92,6 @@ def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:
         if not _agree(new.get(name), old.get(name), tolerance):
             differences.append(Difference(name, new.get(name), old.get(name)))
     return differences
-
-
-def _read_metadata(folder: Path) -> ModelMetadata:
-    """Read a version's metadata, and see that its files are the ones that it names."""
-    try:
-        metadata = ModelMetadata.model_validate_json((folder / METADATA_FILE).read_bytes())
-        verify_files(folder, metadata)
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise VersionError(f"{folder / METADATA_FILE} describes no version: {'; '.join(faults)}") from error
-    except DigestError as error:
-        raise VersionError(f"{folder} does not hold the files that were exported: {error}") from error
-    except OSError as error:
-        raise VersionError(f"{folder} is no version: {error}") from error
-    return metadata
 
 
 def _load_described_data(source: str, metadata: ModelMetadata, *, skip_damaged: bool) -> Data:

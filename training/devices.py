@@ -32,6 +32,7 @@ def select_devices(*, require_gpu: bool = False) -> Devices:
     """
     # From Ampere on a GPU would round the factors of float32 products to 10 bits, while the golden answers and the
     # tolerances of the export are float32's. Training in 16 bits does without it.
+    tf.get_logger().setLevel("ERROR")  # it advises programmers on tracing
     tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 - TensorFlow's
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:

@@ -51,7 +51,9 @@ def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        rebuilt = mini_model(num_classes=network.output_shape[-1], residual=recipe.residual, dropout=recipe.dropout)
+        rebuilt = mini_model(
+            network.input_shape[1:], network.output_shape[-1], residual=recipe.residual, dropout=recipe.dropout
+        )
     finally:
         keras.config.set_dtype_policy(policy)
     rebuilt.set_weights(network.get_weights())
@@ -72,14 +74,14 @@ class ServedModel:
 def predict_logits(
     network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """Return the logits (N, classes) of `network` for (N, 32, 32, 3) uint8 images."""
+    """Return the logits (N, classes) of `network` for (N, H, W, 3) uint8 images."""
     return _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
 
 
 def predict_features(
     network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """Return the features (N, features) by which typicality is measured, for (N, 32, 32, 3) uint8 images."""
+    """Return the features (N, features) by which typicality is measured, for (N, H, W, 3) uint8 images."""
     return _predict(extract_features(network), normalize, images)
 
 
@@ -106,7 +108,7 @@ def export_model(served: ServedModel, folder: Path) -> None:
         probabilities: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(served.calibrate(logits))
         return probabilities
 
-    images, probabilities = make_golden(classify)
+    images, probabilities = make_golden(classify, served.network.input_shape[1])
     features = predict_features(served.network, served.normalize, images)
     golden = {
         "images": images,
@@ -142,7 +144,7 @@ def _save(served: ServedModel, folder: Path) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
 
 
-def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Make images of seeded smooth noise, and the answers to them, for whoever loads the model to compare with.
 
     Blots of many sizes are seen as many things. The clearest images of each label are kept, one of each in turn: a
@@ -150,11 +152,11 @@ def make_golden(classify: Classify) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
     rounding may move by more than is tolerated, only fill up.
 
     Returns:
-        Images (32, 32, 32, 3) uint8 and probabilities (32, classes) float32.
+        Images (32, size, size, 3) uint8 and probabilities (32, classes) float32.
     """
     random = np.random.default_rng(0)
     noise = [random.uniform(0, 255, (GOLDEN_CANDIDATES, blots, blots, 3)) for blots in GOLDEN_BLOTS]
-    smooth = np.concatenate([tf.image.resize(grid, (IMAGE_SIZE, IMAGE_SIZE), "bicubic") for grid in noise])
+    smooth = np.concatenate([tf.image.resize(grid, (size, size), "bicubic") for grid in noise])
     candidates = smooth.clip(0, 255).astype(np.uint8)
     probabilities = classify(candidates)
     runner_up, best = np.sort(probabilities, axis=1)[:, -2:].T
@@ -214,15 +216,14 @@ def stage_version(models: Path) -> Iterator[Path]:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def publish_version(staged: Path, models: Path, version: int, fields: dict[str, Any]) -> Path:
-    """Write the metadata with every file's digest, then rename `staged` to its version: a reader sees all or nothing.
+def publish_version(staged: Path, target: Path, fields: dict[str, Any]) -> Path:
+    """Write the metadata with every file's digest, then rename `staged` to `target`: a reader sees all or nothing.
 
     Raises:
         ExportError: that version exists meanwhile, and is left as it is; or the system refuses to rename.
     """
     metadata = ModelMetadata(**fields, files=digest_files(staged))
     (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    target = models / str(version)
     if target.exists():  # an empty folder would be replaced without a word
         raise ExportError(f"{target} exists already; a version is never overwritten")
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from app.contract import DataSet, TrainingRun
@@ -13,8 +14,8 @@ from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
 from training.config import Recipe
 from training.data import Data, Split, load_data, split_validation
-from training.devices import select_devices
-from training.errors import ExportError, FullError
+from training.devices import Devices, select_devices
+from training.errors import ExportError, FullError, VersionError
 from training.export import (
     ServedModel,
     describe_model,
@@ -26,18 +27,27 @@ from training.export import (
     rebuild_in_float32,
     stage_version,
 )
+from training.finetune import Weights, fit_normalization, load_start, make_initial_weights
+from training.folds import FOLDS_FILE, Folds, cross_validate, describe_folds, read_folds, save_folds
 from training.metrics import evaluate
 from training.mistakes import write_mistakes
 from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
-from training.promote import next_version
 from training.quantize import quantize_model
 from training.report import Card, format_table, write_card
-from training.run import read_history, read_start, require_writable
+from training.rival import compare_with_newest, require_same_classes
+from training.run import read_history, read_start, require_writable, write_job
+from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
 from training.typicality import fit_typicality
+from training.versions import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
+
+FOLDS = 3
+"""Of cross-validation, unless the command line says otherwise."""
+SMALL_TEST = 200
+"""Test images below which cross-validation is the default: so few tell accuracy to 7 points at best."""
 
 
 class Fit(NamedTuple):
@@ -48,7 +58,7 @@ class Fit(NamedTuple):
     """What it was judged by on the way, and is calibrated on."""
     normalize: Normalization
     network: keras.Model
-    """(N, 32, 32, 3) float32 → (N, classes) float32, in any precision."""
+    """(N, H, W, 3) float32 → (N, classes) float32."""
 
 
 def run_job(options: Options, run: Path, command: str) -> Path | None:
@@ -62,42 +72,81 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     """
     recipe = options.recipe
     devices = select_devices(require_gpu=options.require_gpu)
+    begun = load_start(options.start) if options.start else None
     start = TrainingRun(
         recipe=options.recipe_name,
         command=command,
         commit=read_commit(),  # before hours of training, in which the checkout may move on
         hardware=devices.description,
         precision=devices.precision,
+        start=begun.name if begun else None,
     )
     data = load_data(
         options.data,
         name=options.data_name,
         origin=options.data_source,
+        size=recipe.size,
         seed=recipe.seed,
         skip_damaged=options.skip_damaged,
     )
     require_writable(run)
     if options.export:
+        require_same_classes(options.models / options.name, data.class_names)
         require_writable(options.models / options.name)
     train_split, validation_split = data.train, data.validation
     if validation_split is None:
         train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed, data.class_names)
     print(summarize(data, train_split, validation_split), flush=True)
-    normalize = measure_normalization(train_split.images, recipe.normalization)
+    if begun:
+        if begun.residual != recipe.residual:
+            raise VersionError(f"{options.start} can't be started from: it has other shortcuts than --residual says")
+        normalize = fit_normalization(begun.normalize, recipe.size)
+        weights = make_initial_weights(begun._replace(normalize=normalize), train_split, recipe)
+    else:
+        normalize, weights = measure_normalization(train_split.images, recipe.normalization), None
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
     resume = options.resume is not None
+    if not resume:
+        write_job(run, options)
     try:
-        network = train(train_split, validation_split, recipe, normalize, devices, run, start, resume=resume)
+        network = train(
+            train_split, validation_split, recipe, normalize, devices, run, start, resume=resume, weights=weights
+        )
+        if not options.export:
+            return None
+        fit = Fit(train_split, validation_split, normalize, rebuild_in_float32(network, recipe))
+        folds = _cross_validate(options, run, data, fit, devices, weights)
     except tf.errors.ResourceExhaustedError as error:
         raise FullError(
             f"no room: {' '.join(str(error).split())}; --resume goes on after the last finished epoch"
         ) from error
-    if not options.export:
+    return export_run(options, run, data, fit, folds, start.commit)
+
+
+def _cross_validate(
+    options: Options, run: Path, data: Data, fit: Fit, devices: Devices, weights: Weights | None
+) -> Folds | None:
+    """Cross-validate on all images but those of the test, if that is asked for or the test is small."""
+    count = options.folds
+    if count is None:
+        count = FOLDS if len(data.test.labels) < SMALL_TEST else 0
+    split = Split(
+        np.concatenate([fit.train.images, fit.validation.images]),
+        np.concatenate([fit.train.labels, fit.validation.labels]),
+    )
+    count = min(count, count_smallest_class(*split))
+    if count < 2:  # noqa: PLR2004 - nothing to judge by
         return None
-    return export_run(options, run, data, Fit(train_split, validation_split, normalize, network), start.commit)
+    path = run / FOLDS_FILE
+    if path.exists() and options.resume is not None:
+        return read_folds(path)
+    print(f"cross-validating with {count} folds", flush=True)
+    folds = cross_validate(split, count, options.recipe, fit.normalize, devices, weights)
+    save_folds(path, folds)
+    return folds
 
 
-def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -> Path:
+def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds | None, commit: str) -> Path:
     """Calibrate, export, measure and describe what was fitted in the folder `run`; the test set is used here alone.
 
     Args:
@@ -105,6 +154,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         run: the run's folder, which tells how it was started.
         data: what it was fitted to a part of.
         fit: the network, and what it was fitted to.
+        folds: answers of cross-validation, to calibrate on; without, it is done on the validation images.
         commit: of the code that exports it.
 
     Returns:
@@ -115,7 +165,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             in place.
     """
     recipe = options.recipe
-    served = _fit_served_model(fit, recipe)
+    served = _fit_served_model(fit, folds, recipe)
     calibrate = served.calibrate
     described = _describe_data(data, fit)
     start = read_start(run)
@@ -129,12 +179,19 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
             evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
             raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
-        version = next_version(models)
+        newest = find_newest(models)
+        rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
+        is_set_aside = rivalry is not None and options.promote == "if-better" and not rivalry.is_better
+        version = next_candidate(models) if is_set_aside else next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
         overlap = count_copies(data).across
-        remarks = (f"{describe_overlap(overlap, len(data.test.labels))}.",) if overlap else ()
-        card = Card(title, recipe, start, commit, described, read_history(run), evaluation, calibrate, remarks, notes)
+        remarks = [f"{describe_overlap(overlap, len(data.test.labels))}."] if overlap else []
+        if folds:
+            remarks.append(describe_folds(folds))
+        card = Card(
+            title, recipe, start, commit, described, read_history(run), evaluation, calibrate, tuple(remarks), notes
+        )
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(
             served.network,
@@ -155,18 +212,27 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, commit: str) -
         write_mistakes(run / "mistakes.csv", data, probabilities)
         # Last, so that whatever fails before, such as a disk that is full, leaves no version.
         try:
-            folder = publish_version(staged, models, version, fields)
+            folder = models / f"{CANDIDATE_PREFIX if is_set_aside else ''}{version}"
+            publish_version(staged, folder, fields)
         except ExportError as error:
             raise ExportError(f"{error}; {again}") from error
-    print(f"{format_table(evaluation)}\n\nexported {folder}")
+    print(format_table(evaluation))
+    for line in [*([describe_folds(folds)] if folds else []), *([str(rivalry)] if rivalry else [])]:
+        print(f"\n{line}")
+    print(f"\nexported {folder}")
+    if is_set_aside:
+        print(f"set aside, since it is no better; python -m training.promote {folder} lets it serve all the same")
     return folder
 
 
-def _fit_served_model(fit: Fit, recipe: Recipe) -> ServedModel:
-    """Calibrate a fitted network on the validation images, and measure what is typical of its features."""
-    network, normalize = rebuild_in_float32(fit.network, recipe), fit.normalize
-    logits = predict_logits(network, normalize, fit.validation.images)
-    calibrate = fit_calibration(logits, fit.validation.labels, recipe.label_smoothing)
+def _fit_served_model(fit: Fit, folds: Folds | None, recipe: Recipe) -> ServedModel:
+    """Calibrate a fitted network by cross-validation or on the validation images, and fit its typicality."""
+    network, normalize = fit.network, fit.normalize
+    if folds:
+        logits, labels = folds.logits, folds.labels
+    else:
+        logits, labels = predict_logits(network, normalize, fit.validation.images), fit.validation.labels
+    calibrate = fit_calibration(logits, labels, recipe.label_smoothing)
     features, held_out = (predict_features(network, normalize, split.images) for split in (fit.train, fit.validation))
     return ServedModel(network, normalize, calibrate, fit_typicality(features, fit.train.labels, held_out))
 

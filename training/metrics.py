@@ -19,7 +19,7 @@ from app.runtime.openvino import make_core
 from training.calibration import Calibration, Labels, measure_calibration_error
 from training.data import Split
 from training.graph import find_logits
-from training.robustness import ENLARGED_8, VARIANTS
+from training.robustness import ENLARGED_8, VARIANTS, name_variant
 
 REFERENCE = "tensorflow f32"
 RUNTIMES: dict[str, tuple[RuntimeName, Precision]] = {
@@ -106,7 +106,10 @@ def evaluate(
         per_class_accuracy=dict(zip(class_names, (confusion.diagonal() / confusion.sum(axis=1)).tolist(), strict=True)),
         confusion=confusion.tolist(),
         runtimes={name: _measure_runtime(answer, reference, labels) for name, answer in answers.items()},
-        robustness={name: float((answer == labels).mean()) for name, answer in changed.items()},
+        robustness={
+            name_variant(name, test.images.shape[1]): float((answer == labels).mean())
+            for name, answer in changed.items()
+        },
         same_label_enlarged=float(
             (changed[ENLARGED_8] == answers[ROBUSTNESS_RUNTIME].probabilities.argmax(axis=1)).mean()
         ),

@@ -6,13 +6,10 @@ Pure functional Keras. It knows no data, no optimizer and no normalisation of pi
 import keras
 from keras import layers
 
-from training.config import IMAGE_SIZE
 from training.layers import MOMENTUM, BatchNormalization
 
 STAGES = ((32, 3), (64, 3), (128, 3), (256, 3))
 """(filters, units) of each stage; every stage but the first halves the resolution in its first unit."""
-POOL = 4
-"""Side of what is averaged at the end, which is the whole feature map of an image of 32 pixels."""
 
 
 def unit(
@@ -59,8 +56,8 @@ def mini_model(
     """Build MiniModel; for (32, 32, 3) and 10 classes it has 4,374,538 parameters.
 
     Args:
-        input_shape: (H, W, channels) of normalised images, H and W multiples of 32, or both of them less: then the
-            average is of as much of the picture, and the weights are those of (32, 32, channels).
+        input_shape: (H, W, channels) of normalised images, H and W equal and a multiple of 8. The weights have the same
+            shapes for every size, since features are averaged over the whole picture.
         num_classes: width of the softmax.
         residual: False gives the plain network, without shortcuts.
         dropout: share of features dropped before the classifier while training.
@@ -78,9 +75,7 @@ def mini_model(
             x = unit(x, filters, pool=stage > 0 and index == 0, residual=residual, momentum=momentum, name=name)
     x = layers.Activation("relu")(BatchNormalization(momentum=momentum)(x))
     x = layers.Dropout(dropout)(x)
-    x = layers.Flatten(name="features")(
-        layers.AveragePooling2D(POOL * min(input_shape[0], IMAGE_SIZE) // IMAGE_SIZE)(x)
-    )
+    x = layers.Flatten(name="features")(layers.AveragePooling2D(x.shape[1])(x))  # over the whole picture
     # Probabilities stay in float32 under mixed precision: bfloat16 has too few digits for a loss.
     logits = layers.Dense(num_classes, dtype="float32", name="head")(x)
     return keras.Model(inputs, layers.Softmax(dtype="float32", name="probabilities")(logits), name="minimodel")

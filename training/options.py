@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -11,11 +12,19 @@ from pydantic.fields import FieldInfo
 
 from app.contract import Name
 from training.config import OFFICIAL, RECIPES, Recipe
-from training.folder import LAYOUTS
+from training.errors import DataError
+from training.folder import LAYOUTS, find_images
+from training.run import NEWEST, find_newest_run, read_job
+from training.versions import find_newest
 
 PROGRAM = "python -m training"
-NEWEST = "newest"
 DEFAULT_RECIPE = "fast"
+FINETUNE_RECIPE = "finetune"
+SCRATCH = "scratch"
+START_MODELS = Path("models/minimodel")
+"""Where the version is looked for that small image folders start from."""
+SMALL_FOLDER = 3000
+"""Training images below which starting from a version is the default."""
 
 
 class Options(BaseModel):
@@ -32,10 +41,15 @@ class Options(BaseModel):
     name: Name
     models: Path
     runs: Path
+    start: Path | None = None
+    """The version whose weights the network starts from."""
     resume: str | None = None
     require_gpu: bool = False
     export: bool
     quantize: bool
+    promote: Literal["always", "if-better"] = "always"
+    folds: int | None = None
+    """Of cross-validation; None: decided by the number of test images."""
     notes: tuple[Path, ...] = ()
 
 
@@ -48,14 +62,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
-    """Parse the command line. `--recipe` sets the defaults of all other hyperparameters, which `--help` shows.
+    """Parse the command line.
+
+    The recipe, by `--recipe` or by what is trained on, sets the defaults of all other hyperparameters, which `--help`
+    shows. With `--resume` all defaults are what the run was started with.
 
     Raises:
         SystemExit: status 2 and one line for a bad flag or value; status 0 after `--help`.
     """
-    first = Parser(prog=PROGRAM, add_help=False)
-    first.add_argument("--recipe", choices=RECIPES, default=DEFAULT_RECIPE)
-    name = first.parse_known_args(arguments)[0].recipe
+    earlier, resume = _read_earlier(arguments)
+    name, start = _choose_recipe(arguments, earlier, is_resumed=resume is not None)
+    recipe = Recipe(**earlier["recipe"]) if "recipe" in earlier else RECIPES[name]
 
     parser = Parser(
         prog=PROGRAM,
@@ -67,14 +84,14 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        default=DEFAULT_RECIPE,
-        help="named hyperparameters; the flags below change single ones",
+        default=name,
+        help=f"named hyperparameters; the flags below change single ones; {FINETUNE_RECIPE} with --from",
     )
     _add_job_flags(parser)
     group = parser.add_argument_group(f"hyperparameters (defaults of the recipe {name!r})")
     for field_name, field in Recipe.model_fields.items():
-        default = getattr(RECIPES[name], field_name)
-        group.add_argument(f"--{field_name.replace('_', '-')}", **_describe_flag(field, default))
+        group.add_argument(f"--{field_name.replace('_', '-')}", **_describe_flag(field, getattr(recipe, field_name)))
+    parser.set_defaults(**{key: value for key, value in earlier.items() if key not in {"recipe", "recipe_name"}})
 
     values = vars(parser.parse_args(arguments))
     hyperparameters = {field: values.pop(field) for field in Recipe.model_fields}
@@ -82,8 +99,56 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         recipe = Recipe(**hyperparameters)
     except ValidationError as error:
         parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
+    if name == FINETUNE_RECIPE and start is None:
+        parser.error(f"argument --recipe: {name} starts from a version; --from names one (none in {START_MODELS})")
     _require_possible(parser, values)
-    return Options(**{**values, "recipe": recipe, "recipe_name": name})
+    return Options(**{**values, "recipe": recipe, "recipe_name": name, "start": start, "resume": resume})
+
+
+def _read_earlier(arguments: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
+    """Read what the run was started with that is to be resumed, and find that run if it is the newest."""
+    first = Parser(prog=PROGRAM, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    first.add_argument("--resume", nargs="?", const=NEWEST)
+    first.add_argument("--recipe")
+    first.add_argument("--name", default="minimodel")
+    first.add_argument("--runs", type=Path, default=Path("runs"))
+    given = vars(first.parse_known_args(arguments)[0])
+    resume = given.get("resume")
+    if resume == NEWEST and (newest := find_newest_run(given["runs"], given["name"], given.get("recipe"))):
+        resume = str(newest)
+    earlier = read_job(Path(resume)) if resume not in {None, NEWEST} else {}
+    return earlier, resume
+
+
+def _choose_recipe(
+    arguments: Sequence[str] | None, earlier: dict[str, Any], *, is_resumed: bool
+) -> tuple[str, Path | None]:
+    """Return the recipe's name and the version to start from: as was said, else by how many images there are."""
+    first = Parser(prog=PROGRAM, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    first.add_argument("--recipe", choices=RECIPES)
+    first.add_argument("--from", dest="start")
+    first.add_argument("--data", default=OFFICIAL)
+    given = vars(first.parse_known_args(arguments)[0])
+    recipe = given.get("recipe", earlier.get("recipe_name"))
+    if "start" in given:
+        start = None if given["start"] == SCRATCH else Path(given["start"])
+    elif is_resumed:
+        start = Path(earlier["start"]) if "start" in earlier else None
+    elif recipe == FINETUNE_RECIPE or (recipe is None and _is_small_folder(given["data"])):
+        start = find_newest(START_MODELS)
+        if start:
+            print(f"starting from {start} (--from {SCRATCH} does not)", file=sys.stderr)
+    else:
+        start = None
+    return recipe or (FINETUNE_RECIPE if start else DEFAULT_RECIPE), start
+
+
+def _is_small_folder(data: str) -> bool:
+    """Whether `data` is an image folder of few images."""
+    try:
+        return data != OFFICIAL and len(find_images(Path(data)).train) < SMALL_FOLDER
+    except (DataError, OSError):  # whatever it is, loading it will tell
+        return False
 
 
 def _add_job_flags(parser: argparse.ArgumentParser) -> None:
@@ -105,12 +170,19 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         "--runs", type=Path, default=Path("runs"), help="where checkpoints, history and logs go, a folder a run"
     )
     job.add_argument(
+        "--from",
+        dest="start",
+        metavar="VERSION",
+        help=f"start from the weights of an exported version's folder; {SCRATCH}: from random ones (default: the "
+        f"newest version in {START_MODELS} for an image folder of fewer than {SMALL_FOLDER:,} images, if there is one)",
+    )
+    job.add_argument(
         "--resume",
         nargs="?",
         const=NEWEST,
         metavar="RUN",
-        help="go on after the last finished epoch of RUN, or of the newest run of this model and recipe that has one; "
-        "a finished run is only measured and exported, once more",
+        help="go on after the last finished epoch of RUN, or of the newest run of this model that has one, with the "
+        "flags it was started with; a finished run is only measured and exported, once more",
     )
     job.add_argument("--require-gpu", action="store_true", help="refuse to train without a GPU")
     job.add_argument(
@@ -124,6 +196,19 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="export it in 8-bit integers too; the service takes them where they cost no accuracy (extra: quantize)",
+    )
+    job.add_argument(
+        "--promote",
+        choices=("always", "if-better"),
+        default="always",
+        help="if-better: leave a version that is no better than the newest on the same test images in "
+        "MODELS/NAME/.candidate-<number>, where the service does not see it",
+    )
+    job.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="cross-validate with N folds, 0: don't (default: 3 when there are fewer than 200 test images)",
     )
     job.add_argument(
         "--notes",
@@ -153,6 +238,8 @@ def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
             notes.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             parser.error(f"argument --notes: {str(notes)!r} can't be read: {error}")
+    if values.get("folds") is not None and (values["folds"] < 0 or values["folds"] == 1):
+        parser.error(f"argument --folds: {values['folds']} is neither 0 nor two or more")
     if values["quantize"] and not values["export"]:
         parser.error("argument --quantize: --no-export leaves nothing to quantize")
     if values["quantize"] and not importlib.util.find_spec("nncf"):
@@ -164,7 +251,8 @@ def _describe_flag(field: FieldInfo, default: object) -> dict[str, Any]:
     if field.annotation is bool:
         return described | {"action": argparse.BooleanOptionalAction}
     if get_origin(field.annotation) is Literal:
-        return described | {"choices": get_args(field.annotation)}
+        choices = get_args(field.annotation)
+        return described | {"choices": choices, "type": type(choices[0])}
     return described | {"type": field.annotation}
 
 

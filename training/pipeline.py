@@ -14,7 +14,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from training.augment import augment
-from training.config import IMAGE_SIZE, SMALL_SIZE, Recipe
+from training.config import SMALL_SCALE, Recipe
 from training.data import Split
 
 BLOCK = 1000  # images measured at once: all of them as wider numbers would take a gigabyte
@@ -67,7 +67,7 @@ class Phase(NamedTuple):
 def list_phases(recipe: Recipe) -> list[Phase]:
     """Return the phases of a run in order: small images for the recipe's share of the epochs, then whole ones."""
     small = round(recipe.low_resolution * recipe.epochs)
-    phases = (Phase(SMALL_SIZE, range(small)), Phase(IMAGE_SIZE, range(small, recipe.epochs)))
+    phases = (Phase(round(SMALL_SCALE * recipe.size), range(small)), Phase(recipe.size, range(small, recipe.epochs)))
     return [phase for phase in phases if phase.epochs]
 
 
@@ -117,16 +117,16 @@ def make_dataset(
     *,
     num_classes: int,
     batch_size: int = 256,
-    image_size: int = IMAGE_SIZE,
+    image_size: int | None = None,
 ) -> tf.data.Dataset:
-    """Make batches of a split as it is, in order, to validate on; shapes as in `make_train_dataset`."""
+    """Make batches of a split in order, to validate on, resized if `image_size` is set; see `make_train_dataset`."""
     one_hot = keras.utils.to_categorical(split.labels, num_classes)
     dataset = tf.data.Dataset.from_tensor_slices((split.images, one_hot)).batch(batch_size)
     return dataset.map(lambda images, labels: (_resize(normalize(images), image_size), labels)).prefetch(2)
 
 
-def _resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Resize (N, H, W, 3) images to `size` pixels a side, but leave those of the full size as they are."""
-    if size == IMAGE_SIZE:
+def _resize(images: tf.Tensor, size: int | None) -> tf.Tensor:
+    """Resize (N, H, W, 3) images to `size` pixels a side, but leave those that have it as they are."""
+    if size in {None, images.shape[1]}:
         return images
     return tf.image.resize(images, (size, size), antialias=True)

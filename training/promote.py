@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from app.contract import METADATA_FILE, DigestError, ModelMetadata, verify_files
 from training.errors import ExportError
 from training.options import Parser
+from training.versions import CANDIDATE_PREFIX, next_version
 
 PROGRAM = "python -m training.promote"
-CANDIDATE_PREFIX = ".candidate-"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,12 +75,6 @@ def promote(candidate: Path) -> Path:
     if target.exists():  # `rename` would replace an empty folder
         raise ExportError(f"{target} exists already; a version is never overwritten")
     return candidate.rename(target)
-
-
-def next_version(models: Path) -> int:
-    """Return the number after the highest version in `models`, the folder of one model."""
-    numbers = (int(path.name) for path in models.glob("*") if path.name.isdecimal())
-    return max(numbers, default=0) + 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""A run's folder: which one is meant, and what it was started with, so that it ends as it began.
+"""A run's folder: finds it, and records what the run was started with, so that it can be resumed with the same.
 
-From the start it holds recipe.json, data.json and start.json, from the first epoch on checkpoint.npz, history.csv and
-TensorBoard's logs. It imports no TensorFlow: a run that can't be resumed is refused at once.
+From the start it holds job.json, recipe.json, data.json and start.json, from the first epoch on checkpoint.npz,
+best.npz, history.csv and TensorBoard's logs. This module imports no TensorFlow, so a run that can't be resumed is
+refused at once.
 """
 
 import csv
@@ -9,16 +10,21 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from app.contract import TrainingRun
-from training.config import Recipe
+from training.config import OFFICIAL, Recipe
 from training.errors import FolderError, ResumeError
-from training.options import NEWEST, Options
 
+if TYPE_CHECKING:  # options.py reads runs
+    from training.options import Options
+
+NEWEST = "newest"
+JOB_FILE = "job.json"
 CHECKPOINT_FILE = "checkpoint.npz"
+BEST_FILE = "best.npz"
 HISTORY_FILE = "history.csv"
 RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
@@ -27,29 +33,51 @@ STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
 """When a run was started, as its folder's name ends: a pattern for it."""
 
 
-def find_run(options: Options) -> Path:
-    """Make the folder of a new run, or find the one to resume.
+def find_run(options: "Options") -> Path:
+    """Make the folder of a new run, or check the one to resume.
 
     Raises:
         FolderError: the new one can't be made.
         ResumeError: there is none to resume, or not by this recipe.
     """
-    names = f"{options.name}-{options.recipe_name}"
     if options.resume is None:
         require_writable(options.runs)
-        return _make_run(options.runs / names, datetime.datetime.now(datetime.UTC))
-    run = Path(options.resume)
+        return _make_run(options.runs / f"{options.name}-{options.recipe_name}", datetime.datetime.now(datetime.UTC))
     if options.resume == NEWEST:
-        # Exactly so long a name: a model called a-fast has runs that begin with a-fast-, too.
-        runs = [run for run in options.runs.glob(f"{names}-{STARTED}") if (run / CHECKPOINT_FILE).is_file()]
-        if not runs:
-            raise ResumeError(
-                f"nothing to resume: no run of {options.name} by {options.recipe_name} in {options.runs} "
-                "has a finished epoch"
-            )
-        run = max(runs)
-    require_resumable(run, options.recipe)
-    return run
+        raise ResumeError(f"nothing to resume: no run of {options.name} in {options.runs} has a finished epoch")
+    require_resumable(Path(options.resume), options.recipe)
+    return Path(options.resume)
+
+
+def find_newest_run(runs: Path, name: str, recipe: str | None = None) -> Path | None:
+    """Return the newest run in `runs` with a finished epoch of the model `name`, and of the recipe if it is given."""
+    found = []
+    for run in runs.glob(f"{name}-*-{STARTED}"):
+        job = read_job(run)
+        if (run / CHECKPOINT_FILE).is_file() and job.get("name") == name and recipe in {None, job.get("recipe_name")}:
+            found.append(run)
+    return max(found, key=lambda run: run.name[-15:], default=None)
+
+
+def read_job(run: Path) -> dict[str, Any]:
+    """Read the options that a run was started with; none if it does not say, or its files are damaged."""
+    try:
+        job = dict(json.loads((run / JOB_FILE).read_text(encoding="utf-8")))
+        job["recipe"] = dict(json.loads((run / RECIPE_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+    job["notes"] = [Path(path) for path in job.pop("notes", [])]
+    return job | {key: Path(job[key]) for key in ("models",) if key in job}
+
+
+def write_job(run: Path, options: "Options") -> None:
+    """Write what the run is started with. Paths are made absolute, since it may be resumed from another folder."""
+    job = options.model_dump(exclude={"recipe", "resume", "runs"}, exclude_none=True)
+    job |= {key: str(Path(job[key]).absolute()) for key in ("models", "start") if key in job}
+    job["notes"] = [str(path.absolute()) for path in options.notes]
+    if options.data != OFFICIAL:
+        job["data"] = str(Path(options.data).absolute())
+    (run / JOB_FILE).write_text(json.dumps(job, indent=2), encoding="utf-8")  # in ASCII: a path may be no text
 
 
 def _make_run(path: Path, started: datetime.datetime) -> Path:

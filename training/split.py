@@ -83,3 +83,10 @@ def split_folds(
     (originals,) = find_originals(images)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     yield from splitter.split(images[:, 0, 0, 0], labels, originals)
+
+
+def count_smallest_class(images: npt.NDArray[np.uint8], labels: Indices) -> int:
+    """Return how many different pictures the smallest class has."""
+    (originals,) = find_originals(images)
+    _, pictures = np.unique(originals, return_index=True)
+    return int(np.bincount(labels[pictures]).min())

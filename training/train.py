@@ -11,10 +11,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from app.contract import TrainingRun
-from training.config import IMAGE_SIZE, Recipe
+from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
 from training.errors import DeviceError, DivergedError
@@ -22,7 +23,15 @@ from training.layers import choose_momentum
 from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, Phase, list_phases, make_dataset, make_train_dataset, steps_per_epoch
-from training.run import CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, tell_damaged, trim_history
+from training.run import (
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    HISTORY_FILE,
+    require_resumable,
+    start_run,
+    tell_damaged,
+    trim_history,
+)
 
 VALIDATION_BATCH_SIZE = 256
 SHORT = 120  # seconds; longer times are told in minutes
@@ -38,14 +47,15 @@ def train(
     start: TrainingRun,
     *,
     resume: bool = False,
+    weights: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> keras.Model:
     """Fit MiniModel, keeping a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
 
     `start` is noted there. With `resume` it goes on after the last finished epoch in `run`; the result is the one that
-    an uninterrupted run gives, up to float noise.
+    an uninterrupted run gives, up to float noise. `weights` are what the network starts from, else random ones.
 
     Returns:
-        The fitted network, (N, 32, 32, 3) float32 → (N, classes) float32.
+        The network of the epoch with the lowest validation loss, (N, H, W, 3) float32 → (N, classes) float32.
 
     Raises:
         DeviceError: the devices can't share the recipe's batches evenly, or are more than the validation images.
@@ -67,16 +77,23 @@ def train(
         start_run(run, recipe, content, start)
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(devices.precision)
-    fitting = _Fitting(train_split, validation_split, recipe, normalize, devices, run)
-    start_epoch = _read_checkpoint(run / CHECKPOINT_FILE)[0] if resume else 0
+    best = BestEpoch(run / BEST_FILE, recipe.patience)
+    fitting = _Fitting(train_split, validation_split, recipe, normalize, devices, run, weights, best)
+    start_epoch = 0
     if resume:
+        start_epoch = _read_checkpoint(run / CHECKPOINT_FILE)[0]
         trim_history(run, start_epoch)
+        best.restore(start_epoch)
+    model = None
     for phase in list_phases(recipe):
-        if start_epoch < phase.epochs.stop:
+        if start_epoch < phase.epochs.stop and not best.is_over:
             model = fitting.fit_phase(phase, max(start_epoch, phase.epochs.start))
-    if start_epoch == recipe.epochs:
-        model = fitting.build(IMAGE_SIZE, start_epoch)
-    model.optimizer.finalize_variable_values(model.trainable_weights)  # their average, if there is one
+    if model is None:
+        model = fitting.build(recipe.size, start_epoch)
+    if best.weights:
+        model.set_weights(best.weights)
+    else:  # of a run from before there was a best epoch
+        model.optimizer.finalize_variable_values(model.trainable_weights)  # their average, if there is one
     return model
 
 
@@ -90,6 +107,8 @@ class _Fitting:
     normalize: Normalization
     devices: Devices
     run: Path
+    weights: Sequence[npt.NDArray[np.float32]] | None
+    best: "BestEpoch"
 
     @property
     def steps(self) -> int:
@@ -105,6 +124,8 @@ class _Fitting:
         with self.devices.strategy.scope():
             steps = self.steps * self.recipe.epochs
             model = compile_network(self.num_classes, self.recipe, self.devices, steps, image_size)
+            if self.weights is not None:
+                model.set_weights(self.weights)
             if finished_epochs:
                 _, saved = _read_checkpoint(self.run / CHECKPOINT_FILE)
                 for variable, value in zip(_list_variables(model), saved, strict=True):
@@ -126,6 +147,8 @@ class _Fitting:
         ]
         if recipe.ema:
             callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # judges the average
+        if phase.epochs.stop == recipe.epochs:  # losses on smaller images are others
+            callbacks.insert(0, self.best)  # before the average is swapped back
         model.fit(
             make_train_dataset(
                 self.train_split, recipe, self.normalize, num_classes=self.num_classes, start_epoch=start_epoch
@@ -159,7 +182,7 @@ class _Fitting:
 
 
 def compile_network(
-    num_classes: int, recipe: Recipe, devices: Devices, total_steps: int, image_size: int = IMAGE_SIZE
+    num_classes: int, recipe: Recipe, devices: Devices, total_steps: int, image_size: int | None = None
 ) -> keras.Model:
     """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps.
 
@@ -167,10 +190,11 @@ def compile_network(
 
     Returns:
         The network, (N, image_size, image_size, 3) float32 normalised images → (N, num_classes) float32 probabilities.
-        Its variables have the same shapes for every size.
+        The recipe has the size, if none is given. The variables have the same shapes for every size.
     """
+    size = image_size or recipe.size
     model = mini_model(
-        (image_size, image_size, 3),
+        (size, size, 3),
         num_classes,
         residual=recipe.residual,
         dropout=recipe.dropout,
@@ -230,7 +254,67 @@ class Checkpoint(keras.callbacks.Callback):
         values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
         np.savez(written, *values, finished_epochs=epoch + 1)
         written.replace(self.path)
-        self.model.stop_training = epoch + 1 == self.stop
+        if epoch + 1 == self.stop:
+            self.model.stop_training = True
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keeps the weights of the epoch with the lowest validation loss, and ends a run that does not improve on it.
+
+    They are in a file, too, so that a resumed run knows them.
+    """
+
+    def __init__(self, path: Path, patience: int) -> None:
+        """Make it for a file `path` and `patience` epochs; 0 never ends the run."""
+        super().__init__()
+        self.path = path
+        self.patience = patience
+        self.epoch = -1
+        self.loss = math.inf
+        self.weights: list[npt.NDArray[np.float32]] = []
+        self.is_over = False
+
+    def restore(self, finished_epochs: int) -> None:
+        """Take up what an earlier sitting of the run has kept.
+
+        Raises:
+            ResumeError: the file is damaged.
+        """
+        if not self.path.exists():
+            return
+        try:
+            with self.path.open("rb") as file, np.load(file) as arrays:
+                saved = dict(arrays)
+            epoch, loss = int(saved.pop("epoch")), float(saved.pop("loss"))
+        except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise tell_damaged(self.path) from error
+        if epoch < finished_epochs:  # else the run was cut before its checkpoint, and the epoch comes again
+            self.epoch, self.loss, self.weights = epoch, loss, list(saved.values())
+            self._judge(finished_epochs - 1)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """Note which epoch it is."""
+        self.current = epoch
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Keep the weights that were just judged, if none were better."""
+        loss = (logs or {})["loss"]
+        if not loss < self.loss:
+            return
+        self.epoch, self.loss = self.current, loss
+        self.weights = self.model.get_weights()
+        written = self.path.with_name(f"writing-{self.path.name}")
+        np.savez(written, *self.weights, epoch=self.epoch, loss=loss)
+        written.replace(self.path)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
+        """End the run if it has not improved for long."""
+        self._judge(epoch)
+        if self.is_over:
+            self.model.stop_training = True
+
+    def _judge(self, epoch: int) -> None:
+        self.is_over = bool(self.patience) and epoch - self.epoch >= self.patience
 
 
 class Pace(keras.callbacks.Callback):

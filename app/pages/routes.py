@@ -31,7 +31,8 @@ from app.http.middleware import find_header
 from app.http.paths import get_root
 from app.http.problems import Problem, speaks_protocol, write_json
 from app.http.uploads import read_image
-from app.images.decode import FORMAT_NAMES, encode_png
+from app.images.decode import encode_png
+from app.images.formats import FORMAT_NAMES
 from app.pages.card import CARD_FILE, read_card_file, render_markdown
 from app.pages.render import HEADERS, STATIC, fill_in, format_json, make_page, render
 from app.pages.samples import find_sample, list_samples

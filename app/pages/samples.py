@@ -1,6 +1,6 @@
-"""Sample images for a model, with their sources: `<name>/samples/`, beside its versions. Knows no web.
+"""Lists the sample images of a model and their sources: `<name>/samples/`, beside the versions. Knows no HTTP.
 
-They belong to the model, not to the service: what is worth showing depends on the classes.
+Samples belong to the model, because good examples depend on its classes.
 """
 
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sample(BaseModel):
-    """One image, what it shows, and whom to thank for it."""
+    """A sample image, its title and its credit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ _SAMPLES = TypeAdapter(list[Sample])
 
 
 def list_samples(version: Path | None) -> list[Sample]:
-    """Return the samples that lie beside the folder of a version; none if there are none."""
+    """Return the samples beside the folder of a version, if there are any."""
     if version is None:
         return []
     folder = version.parent / SAMPLES_FOLDER
@@ -47,11 +47,11 @@ def list_samples(version: Path | None) -> list[Sample]:
 
 
 def find_sample(version: Path | None, name: str) -> Path | None:
-    """Return the path of the sample called `name`."""
+    """Return the path of the sample `name`; None if there is none."""
     found = next((sample for sample in list_samples(version) if sample.file == name), None)
     return version.parent / SAMPLES_FOLDER / found.file if version and found else None
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is a file that no symbolic link leads out of `folder`."""
+    """Whether `path` is a file in `folder`, without a symbolic link out of it."""
     return path.is_file() and path.resolve().parent == folder.resolve()

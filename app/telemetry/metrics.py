@@ -60,6 +60,7 @@ class Metrics:
         self._problems = count("problems", "Requests and images refused or failed, by problem code.", ("code",))
         self._loads = count("model_loads", "Attempts to load a version, by outcome.", ("outcome",))
         self._hang_ups = count("hang_ups", "Connections ended by the service, by reason.", ("reason",))
+        self._decoder_restarts = count("decoder_restarts", "Decoder processes replaced, by reason.", ("reason",))
         self._request_seconds = measure(
             "request_seconds", "Time from a request's head to the end of its response.", ("route",), buckets=_SECONDS
         )
@@ -114,6 +115,10 @@ class Metrics:
     def observe_load(self, outcome: str) -> None:
         """Count an attempt to load a version; `outcome` is `loaded` or `refused`."""
         self._loads.labels(outcome).inc()
+
+    def observe_decoder_restart(self, reason: str) -> None:
+        """Count a decoder process that is replaced; `reason` is one of `app.images.decoders`' own words."""
+        self._decoder_restarts.labels(reason).inc()
 
     def observe_hang_up(self, reason: str) -> None:
         """Count a connection that the service closed; `reason` is one of a fixed set."""

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import errors
 from app.api.health import assess
+from app.api.model_names import require_named
 from app.contract import TensorSpec
 from app.http.deadline import work_while_wanted
 from app.http.dependencies import get_classifier, get_settings
@@ -249,19 +250,6 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
         scores = await classifier.classify_pixels(question.images)
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile
     return _answer(question, scores)
-
-
-def require_named(model: Model, name: str, version: str | None = None) -> Model:
-    """Return `model` if it is the one asked for; None asks for whatever version serves.
-
-    Raises:
-        UnknownModelError: it is another one.
-    """
-    serving = model.metadata
-    if name == serving.name and version in {None, str(serving.version)}:
-        return model
-    asked = f"{name[:64]!r}" + (f" version {version[:20]}" if version is not None else "")
-    raise errors.UnknownModelError(f"{asked} does not serve here; {serving.name!r} version {serving.version} does")
 
 
 def _describe_model(model: Model) -> ModelDescription:

@@ -1,7 +1,7 @@
-"""Tensors as the Open Inference Protocol writes them: in JSON, or as bytes behind the JSON. Knows no web and no model.
+"""Parses the tensors of the Open Inference Protocol, in JSON or as bytes after the JSON. Knows no HTTP and no model.
 
-The protocol is https://github.com/kserve/open-inference-protocol; the bytes are its "binary tensor data extension":
-little-endian, row by row, in the order in which the JSON names the tensors.
+The protocol is https://github.com/kserve/open-inference-protocol. The bytes are its "binary tensor data extension":
+little-endian, row by row, in the order of the tensors in the JSON.
 """
 
 import math
@@ -16,9 +16,9 @@ from pydantic.config import JsonDict
 from app.contract import TensorSpec
 from app.errors import TensorError, UploadTooLargeError
 
-# The protocol's words for the element types that a contract knows.
+# The protocol's names of the contract's element types.
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-# What one number may take in JSON, indentation included, and what all but the numbers may take.
+# Maximum JSON bytes per number, including indentation, and for everything except the numbers.
 _JSON_BYTES_PER_NUMBER = 16
 _JSON_BYTES_FOR_THE_REST = 65_536
 
@@ -32,22 +32,22 @@ class RequestInput(BaseModel):
     name: str
     datatype: str
     shape: list[NonNegativeInt] = Field(description="The first dimension counts the images.")
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size` if the data stand behind the JSON.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size` if the data follow the JSON.")
     data: list[Any] | None = Field(None, description="The numbers, flat or nested.")
 
 
 class RequestedOutput(BaseModel):
-    """One output tensor that is asked for."""
+    """One requested output tensor."""
 
     name: str
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true to get it behind the JSON.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true for a binary output.")
 
 
 class InferenceRequest(BaseModel):
-    """What an inference request says in JSON."""
+    """The JSON of an inference request."""
 
     id: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true to get all outputs so.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true for binary outputs.")
     inputs: list[RequestInput]
     outputs: list[RequestedOutput] | None = None
 

@@ -39,7 +39,7 @@ def who_imports(package: str, modules: list[Path] = MODULES) -> set[str]:
 ROWS = (
     ("__main__",),
     ("main", "server"),
-    ("pages", "v2", "classify"),
+    ("pages", "v1", "v2", "classify"),
     ("api",),
     ("http",),
     ("inference",),

@@ -15,7 +15,8 @@ from training.data import Split
 CLASSES = ("disc", "square", "stripes")
 # SGD, since Muon's step takes longest to trace; test_train and the documentation's own run have it.
 SMALL_RUN = (
-    "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd", "--learning-rate", "0.02"
+    "--folds", "0", "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd",
+    "--learning-rate", "0.02",
 )  # fmt: skip
 
 START = TrainingRun(
@@ -60,6 +61,14 @@ def train_lower_network(*arguments: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
         assert main([*arguments, *SMALL_RUN]) == 0
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _from_scratch():
+    """The images here are few, so training would start from the version that ships, if it were found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.options.START_MODELS", Path("nowhere"))
+        yield
 
 
 @pytest.fixture(autouse=True)

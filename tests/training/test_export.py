@@ -218,7 +218,7 @@ def test_a_version_is_never_overwritten(tmp_path, metadata, precious):
     with stage_version(tmp_path) as staged:
         (staged / "saved_model.pb").write_bytes(b"")
         with pytest.raises(ExportError, match="never overwritten"):
-            publish_version(staged, tmp_path, 1, fields)
+            publish_version(staged, tmp_path / "1", fields)
     assert [path.read_text() for path in taken.iterdir()] == ["kept"] * precious
     assert list(tmp_path.iterdir()) == [taken]
 
@@ -233,7 +233,7 @@ def test_a_version_that_can_not_be_put_in_place_says_why(tmp_path, metadata, mon
     with stage_version(tmp_path) as staged:
         (staged / "saved_model.pb").write_bytes(b"")
         with pytest.raises(ExportError, match=f"to {tmp_path}/1: Permission denied"):
-            publish_version(staged, tmp_path, 1, metadata.model_dump(exclude={"files"}))
+            publish_version(staged, tmp_path / "1", metadata.model_dump(exclude={"files"}))
 
 
 @pytest.fixture

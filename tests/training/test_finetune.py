@@ -1,0 +1,80 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from app.contract import METADATA_FILE
+from tests.training.conftest import draw_split, shrink_network
+from training.config import Recipe
+from training.data import load_data, split_validation
+from training.errors import VersionError
+from training.finetune import fit_normalization, load_start, make_initial_weights
+from training.model import mini_model
+from training.pipeline import Normalization, measure_normalization
+
+
+@pytest.fixture
+def start(version, monkeypatch):
+    """What the job's version gives to start from."""
+    monkeypatch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+    return load_start(version)
+
+
+def test_a_version_gives_its_normalisation(start, image_folder):
+    """That of the images that it was trained on, read out of its graph."""
+    train, _ = split_validation(load_data(str(image_folder)).train, 0.25, seed=0)
+    expected = measure_normalization(train.images, "channel")
+    assert start.name == "shapes 1"
+    np.testing.assert_allclose(start.normalize.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(start.normalize.deviation, expected.deviation, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("classes", "size"), [(3, 32), (2, 32), (3, 48)])
+def test_a_network_starts_from_the_body_with_a_head_for_its_classes(start, classes, size):
+    """The head is fitted to what the body sees in the training images, at any size."""
+    split = draw_split(10, seed=5)
+    split = split._replace(images=split.images[: 10 * classes], labels=split.labels[: 10 * classes])
+    if size != 32:
+        split = split._replace(images=np.pad(split.images, [(0, 0), (8, 8), (8, 8), (0, 0)]))
+    weights = make_initial_weights(start, split, Recipe())
+    for ours, theirs in zip(weights[:-2], start.weights[:-2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    network = mini_model((size, size, 3), classes)
+    network.set_weights(weights)
+    answers = network(start.normalize(split.images)).numpy().argmax(axis=1)
+    assert (answers == split.labels).mean() > 1.5 / classes
+
+
+def test_a_deviation_of_each_position_fits_one_size():
+    """For another it is averaged; that of a channel fits all."""
+    deviation = np.arange(32 * 32 * 3, dtype=np.float32).reshape(32, 32, 3)
+    normalize = Normalization(np.float32(0.5), deviation)
+    assert fit_normalization(normalize, 32).deviation is deviation
+    np.testing.assert_allclose(fit_normalization(normalize, 48).deviation, deviation.mean(axis=(0, 1)))
+    channel = Normalization(np.float32(0.5), np.ones(3, np.float32))
+    assert fit_normalization(channel, 48).deviation is channel.deviation
+
+
+def test_other_networks_are_refused(version, monkeypatch):
+    """Weights of other shapes, in one line."""
+    shrink_network(monkeypatch)
+    with pytest.raises(VersionError, match="has no weights of a MiniModel: ") as error:
+        load_start(version)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("start")
+def test_a_version_that_answers_otherwise_than_its_weights_is_refused(version, tmp_path):
+    """Another calibration than the metadata says, for example: nothing would be as it is taken for."""
+    folder = shutil.copytree(version, tmp_path / "1")
+    metadata = json.loads((folder / METADATA_FILE).read_text())
+    (folder / METADATA_FILE).write_text(json.dumps(metadata | {"temperature": 5 * metadata["temperature"]}))
+    with pytest.raises(VersionError, match="gives other answers than it does"):
+        load_start(folder)
+
+
+def test_what_is_no_version_is_refused(tmp_path):
+    """A mistyped path."""
+    with pytest.raises(VersionError, match="is no version: "):
+        load_start(tmp_path)

@@ -1,0 +1,147 @@
+"""Starts a network from the weights of an exported version: its body as it is, and a new head for other classes.
+
+The weights come out of the version's SavedModel, the normalisation out of its graph. The new head begins as a logistic
+regression on the features that the version gives the training images.
+"""
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from app.contract import GOLDEN_FILE, ModelMetadata
+from app.runtime.openvino import make_core  # before openvino itself: it turns off reports to its makers
+from training.calibration import Calibration
+from training.config import Recipe
+from training.data import Split
+from training.errors import VersionError
+from training.model import mini_model
+from training.pipeline import Normalization
+from training.versions import read_metadata
+
+TOLERANCE = 0.01
+"""How far the rebuilt network's golden probabilities may be from the version's own: far more than rounding."""
+HEAD_PENALTY = 0.01
+"""scikit-learn's C of the first head: so much that a few images don't make it certain."""
+BATCH_SIZE = 64
+
+Weights = list[npt.NDArray[np.float32]]
+
+
+class Start(NamedTuple):
+    """What a network starts from."""
+
+    name: str
+    """Name and version, such as "minimodel 3"."""
+    weights: Weights
+    """Of the whole network, in Keras's order; the last two are the head's."""
+    normalize: Normalization
+    residual: bool
+
+
+def load_start(folder: Path) -> Start:
+    """Load the weights and the normalisation of the version in `folder`.
+
+    Raises:
+        VersionError: it can't be read, or its weights are not those of a MiniModel.
+    """
+    metadata = read_metadata(folder)
+    try:
+        weights = _read_weights(folder)
+        start = Start(
+            f"{metadata.name} {metadata.version}",
+            weights,
+            _measure_normalization(folder, metadata),
+            bool(metadata.recipe.get("residual", True)),
+        )
+        network = _build(metadata.input.shape[0], len(metadata.class_names), start.residual)
+        network.set_weights(weights)
+    except (tf.errors.OpError, ValueError, KeyError) as error:
+        raise VersionError(f"{folder} has no weights of a MiniModel: {' '.join(str(error).split())}") from error
+    _require_golden(folder, metadata, network, start.normalize)
+    return start
+
+
+def make_initial_weights(start: Start, split: Split, recipe: Recipe) -> Weights:
+    """Return the weights of a network for the classes and the image size of `split`, started from `start`."""
+    classes = int(split.labels.max()) + 1
+    network = _build(split.images.shape[1], classes, start.residual)
+    head = network.get_layer("head")
+    network.set_weights([*start.weights[:-2], *head.get_weights()])
+    features = keras.Model(network.inputs, head.input)
+    mirrored = [split.images, split.images[:, :, ::-1]] if recipe.flip else [split.images]
+    seen = np.concatenate([_predict(features, start.normalize, images) for images in mirrored])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from wherever it is
+        regression = LogisticRegression(C=HEAD_PENALTY, max_iter=500)
+        regression.fit(seen.astype(np.float64), np.tile(split.labels, len(mirrored)))
+    kernel, bias = regression.coef_.T, regression.intercept_
+    if classes == 2:  # noqa: PLR2004 - scikit-learn has one column for two classes
+        kernel, bias = np.concatenate([-kernel, kernel], axis=1) / 2, np.concatenate([-bias, bias]) / 2
+    return [*network.get_weights()[:-2], kernel.astype(np.float32), bias.astype(np.float32)]
+
+
+def fit_normalization(normalize: Normalization, size: int) -> Normalization:
+    """Return `normalize` for images of `size` pixels: a deviation of each position is averaged over all positions."""
+    deviation = normalize.deviation
+    if deviation.ndim > 1 and deviation.shape[0] != size:
+        deviation = deviation.mean(axis=(0, 1))
+    return Normalization(normalize.mean, deviation)
+
+
+def _build(size: int, classes: int, residual: bool) -> keras.Model:  # noqa: FBT001 - as in the metadata
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return mini_model((size, size, 3), classes, residual=residual)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _read_weights(folder: Path) -> Weights:
+    """Read what `training.export` saved as the list `weights` of its module."""
+    reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    count = sum(name.startswith("weights/") for name in reader.get_variable_to_shape_map())
+    return [reader.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE") for index in range(count)]
+
+
+def _measure_normalization(folder: Path, metadata: ModelMetadata) -> Normalization:
+    """Measure what the graph does to pixels before its first convolution: a straight line, so black and white tell."""
+    import openvino  # noqa: PLC0415 - after app.runtime.openvino
+
+    core = make_core()
+    graph = core.read_model(folder)
+    stem = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution")
+    pixels = openvino.Model([stem.input(0).get_source_output()], graph.get_parameters())
+    compiled = core.compile_model(pixels, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = np.stack([np.full(metadata.input.shape, level, np.uint8) for level in (0, 255)])
+    black, white = compiled(images)[0].transpose(0, 2, 3, 1).astype(np.float64)
+    deviation = 1 / (white - black)
+    mean = -black * deviation
+    if (np.ptp(deviation, axis=(0, 1)) < 1e-5 * deviation.mean()).all():  # the same at every position
+        deviation = deviation.mean(axis=(0, 1))
+    return Normalization(mean.mean(axis=(0, 1)).astype(np.float32), deviation.astype(np.float32))
+
+
+def _require_golden(folder: Path, metadata: ModelMetadata, network: keras.Model, normalize: Normalization) -> None:
+    """Refuse a version that the rebuilt network does not answer as: something in it is not as this module reads it."""
+    with np.load(folder / GOLDEN_FILE) as golden:
+        images, expected = golden["images"], golden["probabilities"]
+    logits = _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
+    answers = keras.ops.convert_to_numpy(Calibration(metadata.smoothing, metadata.temperature)(logits))
+    if not float(np.abs(answers - expected).max()) <= TOLERANCE:
+        raise VersionError(
+            f"{folder} can't be started from: with its weights MiniModel gives other answers than it does"
+        )
+
+
+def _predict(network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(BATCH_SIZE).map(normalize)
+    answers: npt.NDArray[np.float32] = network.predict(batches, verbose=0)
+    return answers

@@ -1,0 +1,109 @@
+"""Cross-validation: a small data set judged on all of its images, by networks that were not fitted to them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from training.calibration import Floats, Labels
+from training.config import Recipe
+from training.data import Split
+from training.devices import Devices
+from training.pipeline import Normalization, make_dataset, make_train_dataset, steps_per_epoch
+from training.report import percent
+from training.split import split_folds
+from training.train import compile_network
+
+FOLDS_FILE = "folds.npz"
+"""What a run keeps of it, so that to export the run again takes no second cross-validation."""
+
+
+class Folds(NamedTuple):
+    """The answers of cross-validation."""
+
+    logits: Floats
+    """(N, classes)."""
+    labels: Labels
+    """(N,)."""
+    folds: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float((self.logits.argmax(axis=1) == self.labels).mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Of the accuracy: 95 %, Wilson's."""
+        right = int((self.logits.argmax(axis=1) == self.labels).sum())
+        interval = binomtest(right, len(self.labels)).proportion_ci(method="wilson")
+        return float(interval.low), float(interval.high)
+
+
+def cross_validate(
+    split: Split,
+    folds: int,
+    recipe: Recipe,
+    normalize: Normalization,
+    devices: Devices,
+    weights: Sequence[npt.NDArray[np.float32]] | None = None,
+) -> Folds:
+    """Fit a network for each fold to the other folds, for the recipe's epochs, and let it answer the fold.
+
+    Args:
+        split: the images, at least `folds` of each class.
+        folds: how many.
+        recipe: of the run that is judged; its last epoch is taken.
+        normalize: as in that run.
+        devices: as in that run.
+        weights: what each network starts from; without, random ones.
+    """
+    logits = np.empty((len(split.labels), int(split.labels.max()) + 1), np.float32)
+    rounds = list(split_folds(split.images, split.labels, folds, recipe.seed))
+    steps = max(steps_per_epoch(len(kept), recipe) for kept, _ in rounds)
+    recipe = recipe.model_copy(update={"low_resolution": 0.0})
+    keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy(devices.precision)
+    with devices.strategy.scope():
+        model = compile_network(logits.shape[1], recipe, devices, steps * recipe.epochs)
+        if weights is not None:
+            model.set_weights(weights)
+    head = keras.Model(model.inputs, model.get_layer("head").output)
+    variables = [*model.variables, *model.optimizer.variables]
+    fresh = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+    for kept, judged in rounds:
+        for variable, value in zip(variables, fresh, strict=True):
+            variable.assign(value)
+        part = Split(split.images[kept], split.labels[kept])
+        stream = make_train_dataset(part, recipe, normalize, num_classes=logits.shape[1]).repeat()
+        # One "epoch" of all steps: the schedule counts steps, and nothing is judged in between.
+        model.fit(stream, epochs=1, steps_per_epoch=steps * recipe.epochs, shuffle=False, verbose=0)
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        rest = Split(split.images[judged], split.labels[judged])
+        images = make_dataset(rest, normalize, num_classes=logits.shape[1]).map(lambda images, _: images)
+        logits[judged] = head.predict(images, verbose=0)
+    return Folds(logits, split.labels, folds)
+
+
+def save_folds(path: Path, folds: Folds) -> None:
+    """Write the answers."""
+    np.savez(path, logits=folds.logits, labels=folds.labels, folds=folds.folds)
+
+
+def read_folds(path: Path) -> Folds:
+    """Read the answers that `save_folds` wrote."""
+    with np.load(path) as saved:
+        return Folds(saved["logits"], saved["labels"], int(saved["folds"]))
+
+
+def describe_folds(folds: Folds) -> str:
+    """Say how accurate the networks of the folds were, for people."""
+    low, high = folds.interval
+    return (
+        f"Cross-validation in {folds.folds} folds on the {len(folds.labels)} training and validation images: accuracy "
+        f"{percent(folds.accuracy, digits=1)} (95 % interval {percent(low, digits=1)} to {percent(high, digits=1)})."
+    )

@@ -1,0 +1,87 @@
+"""The newest version beside the one that was just trained: the same classes, and which of them is better."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import RefusedVersionError
+from app.runtime.load import Probabilities, load_runtime
+from training.data import Data, load_data
+from training.errors import ExportError, VersionError
+from training.metrics import BATCH_SIZE
+from training.options import Options
+from training.report import percent
+from training.versions import find_newest, read_metadata
+
+
+class Rivalry(NamedTuple):
+    """Accuracy of the new and of the newest version on the same test images."""
+
+    newest: Path
+    new_accuracy: float
+    newest_accuracy: float
+    images: int
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the new version has more right answers."""
+        return self.new_accuracy > self.newest_accuracy
+
+    def __str__(self) -> str:
+        new, old = percent(self.new_accuracy), percent(self.newest_accuracy)
+        return f"On the same {self.images:,} test images the new version has {new} right, {self.newest} has {old}."
+
+
+def require_same_classes(models: Path, class_names: tuple[str, ...]) -> None:
+    """Refuse classes other than those of the newest version in `models`, which a running service would take for it.
+
+    Raises:
+        ExportError: with the flag that names another model.
+    """
+    newest = find_newest(models)
+    if newest is None:
+        return
+    try:
+        known = read_metadata(newest).class_names
+    except VersionError:  # whatever is wrong with it, it serves nobody
+        return
+    if known != class_names:
+        raise ExportError(
+            f"{newest} has the classes {', '.join(known)}, the data {', '.join(class_names)}; a service would "
+            "take the new version in place of the old: --name gives the model another name"
+        )
+
+
+def compare_with_newest(newest: Path, options: Options, data: Data, probabilities: Probabilities) -> Rivalry | None:
+    """Let the newest version answer the test images too, at its own size.
+
+    Args:
+        newest: its folder.
+        options: what the data was loaded by.
+        data: whose test set the new version was measured on.
+        probabilities: (N, classes), the new version's answers.
+
+    Returns:
+        None if the newest version can't be loaded.
+    """
+    try:
+        metadata = read_metadata(newest)
+        runtime = load_runtime(newest, name="openvino", precision="f32", threads=0)
+    except (VersionError, RefusedVersionError):
+        return None
+    size = metadata.input.shape[0]
+    if size != data.test.images.shape[1]:
+        seed, skip = options.recipe.seed, options.skip_damaged
+        data = load_data(options.data, size=size, seed=seed, skip_damaged=skip)
+    images, labels = data.test
+    starts = range(0, len(images), BATCH_SIZE)
+    answers = np.concatenate(
+        [runtime.predict(images[start : start + BATCH_SIZE]).probabilities.argmax(axis=1) for start in starts]
+    )
+    return Rivalry(newest, _measure(probabilities.argmax(axis=1), labels), _measure(answers, labels), len(labels))
+
+
+def _measure(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> float:
+    return float((answers == labels).mean())
