@@ -92,7 +92,7 @@ class TrainingRun(_Record):
     precision: str = Field(description="Keras's dtype policy.")
     start: str | None = Field(
         default=None,
-        description="The version whose weights it started from, such as `minimodel 3`; none: from scratch.",
+        description="The version whose weights it started from, such as `flowers 3`; none: from scratch.",
     )
 
 
