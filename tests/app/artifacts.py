@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.contract import INT8_FILE, METADATA_FILE, ModelMetadata
+from app.contract import INT8_FILE, ModelMetadata
 from app.runtime.load import Runtime, load_runtime
 from app.runtime.openvino import make_core
 from app.versions.model import Model
@@ -22,13 +22,11 @@ def load_version(
     return load_model(folder, load_runtime=runtime, batch_sizes=batch_sizes)
 
 
-def rewrite_golden(version: Path, **arrays: np.ndarray | None) -> None:
-    """Change arrays of a version's golden answers; None takes one out."""
+def rewrite_golden(version: Path, **arrays: np.ndarray) -> None:
+    """Change arrays of a version's golden answers."""
     with np.load(version / "golden.npz") as golden:
-        changed = dict(golden) | arrays
-    np.savez(version / "golden.npz", **{name: array for name, array in changed.items() if array is not None})
-    metadata = ModelMetadata.model_validate_json((version / METADATA_FILE).read_bytes())
-    seal(version, typicality=metadata.typicality)
+        np.savez(version / "golden.npz", **{**golden, **arrays})
+    seal(version)
 
 
 def write_graph(version: Path, broadcast_mib: int) -> None:

@@ -11,7 +11,6 @@ import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
-from app.contract import TensorSpec
 from app.errors import RefusedVersionError
 from app.main import create_app
 from app.runtime.load import Images, Probabilities
@@ -19,7 +18,7 @@ from app.server.lifecycle import Server, make_server
 from app.server.listeners import bind
 from app.settings import Settings
 from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, TYPICALITY, make_model, seal, tell_colours, wait_until_loaded
+from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
 
 
 @pytest.fixture
@@ -101,17 +100,6 @@ def serving(serve: Callable[..., Server]) -> Server:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real version folder, as training writes it: tiny/1, which tells the mean colour. Copy before changing it."""
-    return export_tiny(tmp_path_factory.mktemp("exported"))
-
-
-@pytest.fixture(scope="session")
-def exported_with_typicality(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Such a folder, whose graph has a second output: the mean brightness. Copy before changing it."""
-    return export_tiny(tmp_path_factory.mktemp("exported"), typicality=TYPICALITY)
-
-
-def export_tiny(models: Path, typicality: TensorSpec | None = None) -> Path:
-    """Export tiny/1 into `models`."""
     import tensorflow as tf  # noqa: PLC0415 -- seconds that most tests do without
 
     class Tiny(tf.Module):
@@ -122,17 +110,15 @@ def export_tiny(models: Path, typicality: TensorSpec | None = None) -> Path:
         @tf.function(input_signature=[tf.TensorSpec((None, *INPUT.shape), tf.uint8, name="images")])
         def serve(self, images):
             means = tf.reduce_mean(tf.cast(images, tf.float32) / 255, axis=(1, 2))
-            outputs = {"probabilities": tf.nn.softmax(means @ self.weights)}
-            return outputs | ({"typicality": tf.reduce_mean(means, axis=1)} if typicality else {})
+            return {"probabilities": tf.nn.softmax(means @ self.weights)}
 
-    folder = models / "tiny" / "1"
+    folder = tmp_path_factory.mktemp("exported") / "tiny" / "1"
     module = Tiny()
     tf.saved_model.save(module, folder, signatures={"serving_default": module.serve})
     images = np.random.default_rng(0).integers(0, 256, (16, *INPUT.shape), dtype=np.uint8)
     images[:3] = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)[:, None, None, :]
-    answers = {name: tensor.numpy() for name, tensor in module.serve(images).items()}
-    np.savez(folder / "golden.npz", images=images, **answers)
-    seal(folder, typicality=typicality)
+    np.savez(folder / "golden.npz", images=images, probabilities=module.serve(images)["probabilities"].numpy())
+    seal(folder)
     return folder
 
 
@@ -140,12 +126,6 @@ def export_tiny(models: Path, typicality: TensorSpec | None = None) -> Path:
 def version(exported: Path, tmp_path: Path) -> Path:
     """A copy of the real version folder, to be broken."""
     return Path(shutil.copytree(exported, tmp_path / "real" / "tiny" / "1"))
-
-
-@pytest.fixture
-def version_with_typicality(exported_with_typicality: Path, tmp_path: Path) -> Path:
-    """A copy of the one that has a typicality, to be broken."""
-    return Path(shutil.copytree(exported_with_typicality, tmp_path / "real" / "tiny" / "1"))
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from numpy.typing import NDArray
 from playwright.sync_api import expect, sync_playwright
 
 from app.contract import digest_files
@@ -36,6 +38,7 @@ class Service:
     app: FastAPI
     url: str
     predict: Callable[[Images], Probabilities] = tell_colours
+    typicality: Callable[[Images], NDArray[np.float32]] | None = None
     version: int = 1
 
 
@@ -46,7 +49,7 @@ def serve(models: Path, **settings: object) -> Iterator[Service]:
 
     def load(_: Path) -> Model:
         def predict(images: Images) -> Answers:
-            return Answers(service.predict(images))
+            return Answers(service.predict(images), service.typicality(images) if service.typicality else None)
 
         return Model(make_metadata(1, digest_files(folder)), Runtime("fake", "f32", INPUT, OUTPUT, predict), folder)
 
@@ -127,5 +130,5 @@ def open_page(browser, service: Service):
     yield open_page
     for context in contexts:
         context.close()
-    service.predict = tell_colours
+    service.predict, service.typicality = tell_colours, None
     assert watch == Watch()

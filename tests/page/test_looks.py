@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from app.pages.render import STATIC
-from tests.app.fakes import encode
+from tests.app.fakes import encode, tell_brightness
 from tests.page.actions import PHONE, SMALLEST, as_file, choose, expect_label
 
 
@@ -33,6 +33,16 @@ def test_every_page_is_accessible(open_page, options):
     check()
     page.goto(page.url.replace("model/card/", "nowhere"))
     check()
+
+
+@pytest.mark.parametrize("options", [{}, SMALLEST], ids=["desktop", "smallest"])
+def test_the_hint_is_accessible(open_page, service, options):
+    """That an unfamiliar picture gets."""
+    service.typicality = tell_brightness
+    page = open_page(reduced_motion="reduce", **options)
+    choose(page, as_file(encode("black")))
+    expect(page.locator("#shown .hint")).to_be_visible()
+    check_for_barriers(page)
 
 
 @pytest.mark.parametrize("options", [{}, SMALLEST], ids=["desktop", "smallest"])

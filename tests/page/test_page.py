@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from app.images.decode import encode_png
-from tests.app.fakes import INPUT, encode
+from tests.app.fakes import INPUT, encode, tell_brightness
 from tests.app.pictures import decode
 from tests.page.actions import PHONE, as_file, choose, expect_label
 
@@ -141,6 +141,18 @@ def test_several_pictures_become_a_gallery(open_page):
     expect(page.locator("#shown .original img")).to_have_count(0)
     choose(page, as_file(encode("red"), "again.png"))
     expect(page.locator("#gallery li")).to_have_count(5)
+
+
+def test_an_unfamiliar_picture_gets_a_hint(open_page, service):
+    """In its result, and a word on its tile; a familiar one gets neither."""
+    service.typicality = tell_brightness
+    page = open_page()
+    choose(page, as_file(encode("black"), "cup.png"), as_file(encode("blue"), "sky.png"))
+    expect(page.locator("#status")).to_contain_text("2 of 2 done")
+    page.get_by_role("button", name="cup.png: red, 33\u00a0%, unfamiliar").click()
+    expect(page.locator("#shown .hint")).to_contain_text("may show none of its classes")
+    page.get_by_role("button", name="sky.png: blue, >\u00a099\u00a0%", exact=True).click()
+    expect(page.locator("#shown .hint")).to_have_count(0)
 
 
 def test_a_chosen_tile_brings_its_result_into_sight(open_page):

@@ -9,7 +9,7 @@ from app.errors import RefusedVersionError
 from app.runtime.cpu import count_cpus
 from app.runtime.load import count_lanes, load_runtime
 from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, TYPICALITY, tell_brightness
+from tests.app.fakes import INPUT
 
 
 @pytest.mark.parametrize("name", ["openvino", "tensorflow"])
@@ -25,20 +25,6 @@ def test_both_runtimes_load_a_version_and_tell_its_colours(exported, name):
     assert probabilities.shape == (7, 3)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities[:, 2], 1, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["openvino", "tensorflow"])
-def test_a_second_output_is_the_typicality(exported_with_typicality, exported, name):
-    """One number for each image, in every way to run the model; a version without it has none."""
-    images = np.random.default_rng(5).integers(0, 256, (5, *INPUT.shape), dtype=np.uint8)
-    runtime = load_runtime(exported_with_typicality, name=name, precision="f32", threads=2)
-    for run in (runtime.predict, runtime.predict_alone or runtime.predict):
-        answers = run(images)
-        assert answers.probabilities.shape == (5, 3)
-        np.testing.assert_allclose(answers.typicality, tell_brightness(images), atol=1e-5)
-    assert (runtime.typicality, runtime.output.name) == (TYPICALITY, "probabilities")
-    assert load_version(exported_with_typicality, name).score(images)[0].typicality is not None
-    assert load_version(exported, name).score(images)[0].typicality is None
 
 
 def test_the_runtimes_agree(exported):

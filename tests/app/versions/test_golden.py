@@ -213,21 +213,3 @@ def test_memory_that_runs_out_says_nothing_of_the_version(load_with, fails_on):
 
     with pytest.raises(MemoryError):
         load_with(predict)
-
-
-@pytest.mark.parametrize("runtime", ["openvino", "tensorflow"])
-@pytest.mark.parametrize(
-    ("typicality", "reason"),
-    [
-        (np.linspace(0, 1, 16, dtype=np.float32), "another typicality than at export"),
-        (np.full(16, np.nan, dtype=np.float32), "another typicality than at export"),
-        (np.zeros((16, 1), dtype=np.float32), r"holds typicality float32 \(16, 1\)"),
-        (None, "golden.npz can't be read"),
-    ],
-    ids=["other", "nan", "shape", "missing"],
-)
-def test_another_golden_typicality_is_refused(version_with_typicality, runtime, typicality, reason):
-    """A version whose metadata describe a typicality must give the exported one."""
-    rewrite_golden(version_with_typicality, typicality=typicality)
-    with pytest.raises(RefusedVersionError, match=reason):
-        load_version(version_with_typicality, runtime)

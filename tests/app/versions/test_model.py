@@ -22,22 +22,8 @@ def test_too_few_rows_are_a_failure():
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
-def test_numbers_that_are_not_a_typicality_are_a_failure(wrong):
-    """They never reach a client either."""
-    model = make_model(typicality=lambda images: np.full(len(images), wrong, dtype=np.float32))
-    with pytest.raises(InferenceError, match="typicality"):
-        model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
-
-
 @pytest.mark.parametrize(("typicality", "unfamiliar"), [(0.0, True), (0.019, True), (0.021, False), (1.0, False)])
 def test_an_image_below_the_threshold_is_unfamiliar(typicality, unfamiliar):
     """One validation image in fifty is below it."""
     [scores] = make_model(typicality=lambda _: np.float32([typicality])).score(paint("red"))
     assert scores.is_unfamiliar == unfamiliar
-
-
-def test_without_typicality_no_image_is_unfamiliar():
-    """Nothing is known about it."""
-    [scores] = make_model().score(paint("red"))
-    assert (scores.typicality, scores.is_unfamiliar) == (None, False)

@@ -6,13 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from app.contract import METADATA_FILE, ModelMetadata, TensorSpec
-from app.errors import RefusedVersionError
 from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, OUTPUT, TYPICALITY, seal
+from tests.app.fakes import INPUT, OUTPUT, seal
 
 
 def test_metadata_must_be_there(version, refuse):
@@ -154,22 +152,6 @@ def test_a_signature_other_than_the_metadata_says_is_refused(version, refuse, ro
     spec = {"input": INPUT, "output": OUTPUT}[role]
     seal(version, **{role: TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape)})
     refuse(reason)
-
-
-@pytest.mark.parametrize("described", [None, TYPICALITY.model_copy(update={"shape": (1,)})])
-def test_a_typicality_other_than_the_metadata_says_is_refused(version_with_typicality, described):
-    """Whether the metadata do not describe it, or describe another shape."""
-    seal(version_with_typicality, typicality=described)
-    with pytest.raises(RefusedVersionError, match="describes the typicality as"):
-        load_version(version_with_typicality)
-
-
-def test_a_typicality_that_the_graph_lacks_is_refused(version, refuse):
-    """The metadata promise it to clients."""
-    with np.load(version / "golden.npz") as golden:
-        np.savez(version / "golden.npz", **golden, typicality=np.zeros(16, dtype=np.float32))
-    seal(version, typicality=TYPICALITY)
-    refuse("describes the typicality as .*, the graph has None")
 
 
 def test_another_number_of_class_names_is_refused(version, refuse):
