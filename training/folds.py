@@ -1,6 +1,6 @@
 """Cross-validation: a small data set judged on all of its images, by networks that were not fitted to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ def cross_validate(
     recipe: Recipe,
     normalize: Normalization,
     devices: Devices,
-    weights: Sequence[npt.NDArray[np.float32]] | None = None,
+    initialize: Callable[[Split], Sequence[npt.NDArray[np.float32]]] | None = None,
 ) -> Folds:
     """Fit a network for each fold to the other folds, for the recipe's epochs, and let it answer the fold.
 
@@ -60,7 +60,7 @@ def cross_validate(
         recipe: of the run that is judged; its last epoch is taken.
         normalize: as in that run.
         devices: as in that run.
-        weights: what each network starts from; without, random ones.
+        initialize: returns the weights that a network for these images starts from; without it they are random.
     """
     logits = np.empty((len(split.labels), int(split.labels.max()) + 1), np.float32)
     rounds = list(split_folds(split.images, split.labels, folds, recipe.seed))
@@ -70,8 +70,6 @@ def cross_validate(
     keras.config.set_dtype_policy(devices.precision)
     with devices.strategy.scope():
         model = compile_network(logits.shape[1], recipe, devices, steps * recipe.epochs)
-        if weights is not None:
-            model.set_weights(weights)
     head = keras.Model(model.inputs, model.get_layer("head").output)
     variables = [*model.variables, *model.optimizer.variables]
     fresh = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
@@ -79,6 +77,8 @@ def cross_validate(
         for variable, value in zip(variables, fresh, strict=True):
             variable.assign(value)
         part = Split(split.images[kept], split.labels[kept])
+        if initialize:
+            model.set_weights(initialize(part))
         stream = make_train_dataset(part, recipe, normalize, num_classes=logits.shape[1]).repeat()
         # One "epoch" of all steps: the schedule counts steps, and nothing is judged in between.
         model.fit(stream, epochs=1, steps_per_epoch=steps * recipe.epochs, shuffle=False, verbose=0)

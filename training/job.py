@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,21 +103,22 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         if begun.residual != recipe.residual:
             raise VersionError(f"{options.start} can't be started from: it has other shortcuts than --residual says")
         normalize = fit_normalization(begun.normalize, recipe.size)
-        weights = make_initial_weights(begun._replace(normalize=normalize), train_split, recipe)
+        initialize = partial(make_initial_weights, begun._replace(normalize=normalize), recipe=recipe)
     else:
-        normalize, weights = measure_normalization(train_split.images, recipe.normalization), None
+        normalize, initialize = measure_normalization(train_split.images, recipe.normalization), None
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)
     resume = options.resume is not None
     if not resume:
         write_job(run, options)
     try:
+        weights = initialize(train_split) if initialize else None
         network = train(
             train_split, validation_split, recipe, normalize, devices, run, start, resume=resume, weights=weights
         )
         if not options.export:
             return None
         fit = Fit(train_split, validation_split, normalize, rebuild_in_float32(network, recipe))
-        folds = _cross_validate(options, run, data, fit, devices, weights)
+        folds = _cross_validate(options, run, data, fit, devices, initialize)
     except tf.errors.ResourceExhaustedError as error:
         raise FullError(
             f"no room: {' '.join(str(error).split())}; --resume goes on after the last finished epoch"
@@ -124,7 +127,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
 
 
 def _cross_validate(
-    options: Options, run: Path, data: Data, fit: Fit, devices: Devices, weights: Weights | None
+    options: Options, run: Path, data: Data, fit: Fit, devices: Devices, initialize: Callable[[Split], Weights] | None
 ) -> Folds | None:
     """Cross-validate on all images but those of the test, if that is asked for or the test is small."""
     count = options.folds
@@ -141,7 +144,7 @@ def _cross_validate(
     if path.exists() and options.resume is not None:
         return read_folds(path)
     print(f"cross-validating with {count} folds", flush=True)
-    folds = cross_validate(split, count, options.recipe, fit.normalize, devices, weights)
+    folds = cross_validate(split, count, options.recipe, fit.normalize, devices, initialize)
     save_folds(path, folds)
     return folds
 

@@ -7,6 +7,7 @@ from tests.training.conftest import draw_split, shrink_network
 from training.config import Recipe
 from training.devices import Devices
 from training.folds import Folds, cross_validate, describe_folds, read_folds, save_folds
+from training.model import mini_model
 from training.pipeline import measure_normalization
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
@@ -20,7 +21,13 @@ def test_each_image_is_answered_by_a_network_that_has_not_seen_it(monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", lambda _, stream, **__: seen.append(stream))
     normalize = measure_normalization(split.images, "channel")
     recipe = Recipe(epochs=1, batch_size=8, rotation=0, shift=0, flip=False)
-    folds = cross_validate(split, 3, recipe, normalize, CPU)
+    begun = []
+
+    def initialize(part):
+        begun.append({image.tobytes() for image in part.images})
+        return mini_model(num_classes=3).get_weights()
+
+    folds = cross_validate(split, 3, recipe, normalize, CPU, initialize)
     assert folds.logits.shape == (36, 3)
     assert np.isfinite(folds.logits).all()
     assert len(seen) == 3
@@ -29,10 +36,11 @@ def test_each_image_is_answered_by_a_network_that_has_not_seen_it(monkeypatch):
         fitted = {image.numpy().tobytes() for images, _ in stream.take(3) for image in images}
         counts += [normalize(image[None]).numpy()[0].tobytes() in fitted for image in split.images]
     assert set(counts) == {2}
+    assert [sum(image.tobytes() in part for part in begun) for image in split.images] == [2] * 36
 
 
 def test_every_fold_starts_afresh(monkeypatch):
-    """From the given weights, or from the same random ones."""
+    """From the same random weights, if none are given."""
     shrink_network(monkeypatch)
     split = draw_split(6, seed=0)
     firsts = []

@@ -1,0 +1,325 @@
+"""What accuracy a few images a class give, started from an exported version and from random weights.
+
+`python -m benchmarks.own_classes FOLDER …` takes image folders, draws some images of each class, and cross-validates
+changes of the recipe `finetune` on them; one more data set is generated. It writes own-classes.md into
+benchmarks/results from all cells that are in the folder `--runs`, so the table can grow over several sittings. Nothing is
+measured but cross-validation: no test image has a part in the choice of a recipe.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+from scipy.special import softmax
+
+from training.calibration import Floats, Labels, fit_calibration, measure_calibration_error
+from training.config import RECIPES, Recipe
+from training.data import Split, load_data
+from training.devices import select_devices
+from training.errors import TrainingError
+from training.finetune import Start, fit_normalization, load_start, make_initial_weights
+from training.folds import Folds, cross_validate, read_folds, save_folds
+from training.options import START_MODELS, Parser
+from training.pipeline import measure_normalization
+from training.table import draw_table
+from training.versions import find_newest
+
+PROGRAM = "python -m benchmarks.own_classes"
+FOLDS = 3
+COUNTS = (20, 60)
+RUNS = Path("runs/own-classes")
+RESULTS = Path(__file__).parent / "results"
+GENERATED = "generated shapes"
+SHAPES = ("dots", "rings", "stripes", "checks")
+RANDOM_WEIGHTS = "scratch"
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "finetune": {},
+    RANDOM_WEIGHTS: {},  # the same recipe
+    "epochs-16": {"epochs": 16},
+    "half-rate": {"learning_rate": 0.001},
+    "double-rate": {"learning_rate": 0.004},
+    "batch-32": {"batch_size": 32},
+    "less-augmentation": {"scale": 0.0, "color": 0.0, "gray": 0.0},
+    "smoothing": {"label_smoothing": 0.1},
+    "averaged": {"ema": 0.95},
+}
+
+HEADER = """# Your own classes: accuracy by the number of images
+
+The recipe `finetune` started from {start}, and the same recipe with random weights (`scratch`), both for {epochs}
+epochs. Accuracy is by cross-validation in {folds} folds on all images of a row, so each network was fitted to two thirds
+of them.
+
+"""
+CALIBRATION = """
+## Confidence
+
+Mean confidence and expected calibration error of `finetune`, as the network gives them and with a temperature. The
+temperature for each half of the answers was fitted on the other half.
+
+"""
+CHANGED = """
+## Changes of the recipe
+
+Mean accuracy over the data sets that the change was measured on, one run each: differences of a point or two mean
+little.
+
+"""
+
+
+class DataSet(NamedTuple):
+    """Images of some classes."""
+
+    name: str
+    class_names: tuple[str, ...]
+    split: Split
+
+
+class Cell(NamedTuple):
+    """One change on one data set with so many images of each class, as it was measured."""
+
+    folds: Folds
+    seconds: float
+
+
+def draw_shapes(count: int) -> DataSet:
+    """Draw `count` images of each of a few kinds of pattern, in any colours."""
+    random = np.random.default_rng(0)
+    images = [_draw_shape(name, random) for name in SHAPES for _ in range(count)]
+    return DataSet(GENERATED, SHAPES, Split(np.stack(images), np.repeat(np.arange(len(SHAPES)), count)))
+
+
+def _draw_shape(name: str, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    size, step = 64, int(random.integers(10, 22))
+    paper, ink = (tuple(int(level) for level in random.integers(0, 256, 3)) for _ in range(2))
+    image = Image.new("RGB", (size, size), paper)
+    draw = ImageDraw.Draw(image)
+    left, top = (int(random.integers(-step, 1)) for _ in range(2))
+    for row, y in enumerate(range(top, size, step)):
+        for column, x in enumerate(range(left, size, step)):
+            box = (x, y, x + 0.6 * step, y + 0.6 * step)
+            match name:
+                case "dots":
+                    draw.ellipse(box, fill=ink)
+                case "rings":
+                    draw.ellipse(box, outline=ink, width=2)
+                case "stripes":
+                    draw.line((x, 0, x, size), fill=ink, width=step // 3)
+                case _ if (row + column) % 2:
+                    draw.rectangle((x, y, x + step, y + step), fill=ink)
+    small = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS), np.int64)
+    return (small + random.integers(-12, 13, small.shape)).clip(0, 255).astype(np.uint8)
+
+
+def read_data_set(folder: Path) -> DataSet:
+    """Read all images of an image folder, whatever its splits.
+
+    Raises:
+        DataError: it is none.
+    """
+    data = load_data(str(folder), skip_damaged=True)
+    splits = [split for split in (data.train, data.validation, data.test) if split is not None]
+    images, labels = (np.concatenate(parts) for parts in zip(*splits, strict=True))
+    return DataSet(data.name, data.class_names, Split(images, labels))
+
+
+def draw_images(data: DataSet, count: int) -> Split:
+    """Draw up to `count` images of each class; the same ones each time."""
+    random = np.random.default_rng(count)
+    labels = data.split.labels
+    drawn = [random.permutation(np.flatnonzero(labels == label))[:count] for label in range(len(data.class_names))]
+    chosen = np.sort(np.concatenate(drawn))
+    return Split(data.split.images[chosen], labels[chosen])
+
+
+def measure(data: DataSet, count: int, change: str, start: Start) -> Cell:
+    """Cross-validate a change of the recipe on `count` images of each class."""
+    recipe, split = change_recipe(change), draw_images(data, count)
+    started = time.monotonic()
+    if change == RANDOM_WEIGHTS:
+        normalize, initialize = measure_normalization(split.images, recipe.normalization), None
+    else:
+        normalize = fit_normalization(start.normalize, recipe.size)
+        initialize = partial(make_initial_weights, start._replace(normalize=normalize), recipe=recipe)
+    folds = cross_validate(split, FOLDS, recipe, normalize, select_devices(), initialize)
+    return Cell(folds, time.monotonic() - started)
+
+
+def change_recipe(change: str) -> Recipe:
+    """Return the recipe of a change."""
+    return RECIPES["finetune"].model_copy(update=CHANGES[change])
+
+
+class Row(NamedTuple):
+    """A line of the table: one data set with so many images of each class."""
+
+    data: DataSet
+    per_class: int
+
+    def name_cell(self, runs: Path, change: str) -> Path:
+        """Return the file of a change's cell."""
+        return runs / f"{self.data.name.replace(' ', '-')}-{self.per_class}-{change}.npz"
+
+    def read(self, runs: Path, change: str) -> Folds | None:
+        """Read a cell, if it was measured on these images."""
+        path = self.name_cell(runs, change)
+        if not path.exists():
+            return None
+        folds = read_folds(path)
+        is_current = np.array_equal(folds.labels, draw_images(self.data, self.per_class).labels)
+        return folds if is_current else None
+
+
+def draw_results(rows: Sequence[Row], runs: Path, start: str) -> str:
+    """Return the tables of all cells that were measured."""
+    accuracies, calibrations, changes = [], [], []
+    for row in rows:
+        cells = {change: folds for change in CHANGES if (folds := row.read(runs, change))}
+        if not {"finetune", RANDOM_WEIGHTS} <= cells.keys():
+            continue
+        tuned, scratch = cells["finetune"], cells[RANDOM_WEIGHTS]
+        names = ", ".join(row.data.class_names)
+        low, high = tuned.interval
+        accuracies.append(
+            [
+                f"{row.data.name} ({names})",
+                str(row.per_class),
+                str(len(tuned.labels)),
+                _percent(np.bincount(tuned.labels).max() / len(tuned.labels)),
+                _percent(scratch.accuracy),
+                _percent(tuned.accuracy),
+                f"{_percent(low)} to {_percent(high)}",
+                f"{100 * (tuned.accuracy - scratch.accuracy):+.1f}",
+            ]
+        )
+        plain, calibrated = measure_calibration(tuned)
+        calibrations.append([row.data.name, str(row.per_class), *map(_percent, (tuned.accuracy, *plain, *calibrated))])
+        changes.append((row, cells))
+    return "".join(
+        [
+            HEADER.format(start=start, folds=FOLDS, epochs=change_recipe("finetune").epochs),
+            draw_table(
+                (
+                    "data",
+                    "images a class",
+                    "images",
+                    "largest class",
+                    RANDOM_WEIGHTS,
+                    "finetune",
+                    "95 % interval",
+                    "gain",
+                ),
+                accuracies,
+                numbers=True,
+            ),
+            _summarize_gains(changes),
+            CALIBRATION,
+            draw_table(
+                (
+                    "data",
+                    "images a class",
+                    "accuracy",
+                    "confidence",
+                    "error",
+                    "confidence, temperature",
+                    "error, temperature",
+                ),
+                calibrations,
+                numbers=True,
+            ),
+            CHANGED,
+            draw_table(
+                ("change", "values", "data sets", "accuracy", "finetune on the same"),
+                _draw_changes(changes),
+                numbers=False,
+            ),
+        ]
+    )
+
+
+def measure_calibration(folds: Folds) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return mean confidence and calibration error without a temperature, and with one fitted on other images.
+
+    The temperature for each half of the images is fitted on the other half.
+    """
+    half = np.random.default_rng(0).permutation(len(folds.labels)) % 2 == 0
+    plain = fit_nothing(folds.logits)
+    served = np.empty_like(plain)
+    for judged in (half, ~half):
+        calibrate = fit_calibration(folds.logits[~judged], folds.labels[~judged], 0.0)
+        served[judged] = calibrate(folds.logits[judged])
+    return _judge(plain, folds.labels), _judge(served, folds.labels)
+
+
+def fit_nothing(logits: Floats) -> Floats:
+    """Return the probabilities (N, classes) that the network itself gives."""
+    probabilities: Floats = softmax(logits, axis=1)
+    return probabilities
+
+
+def _judge(probabilities: Floats, labels: Labels) -> tuple[float, float]:
+    return float(probabilities.max(axis=1).mean()), measure_calibration_error(probabilities, labels)
+
+
+def _summarize_gains(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> str:
+    gains = [100 * (cells["finetune"].accuracy - cells[RANDOM_WEIGHTS].accuracy) for _, cells in measured]
+    return f"\nGain in the mean: {np.mean(gains):+.1f} points; the least: {min(gains):+.1f}.\n" if gains else ""
+
+
+def _draw_changes(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> list[list[str]]:
+    lines = []
+    for change, values in CHANGES.items():
+        both = [(cells[change].accuracy, cells["finetune"].accuracy) for _, cells in measured if change in cells]
+        if change in {"finetune", RANDOM_WEIGHTS} or not both:
+            continue
+        shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items())
+        accuracy, unchanged = np.mean(both, axis=0)
+        lines.append([change, shown, str(len(both)), _percent(accuracy), _percent(unchanged)])
+    return lines
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is asked for, then write and print the tables; status 2 with one line for what a person can fix."""
+    parser = Parser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="image folders")
+    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="images of each class (default: 20 60)")
+    parser.add_argument("--changes", nargs="*", choices=CHANGES, default=("finetune", RANDOM_WEIGHTS), metavar="NAME")
+    parser.add_argument("--from", dest="start", type=Path, default=find_newest(START_MODELS), metavar="VERSION")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where cells are kept (default: %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
+    options = parser.parse_args(arguments)
+    options.runs.mkdir(parents=True, exist_ok=True)
+    try:
+        start = load_start(options.start)
+        sets = [draw_shapes(max(options.counts, default=0)), *map(read_data_set, options.folders)]
+        rows = [Row(data, count) for count in sorted(options.counts) for data in sets]
+        for row in rows:
+            for change in options.changes:
+                if row.read(options.runs, change) is None:
+                    cell = measure(row.data, row.per_class, change, start)
+                    save_folds(row.name_cell(options.runs, change), cell.folds)
+                    line = f"{row.data.name}, {row.per_class} a class, {change}: {_percent(cell.folds.accuracy)}"
+                    print(f"{line}, {cell.seconds:.0f} s", flush=True)
+    except TrainingError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    table = draw_results(rows, options.runs, start.name)
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "own-classes.md").write_text(table, encoding="utf-8")
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
