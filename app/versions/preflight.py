@@ -81,7 +81,7 @@ def run_preflight(
         raise OSError(reason)
     if status in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}:
         raise MemoryError(f"its preflight got {signal.Signals(-status).name}")
-    if _OUT_OF_MEMORY.search(reason + ended.stderr):
+    if _OUT_OF_MEMORY.search(reason if status == _REFUSED else ended.stderr):
         raise RefusedVersionError(
             f"loading it and running its golden images takes more than {memory_bytes / 2**20:,.0f} MiB "
             "(APP_MAX_MODEL_MEMORY_BYTES)"
