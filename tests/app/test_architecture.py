@@ -68,6 +68,14 @@ def test_imports_go_down():
     assert up == set()
 
 
+def test_the_server_knows_no_application():
+    """It handles sockets, and writes the problems of requests that never reach the application."""
+    server = [path for path in MODULES if path.relative_to(APP).parts[0] == "server"]
+    names = {name for module in server for name in find_imports(module) if name.startswith("app.")}
+    allowed = ("app.server.", "app.http.problems.", "app.settings.", "app.errors.", "app.contract.", "app.telemetry.")
+    assert {name for name in names if not name.startswith(allowed)} == set()
+
+
 def test_private_names_stay_in_their_package():
     """A leading underscore means that a package may change it without a look at the others."""
     crossing = set()
