@@ -34,7 +34,7 @@ from app.images.formats import FORMAT_NAMES
 from app.pages.assets import serve_files
 from app.pages.card import CARD_FILE, read_card_file, render_markdown
 from app.pages.render import HEADERS, STATIC, fill_in, format_json, make_page, render
-from app.pages.samples import find_sample, list_samples
+from app.pages.samples import MEDIA_TYPES, find_sample, list_samples
 from app.versions.model import Model
 
 _PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
@@ -174,7 +174,7 @@ async def show_sample(request: Request) -> Response:
         return path.read_bytes()
 
     data = await _get_cached(request, ("sample", name), model, read)
-    return Response(data, media_type=_PICTURE_TYPES[Path(name).suffix], headers=HEADERS)
+    return Response(data, media_type=MEDIA_TYPES[Path(name).suffix.lower()], headers=HEADERS)
 
 
 async def show_documentation(request: Request) -> HTMLResponse:
