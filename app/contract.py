@@ -91,8 +91,7 @@ class TrainingRun(_Record):
     hardware: str
     precision: str = Field(description="Keras's dtype policy.")
     start: str | None = Field(
-        default=None,
-        description="The version whose weights it started from, such as `minimodel 3`; none: from scratch.",
+        default=None, description="The version whose weights it started from, such as `flowers 3`; none: from scratch."
     )
 
 
@@ -149,6 +148,11 @@ class ModelMetadata(_Record):
     commit: str
     created: AwareDatetime
     files: dict[RelativePath, Sha256] = Field(min_length=1, description="SHA-256 of every file except metadata.json.")
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The signature's outputs: the probabilities and, if the version has it, the typicality."""
+        return (self.output,) if self.typicality is None else (self.output, self.typicality)
 
 
 class DigestError(ValueError):

@@ -97,8 +97,18 @@ class Settings(BaseSettings):
         le=1024,
         description="Threads that run the model, each with its own batch; 0 is the container's CPU quota.",
     )
-    decode_threads: int = Field(
-        2, ge=1, le=64, description="Threads that decode images; each can hold one decoded image in memory."
+    decoders: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Processes that decode images. Each may take 4 bytes a pixel of `APP_MAX_IMAGE_PIXELS`, "
+        "`APP_MAX_UPLOAD_BYTES` and 24 MiB: 232 MiB by default.",
+    )
+    decode_timeout_seconds: float = Field(
+        3.0,
+        gt=0,
+        le=3600,
+        description="The longest that decoding one image may take; after it 413, and the process is replaced.",
     )
     max_batch_size: int = Field(
         32,
@@ -127,11 +137,11 @@ class Settings(BaseSettings):
         "`APP_MAX_UPLOAD_BYTES`.",
     )
     max_image_pixels: int = Field(
-        50_000_000,
+        8192 * 6144,
         ge=1,
         le=2**30,
-        description="Largest image by its header, before decoding; above it 413. Half as much for a progressive JPEG, "
-        "a quarter for WebP and AVIF, so that none takes more than 4 bytes for each of these pixels.",
+        description="Largest image by its header; above it 413. Progressive JPEG, WebP, AVIF and HEIC take more memory "
+        "a pixel and meet the limit of `APP_DECODERS` sooner: WebP and AVIF at about a quarter.",
     )
     max_connections: int = Field(
         1000,

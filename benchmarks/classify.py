@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from app.images.decode import decode_image
+from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
 from app.settings import Settings
@@ -52,7 +52,8 @@ def write_pictures(folder: Path, count: int) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
     size = SMALL[1]
-    samples = [decode_image(data, size, max_pixels=size[0] * size[1]) for data in make_pictures(SMALL)]
+    with Decoders(1, max_pixels=size[0] * size[1], max_bytes=2**20, timeout_seconds=10) as decoders:
+        samples = [decoders.decode_blocking(data, size) for data in make_pictures(SMALL)]
     for number in range(count):
         noisy = samples[number % len(samples)] + rng.normal(0, NOISE, (*size, 3))
         kind = ("png", "jpeg")[number % 2]

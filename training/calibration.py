@@ -1,9 +1,9 @@
-"""Calibration: how far probabilities can be taken at their word, and what mends them.
+"""Measures and corrects the calibration of probabilities.
 
-One temperature is fitted (C. Guo et al., "On Calibration of Modern Neural Networks", 2017). A network that was fitted
-to smoothed labels has to be asked for the labels before: no temperature can bring them back, since it would have to
-raise what is sure and to lower what is not. How much of its answers is smoothing is fitted too, since a network learns
-more or less of it than it was taught. Neither changes the order of the classes.
+One temperature is fitted (C. Guo et al., "On Calibration of Modern Neural Networks", 2017). If the network was trained
+with label smoothing, the smoothing is removed first. A temperature can't do that: it would have to raise high
+probabilities and lower low ones. The share of smoothing is fitted too, because a network learns more or less of it than
+it was trained with. Neither step changes the order of the classes.
 """
 
 from dataclasses import dataclass
@@ -19,23 +19,24 @@ Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
 
 BINS = 15
-"""Of equal width, as in Guo et al."""
+"""Number of bins of equal width, as in Guo et al."""
 
 
 FLOOR = 1e-4
-"""What is left of a class that the network gives just its share of the smoothing, and in proportion of one that gets
-less: the images that could tell how rare it is are fewer than ten thousand."""
+"""The probability of a class that gets exactly the smoothing's share; classes that get less get proportionally less.
+
+Fewer than ten thousand images can't measure smaller probabilities."""
 
 SHARES = 41
-"""How many shares of smoothing are tried: more than a few thousand images tell apart."""
+"""Number of shares of smoothing to try; a few thousand images can't distinguish more."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From a network's logits to probabilities, in NumPy as in a TensorFlow graph."""
+    """Turns a network's logits into calibrated probabilities, in NumPy or in a TensorFlow graph."""
 
     smoothing: float
-    """The share of an answer that is the same for all classes, since the network learnt smoothed labels."""
+    """The share of label smoothing in the network's probabilities."""
     temperature: float
 
     def __call__(self, logits: Any) -> Any:
@@ -44,12 +45,12 @@ class Calibration:
 
 
 def fit_calibration(logits: Floats, labels: Labels, label_smoothing: float) -> Calibration:
-    """Fit the calibration of a network on images that it was not fitted to.
+    """Fit the calibration on images that the network was not trained on.
 
     Args:
-        logits: (N, classes), the network's answers.
+        logits: (N, classes).
         labels: (N,) true classes.
-        label_smoothing: the share that the network was taught, from 0 to 1.
+        label_smoothing: the share that the network was trained with, from 0 to 1.
     """
 
     def fit(smoothing: float) -> tuple[float, Calibration]:
@@ -57,17 +58,17 @@ def fit_calibration(logits: Floats, labels: Labels, label_smoothing: float) -> C
         temperature = fit_temperature(plain, labels)
         return _measure_loss(plain / temperature, labels), Calibration(smoothing, temperature)
 
-    # Twice the share that was taught is far from all that was learnt of it; of none, none is. More than all of an
-    # answer would turn the order of the classes round.
+    # Networks learn far less than twice the share they were trained with. A share of 1 or more would reverse the order
+    # of the classes.
     shares = np.linspace(0, min(2 * label_smoothing, 0.99), SHARES) if label_smoothing else [0.0]
     _, calibration = min((fit(float(share)) for share in shares), key=lambda fitted: fitted[0])
     return calibration
 
 
 def undo_smoothing(logits: Any, smoothing: float) -> Any:
-    """Return the logits (N, classes) for the labels as they were before a share of each was spread over all classes.
+    """Return the logits, (N, classes), without label smoothing.
 
-    A smoothed label is (1 - s) · label + s / classes. A network that learnt it gives (1 - s) · p + s / classes.
+    A smoothed label is (1 - s) · label + s / classes. A network trained on it returns (1 - s) · p + s / classes.
     """
     if not smoothing:
         return logits
@@ -77,7 +78,7 @@ def undo_smoothing(logits: Any, smoothing: float) -> Any:
 
 
 def fit_temperature(logits: Floats, labels: Labels) -> float:
-    """Return the temperature by which to divide logits (N, classes) so that the labels are most likely."""
+    """Return the temperature that maximizes the likelihood of the labels when it divides the logits, (N, classes)."""
 
     def measure(log_temperature: float) -> float:
         return _measure_loss(logits / np.exp(log_temperature), labels)
@@ -86,7 +87,7 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
 
 
 def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Return mean confidence, accuracy and count of each bin of confidence, three (15,) arrays; empty bins hold 0.
+    """Return the mean confidence, accuracy and count of each bin, three (15,) arrays with 0 for empty bins.
 
     Args:
         probabilities: (N, classes).
@@ -101,24 +102,24 @@ def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Float
 
 
 def measure_calibration_error(probabilities: Floats, labels: Labels) -> float:
-    """Return the expected calibration error: |accuracy - confidence|, averaged over the bins by their counts.
+    """Return the expected calibration error: |accuracy - confidence|, averaged over the bins weighted by count.
 
     Args:
         probabilities: (N, classes).
         labels: (N,) true classes.
 
     Returns:
-        A share, from 0 to 1.
+        A fraction from 0 to 1.
     """
     confidence, accuracy, counts = bin_confidence(probabilities, labels)
     return float(np.abs(accuracy - confidence) @ counts / counts.sum())
 
 
 def _measure_loss(logits: Floats, labels: Labels) -> float:
-    """Return the mean cross-entropy against labels that are sure as far as N images can tell: to (N + 1) / (N + 2).
+    """Return the mean cross-entropy against labels with the probability (N + 1) / (N + 2) instead of 1.
 
-    Else a few images, all of them right, would make every answer certain (J. Platt, "Probabilistic Outputs for Support
-    Vector Machines", 1999, section 2.2).
+    Otherwise a few images, all classified correctly, would make every probability 1 (J. Platt, "Probabilistic Outputs
+    for Support Vector Machines", 1999, section 2.2).
     """
     count, classes = logits.shape
     scores = log_softmax(logits, axis=1)

@@ -14,14 +14,17 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from app.errors import RequestError
-from app.images.decode import decode_image
+from app.images.decoders import Decoders
 from training import cifar10
 from training.config import IMAGE_SIZE, OFFICIAL
 from training.errors import DataError, one_line
 from training.folder import ImageFile, find_images, require_text
 from training.split import hold_out
 
-MAX_PIXELS = 500_000_000  # of one image: more than any camera makes
+# Of one image: more than any camera makes.
+MAX_PIXELS = 500_000_000
+MAX_BYTES = 2**30
+MAX_DECODE_SECONDS = 60.0
 TEST_SHARE = 0.2
 """Of the images of a folder that has no test images of its own."""
 LISTED = 20
@@ -177,13 +180,15 @@ def _read_files(files: list[ImageFile], size: int, damaged: list[str]) -> tuple[
     images = np.empty((len(files), size, size, 3), np.uint8)
     read: list[ImageFile] = []
     # disable=None: no bar where the output is no terminal
-    for file in tqdm(files, desc="reading", unit=" images", leave=False, disable=None):
-        try:
-            images[len(read)] = decode_image(file.path.read_bytes(), (size, size), max_pixels=MAX_PIXELS)
-        except (RequestError, OSError) as error:
-            damaged.append(f"{str(file.path)!a}: {one_line(error)}")
-        else:
-            read.append(file)
+    progress = tqdm(files, desc="reading", unit=" images", leave=False, disable=None)
+    with Decoders(1, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES, timeout_seconds=MAX_DECODE_SECONDS) as decoders:
+        for file in progress:
+            try:
+                images[len(read)] = decoders.decode_blocking(file.path.read_bytes(), (size, size))
+            except (RequestError, OSError) as error:
+                damaged.append(f"{str(file.path)!a}: {one_line(error)}")
+            else:
+                read.append(file)
     return read, Split(images[: len(read)], np.array([label for _, label in read], np.int64))
 
 

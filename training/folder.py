@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from app.images.decode import SUFFIXES
+from app.images.formats import SUFFIXES
 from app.litter import is_litter
 from training.errors import DataError
 

@@ -77,4 +77,5 @@ def _resize(images: Images, size: int) -> Images:
 
 
 def _decode(files: Iterable[bytes], size: int) -> Images:
-    return np.stack([decode_image(file, (size, size), max_pixels=MAX_PIXELS) for file in files])
+    pixels = [decode_image(file, (size, size), max_pixels=MAX_PIXELS) for file in files]
+    return np.stack([np.frombuffer(image, np.uint8).reshape(size, size, 3) for image in pixels])

@@ -1,12 +1,12 @@
-"""Tables in Markdown."""
+"""Renders tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
 
 
 def draw_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool = False) -> str:
-    """Return a table as whole lines; if it holds `numbers`, all columns but the first are aligned to the right.
+    """Return a table. With `numbers`, all columns except the first are aligned to the right.
 
-    A cell may be any text, such as a class's name: what would end it or its line is escaped.
+    Cells may contain any text, such as class names: it is escaped.
     """
     rest = "---:" if numbers else "---"
     lines = [header, ["---", *(rest for _ in header[1:])], *rows]

@@ -1,4 +1,4 @@
-"""What goes over the wire, except errors (see `app.http.problems`)."""
+"""The schemas of the API's responses, except errors (see `app.http.problems`)."""
 
 from typing import Literal, Self
 
@@ -13,16 +13,18 @@ _MODEL: JsonDict = {"name": "flowers", "version": 3}
 _CLASSIFICATION: JsonDict = {
     "label": "daisy",
     "probability": 0.93,
+    "typicality": 0.41,
     "predictions": [{"label": "daisy", "probability": 0.93}, {"label": "tulip", "probability": 0.05}],
     "model": _MODEL,
 }
-# The reply of `GET /model` is the artifact's own metadata; here is what it looks like.
+# `GET /model` returns the artifact's metadata. This is the example in the API documentation.
 METADATA_EXAMPLE: JsonDict = {
     "schema_version": 1,
     **_MODEL,
     "class_names": ["daisy", "tulip"],
     "input": {"name": "images", "dtype": "uint8", "shape": [64, 64, 3]},
     "output": {"name": "probabilities", "dtype": "float32", "shape": [2]},
+    "typicality": {"name": "typicality", "dtype": "float32", "shape": []},
     "parameters": 1_200_000,
     "recipe": {"epochs": 20, "batch_size": 128},
     "training": {
@@ -53,54 +55,65 @@ _PROBLEM: JsonDict = make_problem(_UNSUPPORTED, _UNSUPPORTED.example, None).mode
 
 
 class ModelRef(BaseModel):
-    """Which model it was."""
+    """The name and version of a model."""
 
     name: str
     version: int
 
     @classmethod
     def of(cls, model: Model) -> Self:
-        """Name `model`."""
+        """Return the reference to `model`."""
         return cls(name=model.metadata.name, version=model.metadata.version)
 
 
 class Prediction(BaseModel):
-    """One class and how probable the model holds it to be."""
+    """A class and its probability."""
 
     label: str
-    probability: float = Field(ge=0, le=1, description="Calibrated: of many at 0.8, about 80 % are right.")
+    probability: float = Field(ge=0, le=1, description="Calibrated: of many predictions of 0.8, about 80 % are right.")
 
 
 class Classification(BaseModel):
-    """What an image shows: the most probable class, and the runners-up."""
+    """The most probable class of an image, and the `top_k` most probable ones."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_CLASSIFICATION]})
 
     label: str
     probability: float = Field(ge=0, le=1)
+    typicality: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the validation images that look at most as typical of the training images as this one. "
+        "Near 0, the image may show none of the classes. Absent if the version does not measure it.",
+    )
     predictions: list[Prediction] = Field(description="The `top_k` most probable classes, most probable first.")
     model: ModelRef
 
     @classmethod
     def of(cls, scores: Scores, top_k: int) -> Self:
-        """Name the `top_k` most probable classes in `scores`."""
+        """Return the `top_k` most probable classes in `scores`."""
         predictions = [
             Prediction(label=label, probability=min(1.0, round(probability, 6)))
             for label, probability in scores.rank(top_k)
         ]
         best = predictions[0]
         return cls(
-            label=best.label, probability=best.probability, predictions=predictions, model=ModelRef.of(scores.model)
+            label=best.label,
+            probability=best.probability,
+            typicality=None if scores.typicality is None else min(1.0, round(scores.typicality, 6)),
+            predictions=predictions,
+            model=ModelRef.of(scores.model),
         )
 
 
 class BatchReply(BaseModel):
-    """What several images show."""
+    """The results for several images."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"results": [_CLASSIFICATION, _PROBLEM]}]})
 
     results: list[Classification | Problem] = Field(
-        description="For each file, in order, what `/predict` would have answered for it alone."
+        description="For each file, in order, what `/predict` would answer for it alone."
     )
 
 
@@ -108,21 +121,21 @@ HealthStatus = Literal["ok", "starting", "draining", "unavailable"]
 
 
 class RuntimeInfo(BaseModel):
-    """What runs the model, and in which arithmetic."""
+    """The runtime that runs the model, and its precision."""
 
     name: str
     precision: str
 
 
 class RefusedVersion(BaseModel):
-    """A version in the model folder that may not serve."""
+    """A version in the model folder that failed verification."""
 
     version: int
     reason: str
 
 
 class Health(BaseModel):
-    """Whether this process can serve."""
+    """Whether this process can serve requests."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -138,10 +151,10 @@ class Health(BaseModel):
     )
 
     status: HealthStatus
-    reason: str | None = Field(None, description="Why it is not ok, or follows no versions any more.")
+    reason: str | None = Field(None, description="Why the status is not ok, or why the model folder can't be read.")
     model: ModelRef | None = None
     runtime: RuntimeInfo | None = None
-    refused: list[RefusedVersion] = Field(description="Versions that were tried and may not serve.")
+    refused: list[RefusedVersion] = Field(description="Versions that failed verification.")
 
 
 class Liveness(BaseModel):

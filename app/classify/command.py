@@ -1,6 +1,6 @@
 """`python -m app.classify IMAGE…` classifies image files without a server.
 
-Threads decode files batch by batch, ahead of the model, which runs while the last results are printed. The `APP_`
+Threads have files decoded batch by batch, ahead of the model, which runs while the last results are printed. The `APP_`
 environment variables choose the model and its runtime, as they do for the service.
 """
 
@@ -24,7 +24,7 @@ from app.api.schemas import Classification
 from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
 from app.classify.stdio import discard_output, prepare_streams, tell
 from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
-from app.images.decode import decode_image
+from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_lanes
 from app.settings import Settings, describe_faults
@@ -63,16 +63,15 @@ class Outcome(NamedTuple):
 def classify_files(
     model: Model,
     names: Sequence[str],
+    decoders: Decoders,
     *,
     batch_size: int,
     lanes: int,
-    threads: int,
     max_bytes: int,
-    max_pixels: int,
 ) -> Iterator[list[Outcome]]:
     """Classify files batch by batch, in order. A file that fails does not affect the others.
 
-    `threads` decode files; the model runs up to `lanes` batches at the same time.
+    Reads files in as many threads as `decoders` has processes; the model runs up to `lanes` batches at the same time.
     """
 
     def decode_batch(batch: list[str]) -> list[Decoded]:
@@ -80,9 +79,9 @@ def classify_files(
 
     def decode(name: str) -> Decoded:
         try:
-            return Decoded(name, decode_image(read_file(name, max_bytes), model.image_size, max_pixels=max_pixels))
+            return Decoded(name, decoders.decode_blocking(read_file(name, max_bytes), model.image_size))
         except ImageTooLargeError as error:
-            return Decoded(name, _explain(error, "; APP_MAX_IMAGE_PIXELS sets the limit"))
+            return Decoded(name, _explain(error, " (limits: APP_MAX_IMAGE_PIXELS, APP_DECODE_TIMEOUT_SECONDS)"))
         except ServiceError as error:
             return Decoded(name, _explain(error))
         except OSError as error:
@@ -97,10 +96,10 @@ def classify_files(
             return [Outcome(name, image if isinstance(image, Failure) else failure) for name, image in batch]
         return [Outcome(name, image if isinstance(image, Failure) else next(scores)) for name, image in batch]
 
-    with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(lanes) as runners:
+    with ThreadPoolExecutor(decoders.count) as readers, ThreadPoolExecutor(lanes) as runners:
         # One task per batch, because the overhead of a task is a notable part of decoding a small file.
         batches = (list(names[start : start + batch_size]) for start in range(0, len(names), batch_size))
-        decoded = _run_ahead(decoders, decode_batch, batches, lanes + threads)
+        decoded = _run_ahead(readers, decode_batch, batches, lanes + decoders.count)
         yield from _run_ahead(runners, predict, decoded, lanes)
 
 
@@ -119,6 +118,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings()
         lanes = count_lanes(settings.runtime, settings.inference_threads)
+        decoders = Decoders(
+            settings.decoders,
+            max_pixels=settings.max_image_pixels,
+            max_bytes=settings.max_upload_bytes,
+            timeout_seconds=settings.decode_timeout_seconds,
+        )
         batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # so that a few files use all lanes
         model = _load_newest(settings, batch_size)
     except ValidationError as error:
@@ -128,20 +133,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.top_k > model.num_classes:
         return _complain(f"--top-k {options.top_k}: the model has {model.num_classes} classes")
 
-    outcomes = classify_files(
-        model,
-        names,
-        batch_size=batch_size,
-        lanes=lanes,
-        threads=settings.decode_threads,
-        max_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_image_pixels,
-    )
     failed = 0
     # Show the bar for folders; None shows it only if standard error is a terminal.
     hidden = None if len(names) > len(options.images) else True
-    with tqdm(total=len(names), unit=" images", disable=hidden) as progress:
-        for batch in outcomes:
+    with decoders, tqdm(total=len(names), unit=" images", disable=hidden) as progress:
+        for batch in classify_files(
+            model, names, decoders, batch_size=batch_size, lanes=lanes, max_bytes=settings.max_upload_bytes
+        ):
             written = [_write(outcome, options.top_k, as_json=options.json) for outcome in batch]
             if lines := [line for line in written if line is not None]:
                 progress.write("\n".join(lines))
@@ -202,11 +200,16 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     """Return the line for one file; None for a failure in text mode, whose reason goes to standard error."""
     name, result = outcome
     if as_json:
-        fields = result._asdict() if isinstance(result, Failure) else Classification.of(result, top_k).model_dump()
+        if isinstance(result, Failure):
+            fields = result._asdict()
+        else:
+            fields = Classification.of(result, top_k).model_dump(exclude_none=True)
         return json.dumps({"image": name, **fields})  # ASCII, because file names need not be valid Unicode
     if isinstance(result, Failure):
         return None
-    return "\t".join([show_name(name), *(f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k))])
+    columns = [f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k)]
+    mark = ["unfamiliar"] if result.is_unfamiliar else []
+    return "\t".join([show_name(name), *columns, *mark])
 
 
 def _explain(error: ServiceError, remedy: str = "") -> Failure:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from app.errors import UploadTooLargeError
-from app.images.decode import SUFFIXES
+from app.images.formats import SUFFIXES
 from app.litter import is_hidden, is_litter
 
 STANDARD_INPUT = "-"

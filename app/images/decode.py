@@ -1,55 +1,48 @@
-"""From an uploaded file's bytes to the model's input. The only module that knows Pillow; it knows no model and no web.
+"""From a file's bytes to pixels. The only module that knows Pillow; it knows no model, no settings and no process.
 
+Strangers' files belong in a decoder process, see `app.images.decoders`: nothing here guesses what a file costs.
 The format is told from the bytes, never from the client's word. Colour profiles are ignored, as they were in training.
 """
 
+import copy  # noqa: F401 - Pillow imports it when it meets the first GIF
 import io
 import logging
 import math
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.JpegImagePlugin import JpegImageFile
+from PIL import (  # the plugins, which Pillow would import when it meets the first file that needs them
+    AvifImagePlugin,
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageChops,
+    JpegImagePlugin,  # noqa: F401
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401 - which reads EXIF
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
-from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, UnsupportedImageError
-from app.images.scans import list_scans
+from app.errors import BrokenImageError, EmptyUploadError, ImageError, ImageTooLargeError, UnsupportedImageError
+from app.images.formats import FORMAT_NAMES, is_simple
 
-FORMAT_NAMES = ("JPEG", "PNG", "WebP", "GIF", "BMP", "AVIF")
+if TYPE_CHECKING:  # a decoder process starts in half the time, and with half the memory, without NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
 FORMATS = tuple(name.upper() for name in FORMAT_NAMES)  # as Pillow has them
 
 # Pillow's own limit is one for the process and partly a warning; `decode_image` holds a stricter one per call.
 Image.MAX_IMAGE_PIXELS = None
-# What is odd in a client's file is no news for the operator.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded beside each other already
+Image.preinit()
+# Pillow's warnings about a client's file are nothing that an operator could act on.
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-Image.init()
 
-SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
-"""How names of image files end; only for finding them: what a file is, its bytes tell."""
-
-# What is decoded sooner than a thread takes it over: a picture of the size that such models take, as a file that holds
-# little else.
-QUICK_BYTES = 4096
-QUICK_PIXELS = 128 * 128
-QUICK_FORMATS = {"JPEG", "PNG"}
-# What Pillow unpacks of a PNG as soon as it opens it: up to 1 MB for each kB of the file, in 4 ms. Programs write few.
-_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
-_MAX_PACKED_CHUNKS = 64
-
-# A decoded image takes 4 bytes a pixel, and what takes more while it is decoded may have fewer pixels. libjpeg keeps up
-# to 8 bytes a pixel of a JPEG that it has to go over several times; libwebp and libavif keep copies, and Pillow adds
-# one: 16 and 13 bytes were measured.
-_SEVERAL_SCANS_WEIGHT = 2
-_WEIGHTS = {"WEBP": 4, "AVIF": 4}
-# So often any file may be read. A read takes a byte at least, so a file of no more bytes need not be counted.
-_FREE_READS = 10_000
-# As wide and high as a JPEG or GIF can be. Decoders of PNG keep two rows of up to 8 bytes a pixel.
-MAX_SIDE = 65_535
-# What BMP calls its two compressions, which Pillow undoes in Python: seconds in which nothing else runs.
-_RUN_LENGTHS = {1, 2}
-# Pillow puts a JPEG's EXIF together segment by segment, and copies all that it has each time. One is what there is.
-_MAX_EXIF_SEGMENTS = 64
 # How much larger than the result a JPEG is decoded, at least; one that is smaller itself, whole. So one of 512 x 384
 # is decoded at 64 x 48, one of 640 x 480 at 80 x 60. Of 2,500 test images enlarged to these sizes 99.2 and 99.3 % get
 # the label that they get when decoded whole; at the next size, which a gap of 2 would take, 99.5 %, in half as much
@@ -72,25 +65,9 @@ _SIDEWAYS = {5, 6, 7, 8}
 logger = logging.getLogger(__name__)
 
 
-class _File(io.BytesIO):
-    """A file that is read in large pieces.
-
-    Pillow looks for the picture in Python, a read for each small piece: 16 MB of nothing else would keep a thread, and
-    Python's lock, for 5 s. An encoder's pieces have thousands of bytes each.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._reads_left = _FREE_READS + len(data) // 256
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._reads_left -= 1
-        if self._reads_left < 0:
-            raise BrokenImageError("the image's file has too many small parts; save it anew as PNG or JPEG")
-        return super().read(size)
-
-
-def decode_image(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8]:
+def decode_image(
+    data: bytes, size: tuple[int, int], *, max_pixels: int, before_pixels: Callable[[int], None] = lambda _: None
+) -> bytes:
     """Decode one image file and fit it to the model.
 
     Orientation from EXIF is applied, transparency shows white, an animation gives its first frame. An RGB image that
@@ -99,37 +76,37 @@ def decode_image(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDAr
     Args:
         data: the file.
         size: height and width of the result, in pixels.
-        max_pixels: the most that are decoded, by what the file's header says: half of it of a JPEG with several scans,
-            a quarter of WebP and AVIF.
+        max_pixels: the most that are decoded, by what the file's header says.
+        before_pixels: is told how many there are before they are decoded.
 
     Returns:
-        (height, width, 3) uint8, RGB.
+        The pixels, RGB, a byte for each channel, row by row: (height, width, 3).
 
     Raises:
         EmptyUploadError: `data` is empty.
         UnsupportedImageError: `data` is no image of a kind in `FORMATS`.
         ImageTooLargeError: the header names more than `max_pixels`.
         BrokenImageError: the image is truncated or damaged.
+        MemoryError: decoding takes more memory than there is.
     """
     if not data:
         raise EmptyUploadError("the file is empty; send the image's bytes")
     with _open(data) as image:
-        _require_moderate(image, data, max_pixels)
+        if image.width * image.height > max_pixels:
+            raise ImageTooLargeError(
+                f"the image has {image.width} x {image.height} pixels; make it smaller: at most {max_pixels:,} are "
+                "decoded"
+            )
+        before_pixels(image.width * image.height)
         return _decode(image, size)
 
 
-def decode_quickly(data: bytes, size: tuple[int, int], *, max_pixels: int) -> NDArray[np.uint8] | None:
-    """Do what `decode_image` does if that takes well under a millisecond; else return None."""
-    if not 0 < len(data) <= QUICK_BYTES or any(chunk in data for chunk in _PACKED_CHUNKS):
-        return None
-    with _open(data) as image:
-        if image.format not in QUICK_FORMATS or image.width * image.height > QUICK_PIXELS:
-            return None
-        _require_moderate(image, data, max_pixels)
-        return _decode(image, size)
+def decode_simple(data: bytes, size: tuple[int, int], *, max_pixels: int) -> bytes | None:
+    """Do what `decode_image` does if that is safe and takes well under a millisecond; else return None."""
+    return decode_image(data, size, max_pixels=max_pixels) if data and is_simple(data) else None
 
 
-def encode_png(image: NDArray[np.uint8]) -> bytes:
+def encode_png(image: "NDArray[np.uint8]") -> bytes:
     """Encode (height, width, 3) uint8 RGB as a PNG, bit by bit."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
@@ -137,50 +114,21 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _open(data: bytes) -> Image.Image:
-    if (
-        data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS
-        or sum(data.count(chunk) for chunk in _PACKED_CHUNKS) > _MAX_PACKED_CHUNKS
-    ):
-        raise BrokenImageError(
-            "the image has more descriptions than any camera or program writes; save it anew as PNG or JPEG"
-        )
     try:
-        image = Image.open(_File(data) if len(data) > _FREE_READS else io.BytesIO(data), formats=FORMATS)
-    except BrokenImageError:
-        raise
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         if any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS)):
             raise BrokenImageError("the image's header is damaged or cut short; send the whole file") from error
         raise UnsupportedImageError(
             f"the file is no image of a kind that is read; save it as one of them: {', '.join(FORMAT_NAMES)}"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:
         raise _broken(error) from error
-    # Whole, else what libjpeg finds no end of is gone over again for each 64 kB: 4 s for 16 MB of 0xFF.
-    image.decodermaxblock = max(image.decodermaxblock, len(data))
-    return image
 
 
-def _require_moderate(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse what takes more time or memory to decode than its size would tell, before anything is decoded.
-
-    Raises:
-        ImageTooLargeError, BrokenImageError, UnsupportedImageError: it does.
-    """
-    weight = _WEIGHTS.get(image.format or "", 1)
-    if isinstance(image, JpegImageFile):
-        if list_scans(data) != [image.layers] or "progressive" in image.info:
-            weight = _SEVERAL_SCANS_WEIGHT
-    elif image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
-        raise UnsupportedImageError("a compressed BMP is not read; save it as PNG")
-    found = f"the image has {image.width} x {image.height} pixels; make it smaller: "
-    if image.width * image.height > max_pixels // weight:
-        raise ImageTooLargeError(f"{found}of its kind at most {max_pixels // weight:,} are decoded")
-    if max(image.size) > MAX_SIDE:
-        raise ImageTooLargeError(f"{found}at most {MAX_SIDE:,} in a row or column are decoded")
-
-
-def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _decode(image: Image.Image, size: tuple[int, int]) -> bytes:
     height, width = size
     try:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the time. No other format listens.
@@ -191,8 +139,8 @@ def _decode(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
             raise BrokenImageError(
                 "the image names colours of a palette that it does not have; save it anew as PNG or JPEG"
             )
-        return np.array(_fit(image, (width, height)), dtype=np.uint8)
-    except BrokenImageError:
+        return _fit(image, (width, height)).tobytes()
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # on hostile bytes Pillow raises a dozen kinds, some only where it converts the pixels
         raise _broken(error) from error
@@ -219,7 +167,7 @@ def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     box = (0, 0, image.width / across, image.height / down)
     fitted = reduced.resize((width, height), Image.Resampling.LANCZOS, box=box)
     if fitted.mode == "RGBA":
-        fitted = Image.alpha_composite(Image.new("RGBA", fitted.size, "white"), fitted).convert("RGB")
+        fitted = Image.alpha_composite(Image.new("RGBA", fitted.size, (255, 255, 255, 255)), fitted).convert("RGB")
     return fitted.transpose(_TURNS[orientation]) if orientation in _TURNS else fitted
 
 
@@ -242,12 +190,26 @@ def _reduce(image: Image.Image, across: int, down: int) -> Image.Image:
 
 
 def _convert(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips where it should scale
-        values, clear = np.asarray(image), image.info.get("transparency")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-        if clear is not None:
-            image.putalpha(Image.fromarray(np.where(values == clear, np.uint8(0), np.uint8(255))))
+    if image.mode == "I;16":  # 16-bit grey: Pillow's own conversion clips where it should scale
+        image = _scale_gray(image)
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _scale_gray(image: Image.Image) -> Image.Image:
+    """Bring 16-bit grey to 8 bits by its upper halves; a transparent value, named by all of its bits, gets alpha 0."""
+    values = image.tobytes()  # little-endian
+    upper = Image.frombytes("L", image.size, values[1::2])
+    clear = image.info.get("transparency")
+    if clear is None:
+        return upper
+    lower = Image.frombytes("L", image.size, values[::2])
+    differs = ImageChops.lighter(_differ(upper, clear >> 8), _differ(lower, clear & 0xFF))
+    upper.putalpha(differs)
+    return upper
+
+
+def _differ(image: Image.Image, value: int) -> Image.Image:
+    return image.point([0 if other == value else 255 for other in range(256)])
 
 
 def _read_orientation(image: Image.Image) -> int:

@@ -1,4 +1,4 @@
-"""From image bytes to probabilities: decoding threads, a batcher and the model store, put together. Knows no web."""
+"""From image bytes to probabilities: decoders, a batcher and the model store, put together. Knows no web."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.images.decode import decode_image, decode_quickly
+from app.images.decoders import Decoders
 from app.inference.batcher import Batcher
 from app.telemetry.timings import note_model, timing
 from app.versions.model import Model, Scores
@@ -23,28 +23,30 @@ class Classifier:
     def __init__(
         self,
         store: ModelStore,
+        decoders: Decoders,
         *,
-        decode_threads: int,
         batch_sizes: Sequence[int],
         max_queue_size: int,
-        max_image_pixels: int,
         lanes: int = 1,
         observe_batch: Callable[[int], None] = lambda _: None,
+        observe_typicality: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Make a classifier without work; `observe_batch` is told each batch's size, in a thread.
+        """Make an idle classifier; it closes `decoders`.
 
-        For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
+        `observe_batch` is called with the size of each batch, `observe_typicality` with the typicality of each image,
+        both in an inference thread. For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
         """
         self.store = store
-        self._max_image_pixels = max_image_pixels
+        self._decoders = decoders
         self._observe_batch = observe_batch
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._observe_typicality = observe_typicality
+        self._threads = ThreadPoolExecutor(decoders.count, thread_name_prefix="decode")
         self._batcher: Batcher[NDArray[np.uint8], Scores] = Batcher(
             self._predict,
             batch_sizes=batch_sizes,
             max_queue_size=max_queue_size,
             lanes=lanes,
-            preparers=decode_threads,
+            preparers=decoders.count,
         )
 
     def require_ready(self) -> Model:
@@ -69,9 +71,7 @@ class Classifier:
         size = self.store.require_model().image_size
         with self._batcher.admit() as submit:
             with timing("decode"):
-                image = decode_quickly(data, size, max_pixels=self._max_image_pixels)
-                if image is None:
-                    image = await self._run_decoder(lambda: self._decode(data, size))
+                image = await self._decoders.decode(data, size)
             scores = await submit(image)
         note_model(scores.model.metadata.name, scores.model.metadata.version)
         return scores
@@ -82,9 +82,21 @@ class Classifier:
         return self._batcher.depth
 
     async def run_decoding(self, work: Callable[[], Result]) -> Result:
-        """Run what prepares images in one of the decoding threads, so that the event loop goes on."""
+        """Run what prepares tensors in a thread, so that the event loop goes on.
+
+        Given up before its turn, `work` stays in the executor's queue, but lets go of its upload: the queue keeps
+        `run`, and `run` only the list, which is emptied once nobody waits any more.
+        """
+        held = [work]
+
+        def run() -> Result:
+            return held.pop()()
+
         with timing("decode"):
-            return await self._run_decoder(work)
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+            finally:
+                held.clear()
 
     async def classify_pixels(self, images: NDArray[np.uint8]) -> list[Scores]:
         """Classify images of the model's own size, (N, H, W, 3) with N at least 1: all, by one version, or none.
@@ -106,34 +118,21 @@ class Classifier:
                 return scores
 
     def close(self) -> None:
-        """Start nothing more; nobody waits for what runs or is being decoded, which may take for ever."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        """End the decoders and start nothing more; nobody waits for what runs, which may take for ever."""
+        self._decoders.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
-
-    async def _run_decoder(self, work: Callable[[], Result]) -> Result:
-        """Run `work` in its turn. Given up before, it stays in the executor's queue, but lets go of its upload.
-
-        The queue keeps `run`, and `run` only the list, which is emptied once nobody waits any more.
-        """
-        held = [work]
-
-        def run() -> Result:
-            return held.pop()()
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, run)
-        finally:
-            held.clear()
 
     async def _submit(self, image: NDArray[np.uint8]) -> Scores:
         with self._batcher.admit() as submit:
             return await submit(image)
 
-    def _decode(self, data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-        return decode_image(data, size, max_pixels=self._max_image_pixels)
-
     def _predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Scores]:
         self._observe_batch(len(images))
         model = self.store.require_model()  # once a batch: a swap never splits one
         # Nobody else waits, or is being decoded.
-        return model.score(np.stack(images), alone=self._batcher.depth == 1)
+        scores = model.score(np.stack(images), alone=self._batcher.depth == 1)
+        for score in scores:
+            if score.typicality is not None:
+                self._observe_typicality(score.typicality)
+        return scores

@@ -1,7 +1,6 @@
-"""What a version's folder holds for people: the model card, as HTML, and its plots.
+"""Reads the model card and its plots from a version's folder, and renders the card as HTML. Knows no HTTP.
 
-Only files that the metadata names are given out, and only while they are what the metadata says: whatever else lies in
-the folder, or replaces a file, stays unseen. Knows no web.
+It only returns files whose digest is the one in the metadata, so other files and changed files stay private.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ CARD_FILE = "README.md"
 
 
 def read_card_file(model: Model, name: str) -> bytes | None:
-    """Return one file of the card of `model`; None if there is none that is what the metadata names."""
+    """Return a file of the model card; None if it is missing or differs from the metadata."""
     path = f"{CARD_FOLDER}/{name}"
     digest = model.metadata.files.get(path)
     if digest is None or model.folder is None:
@@ -25,20 +24,20 @@ def read_card_file(model: Model, name: str) -> bytes | None:
     try:
         with (model.folder / path).open("rb") as file:
             data = file.read(MAX_CARD_BYTES)
-    except OSError:  # the version has been removed; it serves until the next look at the folder
+    except OSError:  # the version was removed; it serves until the next poll
         return None
     return data if hashlib.sha256(data).hexdigest() == digest else None
 
 
 @lru_cache(maxsize=2)
 def render_markdown(text: str) -> str:
-    """Turn the card's Markdown into HTML. HTML in it stays text; a link can't be a script."""
+    """Render Markdown as HTML. HTML in it stays text, and links can't be scripts."""
     parser = MarkdownIt("commonmark", {"html": False, "typographer": True}).enable(["table", "replacements"])
     tokens = parser.parse(text)
     for token in tokens:
-        token.attrs.pop("style", None)  # a column's alignment, which the page's content policy blocks
+        token.attrs.pop("style", None)  # column alignment, which the content security policy blocks
     html: str = parser.renderer.render(tokens, parser.options, {})
-    # What is wide scrolls by itself instead of widening the page; the keyboard must reach it to scroll it.
+    # Wide elements scroll instead of widening the page. They need a tabindex to scroll by keyboard.
     return (
         html.replace("<pre>", '<pre tabindex="0">')
         .replace("<table>", '<div class="wide" role="group" aria-label="Table" tabindex="0"><table>')

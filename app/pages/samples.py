@@ -1,6 +1,6 @@
-"""Finds the sample images of a model, with their sources: `<name>/samples/`, beside its versions.
+"""Lists the sample images of a model and their sources: `<name>/samples/`, beside the versions. Knows no HTTP.
 
-They belong to the model, not to the service: what is worth showing depends on the classes. This module knows no web.
+Samples belong to the model, because good examples depend on its classes.
 """
 
 import json
@@ -43,7 +43,7 @@ def _require_image_name(name: str) -> str:
 
 
 class Sample(BaseModel):
-    """One image, what it shows, and its source."""
+    """A sample image, its title and its credit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,7 +75,7 @@ def list_samples(version: Path | None) -> list[Sample]:
 
 
 def find_sample(version: Path | None, name: str) -> Path | None:
-    """Return the path of the sample called `name`."""
+    """Return the path of the sample `name`; None if there is none."""
     found = next((sample for sample in list_samples(version) if sample.file == name), None)
     return version.parent / SAMPLES_FOLDER / found.file if version and found else None
 
@@ -95,5 +95,5 @@ def _read_index(path: Path) -> list[Any]:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is a file that no symbolic link leads out of `folder`."""
+    """Whether `path` is a file in `folder`, without a symbolic link out of it."""
     return path.is_file() and path.resolve().parent == folder.resolve()

@@ -24,6 +24,7 @@ PREFIX = "classifier"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BYTES = tuple(4**power for power in range(4, 14))  # 256 bytes to 64 MiB
 _IMAGES = tuple(2**power for power in range(9))  # 1 to 256
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
 # Prometheus's client would add a second series to each, with its creation time; no panel or alert uses them.
@@ -59,6 +60,7 @@ class Metrics:
         self._problems = count("problems", "Requests and images refused or failed, by problem code.", ("code",))
         self._loads = count("model_loads", "Attempts to load a version, by outcome.", ("outcome",))
         self._hang_ups = count("hang_ups", "Connections ended by the service, by reason.", ("reason",))
+        self._decoder_restarts = count("decoder_restarts", "Decoder processes replaced, by reason.", ("reason",))
         self._request_seconds = measure(
             "request_seconds", "Time from a request's head to the end of its response.", ("route",), buckets=_SECONDS
         )
@@ -67,6 +69,7 @@ class Metrics:
         )
         self._upload_bytes = measure("upload_bytes", "Sizes of request bodies.", buckets=_BYTES)
         self._batch_images = measure("batch_images", "Sizes of batches that ran.", buckets=_IMAGES)
+        self._typicality = measure("typicality", "Typicality of images, for versions that have it.", buckets=_SHARES)
         self.connections = Gauge("connections", "Open connections.", namespace=PREFIX, registry=self._registry)
         # Looking up a label's series costs as much as counting in it.
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
@@ -105,9 +108,17 @@ class Metrics:
         """Count a batch; may be called from any thread."""
         self._batch_images.observe(images)
 
+    def observe_typicality(self, typicality: float) -> None:
+        """Count an image by its typicality, 0 to 1; may be called from any thread."""
+        self._typicality.observe(typicality)
+
     def observe_load(self, outcome: str) -> None:
         """Count an attempt to load a version; `outcome` is `loaded` or `refused`."""
         self._loads.labels(outcome).inc()
+
+    def observe_decoder_restart(self, reason: str) -> None:
+        """Count a decoder process that is replaced; `reason` is one of `app.images.decoders`' own words."""
+        self._decoder_restarts.labels(reason).inc()
 
     def observe_hang_up(self, reason: str) -> None:
         """Count a connection that the service closed; `reason` is one of a fixed set."""

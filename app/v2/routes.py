@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from app import errors
 from app.api.health import assess
+from app.api.model_names import require_named
 from app.contract import TensorSpec
 from app.http.deadline import work_while_wanted
 from app.http.dependencies import get_classifier, get_settings
@@ -204,8 +205,9 @@ async def version_ready(request: Request, name: str, version: str) -> ModelReady
 
 @router.post("/models/{name}/infer", summary="Classify tensors", **_INFER_DOCUMENTATION)
 async def infer(request: Request, name: str) -> Response:
-    """Classify images of the model's own size: one tensor in, one tensor of probabilities out; all images or none.
+    """Classify images of the model's own size: all of them, or none.
 
+    The outputs are the probabilities and, if the version has it, the typicality; a request may name one of them.
     `$NAME` and `$SIZE` stand for what `/model` says.
 
     ```console
@@ -240,7 +242,7 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
         body,
         _read_json_length(request),
         takes=expected.input,
-        gives=expected.output,
+        gives=expected.outputs,
         max_images=settings.max_files,
     )
     async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
@@ -250,19 +252,6 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
     return _answer(question, scores)
 
 
-def require_named(model: Model, name: str, version: str | None = None) -> Model:
-    """Return `model` if it is the one asked for; None asks for whatever version serves.
-
-    Raises:
-        UnknownModelError: it is another one.
-    """
-    serving = model.metadata
-    if name == serving.name and version in {None, str(serving.version)}:
-        return model
-    asked = f"{name[:64]!r}" + (f" version {version[:20]}" if version is not None else "")
-    raise errors.UnknownModelError(f"{asked} does not serve here; {serving.name!r} version {serving.version} does")
-
-
 def _describe_model(model: Model) -> ModelDescription:
     metadata = model.metadata
     return ModelDescription(
@@ -270,7 +259,7 @@ def _describe_model(model: Model) -> ModelDescription:
         versions=[str(metadata.version)],
         platform="tensorflow_savedmodel",
         inputs=[_describe(metadata.input)],
-        outputs=[_describe(metadata.output)],
+        outputs=[_describe(output) for output in metadata.outputs],
     )
 
 
@@ -289,16 +278,27 @@ def _read_json_length(request: Request) -> int | None:
 
 def _answer(question: Question, scores: list[Scores]) -> Response:
     metadata = scores[0].model.metadata
-    probabilities = np.stack([score.probabilities for score in scores]).astype("<f4")  # (N, classes)
-    spec = _describe(metadata.output)
-    output = ResponseOutput(name=spec.name, datatype=spec.datatype, shape=list(probabilities.shape))
+    specs = {spec.name: spec for spec in metadata.outputs}
+    tensors = {metadata.output.name: np.stack([score.probabilities for score in scores])}  # (N, classes)
+    if metadata.typicality:
+        tensors[metadata.typicality.name] = np.array([score.typicality for score in scores])  # (N,)
+    outputs: list[ResponseOutput] = []
+    tail = b""
+    for wanted in question.outputs:
+        if wanted.name not in tensors:  # a version without it took over since the request was parsed
+            continue
+        tensor = tensors[wanted.name].astype("<f4")
+        output = ResponseOutput(**_describe(specs[wanted.name]).model_dump() | {"shape": list(tensor.shape)})
+        if wanted.as_bytes:
+            output.parameters = {"binary_data_size": tensor.nbytes}
+            tail += tensor.tobytes()
+        else:
+            output.data = tensor.ravel().tolist()
+        outputs.append(output)
     reply = InferenceResponse(
-        model_name=metadata.name, model_version=str(metadata.version), id=question.id, outputs=[output]
+        model_name=metadata.name, model_version=str(metadata.version), id=question.id, outputs=outputs
     )
-    if not question.wants_bytes:
-        output.data = probabilities.ravel().tolist()
-        return Response(reply.model_dump_json(exclude_none=True), media_type="application/json")
-    data = probabilities.tobytes()
-    output.parameters = {"binary_data_size": len(data)}
     head = reply.model_dump_json(exclude_none=True).encode()
-    return Response(head + data, media_type=_BYTES, headers={_JSON_LENGTH: str(len(head))})
+    if not tail:
+        return Response(head, media_type="application/json")
+    return Response(head + tail, media_type=_BYTES, headers={_JSON_LENGTH: str(len(head))})

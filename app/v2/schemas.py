@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol answers with; what it asks with is in `app.v2.tensors`."""
+"""The responses of the Open Inference Protocol. Its requests are in `app.v2.tensors`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class ServerMetadata(BaseModel):
-    """What this server is."""
+    """The server's name, version and extensions."""
 
     name: str
     version: str
@@ -20,13 +20,13 @@ class ServerLive(BaseModel):
 
 
 class ServerReady(BaseModel):
-    """Whether requests should come here."""
+    """Whether the server accepts inference requests."""
 
     ready: bool
 
 
 class ModelReady(ServerReady):
-    """Whether a model serves."""
+    """Whether the model accepts inference requests."""
 
     name: str
 
@@ -40,7 +40,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """What the model takes and gives."""
+    """The model's versions, inputs and outputs."""
 
     name: str
     versions: list[str]

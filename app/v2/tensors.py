@@ -1,7 +1,7 @@
-"""Tensors as the Open Inference Protocol writes them: in JSON, or as bytes behind the JSON. Knows no web and no model.
+"""Parses the tensors of the Open Inference Protocol, in JSON or as bytes after the JSON. Knows no HTTP and no model.
 
-The protocol is https://github.com/kserve/open-inference-protocol; the bytes are its "binary tensor data extension":
-little-endian, row by row, in the order in which the JSON names the tensors.
+The protocol is https://github.com/kserve/open-inference-protocol. The bytes are its "binary tensor data extension":
+little-endian, row by row, in the order of the tensors in the JSON.
 """
 
 import math
@@ -16,9 +16,9 @@ from pydantic.config import JsonDict
 from app.contract import TensorSpec
 from app.errors import TensorError, UploadTooLargeError
 
-# The protocol's words for the element types that a contract knows.
+# The protocol's names of the contract's element types.
 DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
-# What one number may take in JSON, indentation included, and what all but the numbers may take.
+# Maximum JSON bytes per number, including indentation, and for everything except the numbers.
 _JSON_BYTES_PER_NUMBER = 16
 _JSON_BYTES_FOR_THE_REST = 65_536
 
@@ -32,24 +32,31 @@ class RequestInput(BaseModel):
     name: str
     datatype: str
     shape: list[NonNegativeInt] = Field(description="The first dimension counts the images.")
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size` if the data stand behind the JSON.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_size` if the data follow the JSON.")
     data: list[Any] | None = Field(None, description="The numbers, flat or nested.")
 
 
 class RequestedOutput(BaseModel):
-    """One output tensor that is asked for."""
+    """One requested output tensor."""
 
     name: str
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true to get it behind the JSON.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data`: true for a binary output.")
 
 
 class InferenceRequest(BaseModel):
-    """What an inference request says in JSON."""
+    """The JSON of an inference request."""
 
     id: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true to get all outputs so.")
+    parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true for binary outputs.")
     inputs: list[RequestInput]
     outputs: list[RequestedOutput] | None = None
+
+
+class WantedOutput(NamedTuple):
+    """An output that the answer should have."""
+
+    name: str
+    as_bytes: bool  # behind the JSON
 
 
 class Question(NamedTuple):
@@ -57,11 +64,11 @@ class Question(NamedTuple):
 
     id: str | None
     images: NDArray[np.uint8]  # (N, H, W, 3)
-    wants_bytes: bool
+    outputs: list[WantedOutput]
 
 
 def parse_request(
-    body: bytes, json_length: int | None, *, takes: TensorSpec, gives: TensorSpec, max_images: int
+    body: bytes, json_length: int | None, *, takes: TensorSpec, gives: Sequence[TensorSpec], max_images: int
 ) -> Question:
     """Read the images out of the body of an inference request.
 
@@ -69,7 +76,7 @@ def parse_request(
         body: all of it.
         json_length: how many of its bytes are JSON; None if all are.
         takes: the model's input.
-        gives: the model's output.
+        gives: the model's outputs.
         max_images: the most that are taken at once.
 
     Raises:
@@ -101,7 +108,7 @@ def parse_request(
         )
     expected = shape[0] * size
     numbers = _read_bytes(tensor, tail, expected) if tail else _read_json(tensor, expected)
-    return Question(request.id, numbers.reshape(shape), _wants_bytes(request, gives.name))
+    return Question(request.id, numbers.reshape(shape), _choose_outputs(request, [spec.name for spec in gives]))
 
 
 def _name(tensors: Sequence[RequestInput | RequestedOutput]) -> str:
@@ -135,13 +142,18 @@ def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
         raise TensorError(f"the data of {tensor.name!r} must lie between 0 and 255") from error
 
 
-def _wants_bytes(request: InferenceRequest, output_name: str) -> bool:
-    """Whether the one output shall stand behind the JSON: what is said of it counts before what is said of all."""
-    parameters = request.parameters or {}
-    if request.outputs:
-        if [output.name for output in request.outputs] != [output_name]:
-            raise TensorError(f"the model gives one output, {output_name!r}; asked for: {_name(request.outputs)}")
-        parameters = parameters | (request.outputs[0].parameters or {})
-    if "classification" in parameters:
-        raise TensorError("the classification extension is not spoken; /predict names classes")
-    return bool(parameters.get("binary_data", parameters.get("binary_data_output", False)))
+def _choose_outputs(request: InferenceRequest, names: Sequence[str]) -> list[WantedOutput]:
+    """Return the outputs that the request names, or all; an output's own parameters override the request's."""
+    requested = request.outputs or [RequestedOutput(name=name) for name in names]
+    asked = [output.name for output in requested]
+    if not set(asked) <= set(names) or len(set(asked)) < len(asked):
+        known = " and ".join(map(repr, names))
+        raise TensorError(f"the model's outputs are {known}, each once; asked for: {_name(requested)}")
+    wanted = []
+    for output in requested:
+        parameters = (request.parameters or {}) | (output.parameters or {})
+        if "classification" in parameters:
+            raise TensorError("the classification extension is not supported; /predict names classes")
+        as_bytes = bool(parameters.get("binary_data", parameters.get("binary_data_output", False)))
+        wanted.append(WantedOutput(output.name, as_bytes))
+    return wanted

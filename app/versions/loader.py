@@ -17,8 +17,16 @@ Load = Callable[[Path], Model]
 
 def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Load:
     """Return the function that loads a version as `settings` say, ready for batches of these sizes."""
+    lanes = count_lanes(settings.runtime, settings.inference_threads)
+    has_loaded = False  # a version, which may serve while the next one loads
 
-    def load(folder: Path, metadata: ModelMetadata) -> Runtime:
+    def load(folder: Path) -> Model:
+        nonlocal has_loaded
+        model = load_model(folder, load_runtime=run, batch_sizes=batch_sizes, lanes=lanes)
+        has_loaded = True
+        return model
+
+    def run(folder: Path, metadata: ModelMetadata) -> Runtime:
         precision = choose_precision(settings.precision, metadata)
         run_preflight(
             folder,
@@ -26,8 +34,8 @@ def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Load:
             precision=precision,
             batch_sizes=batch_sizes,
             memory_bytes=settings.max_model_memory_bytes,
+            background=has_loaded,
         )
         return load_runtime(folder, name=settings.runtime, precision=precision, threads=settings.inference_threads)
 
-    lanes = count_lanes(settings.runtime, settings.inference_threads)
-    return lambda folder: load_model(folder, load_runtime=load, batch_sizes=batch_sizes, lanes=lanes)
+    return load

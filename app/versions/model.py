@@ -11,6 +11,9 @@ from app.contract import ModelMetadata
 from app.errors import InferenceError
 from app.runtime.load import Answers, Images, Runtime
 
+UNFAMILIAR = 0.02
+"""One validation image in fifty has a typicality below this."""
+
 
 class Scores(NamedTuple):
     """What one model gives for one image."""
@@ -19,6 +22,11 @@ class Scores(NamedTuple):
     model: "Model"
     image: NDArray[np.uint8]  # (H, W, 3): the pixels that the model received
     typicality: float | None = None  # 0 to 1; None if the version does not measure it
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the image looks so unlike the training images that it may show none of the classes."""
+        return self.typicality is not None and self.typicality < UNFAMILIAR
 
     def rank(self, top_k: int) -> list[tuple[str, float]]:
         """Return the `top_k` most probable classes with their probabilities; of equals, the first class first."""

@@ -27,8 +27,7 @@ from app.versions.verify import load_model
 
 # A preflight of the shipped model takes half a second.
 _TIMEOUT_SECONDS = 120
-# Requests that another version serves meanwhile have priority.
-_NICENESS = 10
+_BACKGROUND_NICENESS = 10
 _REFUSED, _UNREADABLE = 3, 4  # exit statuses; the reason is on standard output
 _MAX_REASON_CHARACTERS = 1000
 _TITLES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow"}
@@ -44,10 +43,17 @@ class _Request(NamedTuple):
     precision: Precision
     batch_sizes: Sequence[int]
     memory_bytes: int
+    niceness: int
 
 
 def run_preflight(
-    folder: Path, *, runtime: RuntimeName, precision: Precision, batch_sizes: Sequence[int], memory_bytes: int
+    folder: Path,
+    *,
+    runtime: RuntimeName,
+    precision: Precision,
+    batch_sizes: Sequence[int],
+    memory_bytes: int,
+    background: bool = False,
 ) -> None:
     """Load and verify the version in `folder` in another process, with one inference thread and no GPU.
 
@@ -57,13 +63,15 @@ def run_preflight(
         precision: the arithmetic in which it will run.
         batch_sizes: sizes of the batches that it will run.
         memory_bytes: how much memory the version may take, beside that of the runtime.
+        background: whether the requests that another version serves meanwhile have priority.
 
     Raises:
         RefusedVersionError: it may not serve, needs more memory, crashes the runtime or does not finish.
         OSError, MemoryError: the version could not be tried, which does not make it a bad one. MemoryError: the process
             was killed from outside, as the kernel does when the machine's memory runs out.
     """
-    request = _Request(str(folder.resolve()), runtime, precision, batch_sizes, memory_bytes)
+    niceness = _BACKGROUND_NICENESS if background else 0
+    request = _Request(str(folder.resolve()), runtime, precision, batch_sizes, memory_bytes, niceness)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # a GPU's memory belongs to the serving process
     try:
         ended = subprocess.run(
@@ -74,14 +82,14 @@ def run_preflight(
     except subprocess.TimeoutExpired as error:
         raise RefusedVersionError(f"loading it takes longer than {_TIMEOUT_SECONDS} s") from error
     status = ended.returncode
-    reason = ended.stdout[-_MAX_REASON_CHARACTERS:]
+    reason = ended.stdout.strip()[-_MAX_REASON_CHARACTERS:]
     if status == 0:
         return
     if status == _UNREADABLE:
         raise OSError(reason)
     if status in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}:
         raise MemoryError(f"its preflight got {signal.Signals(-status).name}")
-    if _OUT_OF_MEMORY.search(reason + ended.stderr):
+    if _OUT_OF_MEMORY.search(reason if status == _REFUSED else ended.stderr):
         raise RefusedVersionError(
             f"loading it and running its golden images takes more than {memory_bytes / 2**20:,.0f} MiB "
             "(APP_MAX_MODEL_MEMORY_BYTES)"
@@ -96,7 +104,7 @@ def run_preflight(
 
 def main(request: _Request) -> int:
     """Load the version under the memory limit; return the exit status, with the reason on standard output."""
-    os.nice(_NICENESS)
+    os.nice(request.niceness)
     with contextlib.suppress(OSError):  # Linux has it
         # In a container whose memory runs out the kernel should kill this process, not the one that serves.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

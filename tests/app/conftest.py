@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 
 from app.errors import RefusedVersionError
 from app.main import create_app
@@ -41,11 +42,17 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_client(models: Path) -> Iterator[Callable[..., TestClient]]:
-    """Start services on a fake model; takes what the model runs, and settings."""
+    """Start services on a fake model; takes what the model runs, its typicality, and settings."""
     clients = []
 
-    def start(predict: Callable[[Images], Probabilities] = tell_colours, **settings: object) -> TestClient:
-        app = create_app(Settings(model_dir=models, **settings), load=lambda *_, **__: make_model(predict))
+    def start(
+        predict: Callable[[Images], Probabilities] = tell_colours,
+        typicality: Callable[[Images], NDArray[np.float32]] | None = None,
+        **settings: object,
+    ) -> TestClient:
+        app = create_app(
+            Settings(model_dir=models, **settings), load=lambda _: make_model(predict, typicality=typicality)
+        )
         client = TestClient(app, raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)

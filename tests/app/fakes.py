@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from fastapi.testclient import TestClient
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, TrainingRun, digest_files
@@ -21,6 +22,7 @@ CLASS_NAMES = ("red", "green", "blue")
 INPUT = TensorSpec(name="images", dtype="uint8", shape=(8, 6, 3))
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 OUTPUT = TensorSpec(name="probabilities", dtype="float32", shape=(3,))
+TYPICALITY = TensorSpec(name="typicality", dtype="float32", shape=())
 CARD = """# tiny 1
 
 Made by commit `4f0c2d1e9b7a68350c1d2e3f4a5b6c7d8e9f0a1b`.
@@ -81,9 +83,24 @@ class HeldModel:
         return tell_colours(images)
 
 
-def make_model(predict: Callable[[Images], Probabilities] = tell_colours, version: int = 1) -> Model:
-    """Make a model that runs `predict` and has no files."""
-    return Model(make_metadata(version), Runtime("fake", "f32", INPUT, OUTPUT, lambda images: Answers(predict(images))))
+def tell_brightness(images: Images) -> NDArray[np.float32]:
+    """Give each image's mean brightness as its typicality: 0 for black, a third for one of the three colours."""
+    typicality: NDArray[np.float32] = images.mean(axis=(1, 2, 3), dtype=np.float32) / 255
+    return typicality
+
+
+def make_model(
+    predict: Callable[[Images], Probabilities] = tell_colours,
+    version: int = 1,
+    typicality: Callable[[Images], NDArray[np.float32]] | None = None,
+) -> Model:
+    """Make a model that runs these functions and has no files."""
+    metadata = make_metadata(version).model_copy(update={"typicality": TYPICALITY if typicality else None})
+
+    def run(images: Images) -> Answers:
+        return Answers(predict(images), typicality(images) if typicality else None)
+
+    return Model(metadata, Runtime("fake", "f32", INPUT, OUTPUT, run, typicality=metadata.typicality))
 
 
 def encode(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:

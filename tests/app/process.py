@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -81,3 +82,36 @@ def ask(connection: HTTPConnection, method: str, path: str, body: bytes | None =
     connection.request(method, path, body, {"content-type": "image/png"} if body else {})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
+
+
+def list_children(process: int) -> list[int]:
+    """Return the ids of a process's own processes, oldest first."""
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def list_decoders(process: int) -> list[int]:
+    """Return the decoder processes that a process has."""
+    return [decoder for child in list_children(process) for decoder in list_children(child)]
+
+
+def stop_decoders(process: int) -> None:
+    """Leave a process's decoders hanging in what they do."""
+    for decoder in list_decoders(process):
+        os.kill(decoder, signal.SIGSTOP)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in {"Z", "X"}
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came")

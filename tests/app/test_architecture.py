@@ -1,4 +1,4 @@
-"""What may import what, and what no line of the service may say."""
+"""The rows of imports, and words that the service's code must not contain."""
 
 import ast
 import json
@@ -16,7 +16,7 @@ INNER = {"contract.py", "errors.py", "litter.py", "images", "inference", "runtim
 
 
 def find_imports(module: Path) -> set[str]:
-    """Return the dotted names that a module imports, at its top or anywhere in it."""
+    """Return the dotted names that a module imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -39,7 +39,7 @@ def who_imports(package: str, modules: list[Path] = MODULES) -> set[str]:
 ROWS = (
     ("__main__",),
     ("main", "server"),
-    ("pages", "v2", "classify"),
+    ("pages", "v1", "v2", "classify"),
     ("api",),
     ("http",),
     ("inference",),
@@ -51,7 +51,7 @@ ROWS = (
 
 
 def find_arrows() -> set[tuple[str, str]]:
-    """Return which part of `app` imports which other part; a part is a package or a module at the top."""
+    """Return which part of `app` imports which other; a part is a package or a top-level module."""
     arrows = set()
     for module in MODULES:
         source = module.relative_to(APP).parts[0].removesuffix(".py")
@@ -61,11 +61,19 @@ def find_arrows() -> set[tuple[str, str]]:
 
 
 def test_imports_go_down():
-    """So no two parts need each other, and a reader who starts at the bottom has met all that a module uses."""
+    """No two parts need each other, so the code can be read from the bottom up."""
     row = {part: index for index, parts in enumerate(ROWS) for part in parts}
     up = {(source, target) for source, target in find_arrows() if source != "__init__" and row[source] >= row[target]}
     up -= {("settings", "contract")}
     assert up == set()
+
+
+def test_the_server_knows_no_application():
+    """It handles sockets, and writes the problems of requests that never reach the application."""
+    server = [path for path in MODULES if path.relative_to(APP).parts[0] == "server"]
+    names = {name for module in server for name in find_imports(module) if name.startswith("app.")}
+    allowed = ("app.server.", "app.http.problems.", "app.settings.", "app.errors.", "app.contract.", "app.telemetry.")
+    assert {name for name in names if not name.startswith(allowed)} == set()
 
 
 def test_private_names_stay_in_their_package():
@@ -81,12 +89,12 @@ def test_private_names_stay_in_their_package():
 
 
 def test_the_service_never_imports_training():
-    """Serving installs without what training needs; the contract is all that they share."""
+    """The service is installed without training's dependencies."""
     assert who_imports("training") == set()
 
 
 def test_training_imports_only_what_knows_no_web():
-    """Training reads images and measures versions with the service's own code, and needs none of its web."""
+    """Training shares the code that decodes images and runs versions, and none that knows HTTP."""
     names = {name for module in (ROOT / "training").rglob("*.py") for name in find_imports(module)}
     rooms = {name.split(".")[1] for name in names if name.startswith("app.")}
     assert rooms <= {"contract", "errors", "images", "litter", "runtime", "settings"}
@@ -108,19 +116,19 @@ def test_training_imports_only_what_knows_no_web():
     ],
 )
 def test_each_library_is_known_to_one_module(package, modules):
-    """So that it can be replaced in one place."""
+    """It can be replaced in one place."""
     assert who_imports(package) == modules
 
 
 def test_the_inner_packages_know_no_web():
-    """Images, batches, models and errors would serve a command line as well."""
+    """The command line uses them without HTTP."""
     inner = [path for path in MODULES if path.relative_to(APP).parts[0] in INNER]
     for package in ("fastapi", "starlette", "app.api", "app.http", "app.main"):
         assert who_imports(package, inner) == set()
 
 
 def test_importing_the_service_imports_no_tensorflow():
-    """It takes seconds and half a gigabyte that the default runtime does without."""
+    """It takes seconds and half a gigabyte, and the default runtime does not need it."""
     code = (
         "import sys, app.main; print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')])"
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.fakes import encode
-from tests.app.process import ROOT, Process, ask
+from tests.app.process import ROOT, Process, ask, is_running, list_decoders, wait_until
 
 
 @pytest.fixture
@@ -163,16 +163,6 @@ def test_probes_have_connections_of_their_own(start, exported):
     assert process.wait() == 0
 
 
-# The service, decoding for ever whatever is larger than what it decodes at once.
-STUCK = """
-import threading
-import app.images.decode
-app.images.decode.decode_image = lambda *_, **__: threading.Event().wait()
-from app.__main__ import main
-main()
-"""
-
-
 SLOW_LOAD = """
 import threading
 import app.versions.store
@@ -184,19 +174,25 @@ main()
 
 @pytest.mark.parametrize("signals", [1, 3])
 def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
-    """Its client is told 504, and the process ends in the time promised, with 0."""
+    """Its client is told 504, and the process ends in the time promised, with 0, and leaves none behind."""
     process = start(
-        program=("-c", STUCK), model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0.2,
-        request_timeout_seconds=0.3,
-    )  # fmt: skip
+        model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0.2, request_timeout_seconds=0.5, decoders=1
+    )
     process.wait_until("ok")
     connection = process.connect()
-    assert ask(connection, "POST", "/predict", encode(size=(400, 300)))[0] == 504
+    picture = encode(size=(400, 300))
+    assert ask(connection, "POST", "/predict", picture)[0] == 200
+    (decoder,) = list_decoders(process.popen.pid)
+    os.kill(decoder, signal.SIGSTOP)
+    assert ask(connection, "POST", "/predict", picture)[0] == 504
+    assert ask(connection, "POST", "/predict", picture)[0] == 200
+    (decoder,) = list_decoders(process.popen.pid)
     connection.close()
     for _ in range(signals):
         process.signal()
         time.sleep(0.05)
     assert process.popen.wait(5) == 0
+    wait_until(lambda: not is_running(decoder))
 
 
 def test_a_signal_before_the_server_runs_is_a_clean_end(tmp_path):

@@ -1,4 +1,4 @@
-"""What the benchmarks that train share."""
+"""Shared by the tests of benchmarks that train."""
 
 from pathlib import Path
 

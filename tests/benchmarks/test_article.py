@@ -1,4 +1,4 @@
-"""The article's own code, as a peer."""
+"""The article's code."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`
 
 
 def test_the_network_is_the_articles():
-    """To the last weight; compiled as published."""
+    """With the same number of weights, compiled as published."""
     model = article.make_model(10)
     assert model.count_params() == 4_374_538
     assert model.optimizer.learning_rate == np.float32(0.001)
@@ -19,7 +19,7 @@ def test_the_network_is_the_articles():
 
 
 def test_batches_never_end():
-    """Of 128, the last of each pass smaller, with one-hot labels."""
+    """Batches of 128 with one-hot labels; the last of each pass is smaller."""
     split = draw_split(50, seed=0)
     batches = article.make_batches(article.normalize(split)[0], split.labels, 3)
     shapes = [next(batches)[0].shape for _ in range(4)]

@@ -1,4 +1,4 @@
-"""The command's pace beside the runtime's."""
+"""The speed of `app.classify` compared with the runtime's."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from benchmarks import classify
 from benchmarks.classify import Round
 
 
-def test_a_row_tells_both_paces_and_their_ratio():
-    """And the last one the medians, also of the ratios."""
+def test_a_row_has_both_speeds_and_their_ratio():
+    """The last row has the medians, including that of the ratios."""
     text = classify.render([Round(90, 100, 1), Round(160, 200, 3), Round(85, 100, 2)]).splitlines()
     assert text[2] == "| 1 | 90 | 100 | 0.90 | 1.0 s |"
     assert text[-1] == "| median | 90 | 100 | 0.85 | 2.0 s |"
 
 
-def test_the_pictures_are_small_of_two_kinds_and_all_different(tmp_path):
+def test_the_images_are_small_distinct_and_of_two_formats(tmp_path):
     classify.write_pictures(tmp_path / "pictures", 10)
     images = [Image.open(path) for path in sorted((tmp_path / "pictures").iterdir())]
     assert [image.format for image in images] == ["PNG", "JPEG"] * 5
@@ -23,8 +23,8 @@ def test_the_pictures_are_small_of_two_kinds_and_all_different(tmp_path):
     assert len({np.asarray(image).tobytes() for image in images}) == 10
 
 
-def test_the_command_is_timed_only_if_it_did_its_work(tmp_path):
-    """Fewer lines than pictures would flatter it."""
+def test_the_command_must_classify_every_image(tmp_path):
+    """Fewer lines than images are an error."""
     classify.write_pictures(tmp_path / "pictures", 3)
     assert classify.time_command(tmp_path / "pictures", 3) > 0
     with pytest.raises(SystemExit, match="4 images gave 3 lines"):

@@ -1,4 +1,4 @@
-"""The list of commands in benchmarks/__init__.py is that of the modules."""
+"""The list of commands in benchmarks/__init__.py is complete."""
 
 import re
 
@@ -10,13 +10,13 @@ LISTED = re.findall(r"^- (\w+): (.+?), ", benchmarks.__doc__, re.MULTILINE)
 
 
 def test_every_command_is_listed_and_nothing_else():
-    """A command is what does something when it is run."""
+    """A command is a module that does something when it runs."""
     commands = [path.stem for path in FOLDER.glob("*.py") if "\nif __name__ ==" in path.read_text(encoding="utf-8")]
     assert [name for name, _ in LISTED] == sorted(commands)
 
 
 def test_every_file_of_results_is_written_by_a_command():
-    """And what a command is said to write is there."""
+    """And every listed file exists."""
     written = {file for _, files in LISTED for file in files.split(" and ") if "/" not in file}
     assert written == {path.name for path in (FOLDER / "results").iterdir()}
 

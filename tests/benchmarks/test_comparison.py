@@ -1,4 +1,4 @@
-"""Services in turn: those that are measured, those that are left out, and who runs meanwhile."""
+"""Services in turn: which are measured, left out and suspended."""
 
 import json
 import os
@@ -24,7 +24,7 @@ number = count(1)  # of the requests that this service process gets
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Calls every picture what the environment says."""
+    """Answers every request with the label in the environment."""
 
     def do_POST(self) -> None:
         if next(number) > int(os.environ["LAST"]):
@@ -41,7 +41,7 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Write no line for a request."""
+        """Write no access log."""
 
 
 def service(name: str, label: str = "cat", *, busy: bool = False, last: int = 1_000_000) -> Service:
@@ -52,26 +52,26 @@ def service(name: str, label: str = "cat", *, busy: bool = False, last: int = 1_
 
 
 def test_a_probability_is_right_within_the_tolerance_of_a_version():
-    """The picture is of the model's own size: no service resizes it, none may be further off than at a load."""
+    """The image has the model's size, so no service resizes it."""
     with running(service("one")) as process:
         process.wait_until_right(KNOWN._replace(probability=0.9019))
         with pytest.raises(LeftOutError, match=r"where cat with 0\.902 is right"):
             process.check(KNOWN._replace(probability=0.9021), "form")
 
 
-def test_what_is_no_answer_leaves_a_service_out():
-    """And says what it was."""
+def test_an_invalid_answer_leaves_a_service_out():
+    """With its answer as the reason."""
     with running(service("one", label="")) as process, pytest.raises(LeftOutError, match=r"busy.*without a label"):
         process.wait_until_right(KNOWN)
 
 
-def test_who_still_works_when_its_clients_are_gone_is_waited_for():
-    """Else it would slow whoever is next."""
+def test_the_next_turn_waits_until_a_service_is_idle():
+    """It would slow down the next service."""
     with running(service("one")) as process:
         process.wait_until_right(KNOWN)
         process.wait_until_idle()
         connection = HTTPConnection("127.0.0.1", process.port)
-        connection.request("POST", "/work", b"x")  # a second of work, whose answer nobody waits for
+        connection.request("POST", "/work", b"x")  # a second of work; the client disconnects
         connection.close()
         started, before = time.monotonic(), process.read_cpu_seconds()
         process.wait_until_idle()
@@ -81,7 +81,7 @@ def test_who_still_works_when_its_clients_are_gone_is_waited_for():
 
 @pytest.fixture
 def turns(monkeypatch):
-    """Take no time for a load; note whose turn it was, in which column, and who ran meanwhile."""
+    """Replace loads; record whose turn it was, in which column, and which services were running."""
     turns = []
 
     def load(url, sent, body, *, clients, seconds):
@@ -96,8 +96,8 @@ def turns(monkeypatch):
     return turns
 
 
-def test_all_run_and_take_turns_but_those_that_are_busy_while_idle(turns):
-    """Every column in every round, one after the other; a suspended one is awake for its own turn."""
+def test_services_take_turns_and_busy_ones_are_suspended(turns):
+    """Every column in every round, one after the other; suspended services run in their own turns."""
     one, busy = compare([service("one"), service("busy", busy=True)], KNOWN, seconds=2, rounds=2)
     columns = [column for column in COLUMNS if column.body == "form"]
     for record in (one, busy):
@@ -111,7 +111,7 @@ def test_all_run_and_take_turns_but_those_that_are_busy_while_idle(turns):
     assert all(awake == ({"one", "busy"} if name == "busy" else {"one"}) for name, _, _, awake in in_rounds)
 
 
-def test_who_answers_wrongly_or_ends_is_left_out_with_the_reason(turns):
+def test_a_service_that_answers_wrongly_or_exits_is_left_out_with_the_reason(turns):
     """The others are measured."""
     gone = Service("gone", "gone", "f32", ("tests.benchmarks.no_such_module",))
     records = compare([service("wrong", "dog"), gone, service("right")], KNOWN, seconds=1, rounds=1)
@@ -123,8 +123,8 @@ def test_who_answers_wrongly_or_ends_is_left_out_with_the_reason(turns):
 
 
 @pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PROGRAM}")
-def test_who_exits_while_it_is_loaded_is_left_out(monkeypatch):
-    """In its warm-up, where wrk finds nobody listening in the next column; the other is measured."""
+def test_a_service_that_exits_under_load_is_left_out(monkeypatch):
+    """During its warm-up; the other is measured."""
     monkeypatch.setattr(comparison, "COLUMNS", COLUMNS[:2])
     gone, right = compare([service("gone", last=3), service("right")], KNOWN, seconds=1, rounds=1)
     assert "wrk says: unable to connect" in gone.left_out
@@ -134,7 +134,7 @@ def test_who_exits_while_it_is_loaded_is_left_out(monkeypatch):
 
 @pytest.mark.parametrize("read", ["read_cpu_seconds", "read_pss_mib"])
 def test_a_child_that_exits_while_it_is_read_leaves_the_service_out(monkeypatch, read):
-    """Listed a moment before, it is no more."""
+    """Although it was listed a moment before."""
     with running(service("one")) as process, psutil.Popen(["true"]) as child:
         child.wait()
         with monkeypatch.context() as patch:
@@ -144,7 +144,7 @@ def test_a_child_that_exits_while_it_is_read_leaves_the_service_out(monkeypatch,
 
 
 def test_a_slow_column_is_measured_for_longer(turns, monkeypatch):
-    """Where not every client was answered in the warm-up's second."""
+    """If some clients got no answer in the warm-up."""
     quick = comparison.load
 
     def load(url, sent, body, *, clients, seconds):

@@ -1,4 +1,4 @@
-"""The environment that `make bench` makes."""
+"""The environment of `make bench`."""
 
 import shutil
 import subprocess
@@ -10,14 +10,14 @@ def read_pins(path):
     return {line.partition("==")[0] for line in path.read_text(encoding="utf-8").splitlines() if "==" in line}
 
 
-def test_its_constraints_hold_only_what_is_besides_those_of_the_service():
-    """But for the one pin that differs, which the Makefile leaves out of the others."""
+def test_its_constraints_do_not_repeat_those_of_the_service():
+    """Except the one pin that differs, which the Makefile removes from the others."""
     both = read_pins(ROOT / "constraints.txt") & read_pins(ROOT / "benchmarks" / "constraints.txt")
     assert both == {"opentelemetry-api"}
 
 
-def test_the_load_generator_is_asked_for_before_anything_is_installed(tmp_path):
-    """Where nothing is on the path, it is what is missing first."""
+def test_the_load_generator_is_checked_first(tmp_path):
+    """Without wrk, `make bench` installs nothing."""
     command = [shutil.which("make"), "bench", f"BENCH={tmp_path / 'venv'}"]
     made = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert made.returncode == 2

@@ -1,4 +1,4 @@
-"""The load generator: what it sends, and what is read from its output."""
+"""The load generator: what it sends, and how its output is parsed."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ SEEN = Seen(900, 3.0, 1.5, 2.5, 9.5, 4)
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Keeps what it is sent; says that every fourth request is bad."""
+    """Records requests, and rejects every fourth one."""
 
     protocol_version = "HTTP/1.1"
 
@@ -42,27 +42,27 @@ def server():
         thread.join()
 
 
-def test_the_last_line_in_json_is_what_was_seen():
+def test_the_last_line_of_json_has_the_results():
     noise = "Running 3s test\n{not the last one}\n"
     assert parse_output(noise + json.dumps(SEEN._asdict()) + "\n") == SEEN
 
 
-def test_output_without_it_is_an_error_that_shows_the_output():
+def test_output_without_json_is_an_error_with_the_output():
     with pytest.raises(LeftOutError, match="unable to connect"):
         parse_output("unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
-def test_the_rate_is_that_of_good_answers():
+def test_the_rate_counts_successful_requests():
     assert SEEN.per_second == 300
 
 
 @pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"not installed: {PROGRAM}")
 class TestLoad:
-    """Each of these loads a server of this test for a second."""
+    """Each of these tests loads a server for a second."""
 
     def test_pictures_are_sent_in_turn_as_they_are(self, server):
         seen = load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "raw", clients=1, seconds=1)
-        first = PICTURES.index(server.seen[0][1])  # wrk takes one for itself, to see what it will send
+        first = PICTURES.index(server.seen[0][1])  # wrk calls `request` once at the start
         assert [body for _, body in server.seen[:6]] == [PICTURES[(first + turn) % 3] for turn in range(6)]
         assert {kind for kind, _ in server.seen} == {"image/png"}
         assert seen.requests > 3

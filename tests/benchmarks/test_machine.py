@@ -1,4 +1,4 @@
-"""What is told of the machine."""
+"""The description of the machine."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from benchmarks import machine
         ({"avx2", "amx_bf16", "amx_int8"}, "A Processor, with avx2 amx_bf16 amx_int8, "),
     ],
 )
-def test_the_instruction_sets_that_matter_are_named(monkeypatch, flags, told):
+def test_the_relevant_instruction_sets_are_listed(monkeypatch, flags, told):
     monkeypatch.setattr(machine, "describe_cpu", lambda: "A Processor")
     monkeypatch.setattr(machine, "read_cpu_flags", lambda: flags)
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
@@ -21,6 +21,6 @@ def test_the_instruction_sets_that_matter_are_named(monkeypatch, flags, told):
     assert machine.describe_machine().startswith(f"{told}3 cores, ")
 
 
-def test_libraries_that_are_not_there_are_left_out():
+def test_missing_libraries_are_left_out():
     assert " numpy 2." in machine.describe_libraries("numpy", "no-such-library")
     assert "no-such-library" not in machine.describe_libraries("numpy", "no-such-library")

@@ -1,4 +1,4 @@
-"""The files that the services are sent."""
+"""The image files that benchmarks send."""
 
 import io
 
@@ -25,7 +25,7 @@ from benchmarks.pictures import (
 @pytest.mark.parametrize(
     ("kind", "media_type", "bounds"), [(SMALL, "image/png", (1e3, 4e3)), (MEDIUM, "image/jpeg", (3e4, 1e5))]
 )
-def test_pictures_have_the_size_and_about_the_weight_of_real_ones(kind, media_type, bounds):
+def test_images_have_the_dimensions_and_file_sizes_of_real_ones(kind, media_type, bounds):
     pictures = make_pictures(kind)
     assert len(set(pictures)) == len(pictures) > 1
     for picture in pictures:
@@ -34,11 +34,11 @@ def test_pictures_have_the_size_and_about_the_weight_of_real_ones(kind, media_ty
         assert get_media_type(picture) == media_type
 
 
-def test_pictures_are_the_same_every_time():
+def test_images_are_reproducible():
     assert make_pictures(MEDIUM) == make_pictures(MEDIUM)
 
 
-def test_a_form_holds_the_file_bit_by_bit():
+def test_a_form_has_the_unchanged_file():
     app = FastAPI()
 
     @app.post("/")
@@ -50,7 +50,7 @@ def test_a_form_holds_the_file_bit_by_bit():
     assert reply.json() == {"bytes": picture.hex(), "type": "image/png"}
 
 
-def test_the_known_picture_is_known_to_the_shipped_model():
+def test_the_shipped_model_classifies_the_known_image():
     folder = find_version()
     known = make_known(folder)
     runtime = load_runtime(folder, name="openvino", precision="f32", threads=0)

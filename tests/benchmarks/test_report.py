@@ -1,4 +1,4 @@
-"""From rounds to medians, ratios and tables."""
+"""Medians, ratios and tables."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ ONE, MANY = "one client", "many clients"
 
 
 def sample(per_second: float, cpu_seconds: float = 0.0, *, errors: int = 0) -> Sample:
-    """A sample of two seconds whose percentiles tell its rate."""
+    """A sample of two seconds whose percentiles are derived from its rate."""
     seen = Seen(round(2 * per_second), 2.0, per_second + 0.5, per_second + 0.95, per_second + 0.99, errors)
     return Sample(seen, cpu_seconds)
 
@@ -50,14 +50,14 @@ def test_errors_of_all_rounds_count():
     assert make_rows([mine])[0].cells[ONE].errors == 3
 
 
-def test_processor_time_is_that_of_one_request():
+def test_cpu_time_is_per_request():
     mine = record("mine", "f32", ours=True)
     mine.samples[ONE] = [sample(100, cpu_seconds=0.8), sample(200, cpu_seconds=0.8), sample(50, cpu_seconds=0.8)]
     assert make_rows([mine])[0].cells[ONE].cpu_ms == 4
 
 
-def test_int8_is_compared_with_int8_and_all_else_with_the_other(rows):
-    """Round by round: 100 to 40, 200 to 40 and 120 to 60 make 2.5, their medians would make 3."""
+def test_int8_is_compared_with_int8_and_other_precisions_with_the_other_one(rows):
+    """Per round: 100 ÷ 40, 200 ÷ 40 and 120 ÷ 60 have the median 2.5. The medians' ratio would be 3."""
     ratios = {row.name: row.cells[ONE].ratio for row in rows}
     assert ratios == {"mine": 1, "mine-int8": 1, "theirs": 2.5, "theirs-int8": 3, "graph": 10}
 
@@ -66,7 +66,7 @@ def test_without_this_service_nothing_is_compared():
     assert make_rows([record("theirs", "f32", one_client=[1])])[0].cells[ONE].ratio is None
 
 
-def test_a_service_that_answers_nothing_has_a_rate_and_no_times(rows):
+def test_a_service_without_answers_has_a_rate_and_no_latencies(rows):
     cell = rows[-1].cells[MANY]
     assert cell.per_second == 0
     assert (cell.p50_ms, cell.cpu_ms, cell.ratio) == (None, None, None)
@@ -79,21 +79,21 @@ def test_the_overview_has_a_row_for_each_service_and_a_column_for_each_load(rows
     assert overview[4] == "| Theirs | bf16 | 40 | – | 200 MiB | 2.0 s |"
 
 
-def test_each_load_has_a_table_of_those_that_take_it(rows):
+def test_each_load_has_a_table_of_the_services_that_support_it(rows):
     table = render_comparison(rows).split("### many clients\n\n")[1].splitlines()
     assert table[2] == "| Mine | bf16 | 600 | 600–600 | 1.00 | 600.5 ms | 601.0 ms | 601.0 ms | 0 | 0.00 ms |"
     assert table[3] == "| Graph | f32 | 0 | 0–0 | – | – | – | – | 0 | – |"
     assert len(table) == 4
 
 
-def test_comparing_services_imports_nothing_that_trains():
-    """`make bench` installs nothing that draws plots, and TensorFlow would take memory from the services."""
+def test_comparing_services_imports_no_training_library():
+    """`make bench` installs no plotting library, and TensorFlow would take memory from the services."""
     code = "import sys, benchmarks.serving; print({'tensorflow', 'matplotlib', 'sklearn'} & sys.modules.keys())"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert output.strip() == "set()"
 
 
-def test_who_was_left_out_is_told_with_the_reason():
+def test_services_left_out_are_listed_with_the_reason():
     absent = Record(Service("absent", "Absent", "f32", ("x",)), left_out="No module named 'absent'")
     text = render_comparison(make_rows([record("mine", "f32", ours=True, one_client=[1]), absent]))
     assert text.endswith("Left out:\n\n- absent: No module named 'absent'\n")

@@ -1,4 +1,4 @@
-"""What the rolling restart writes; that it restarts, `make reliability` tests."""
+"""The results of the rolling restart. `make reliability` tests the restarts."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from benchmarks.rolling_restart import Outcome
 
 
 @pytest.mark.parametrize(("failed", "status"), [({"read": 0}, 0), ({"read": 1, "status": 2}, 1)])
-def test_the_table_goes_to_the_folder_that_is_named(monkeypatch, tmp_path, capsys, failed, status):
-    """And a single failed request is exit status 1."""
+def test_the_table_goes_to_the_chosen_folder(monkeypatch, tmp_path, capsys, failed, status):
+    """A single failed request means exit status 1."""
     outcome = Outcome(6, 9336, 55.2, 90.1, 199.4, 384.0, failed)
     monkeypatch.setattr(rolling_restart, "restart_in_turn", lambda **_: outcome)
     monkeypatch.setattr(rolling_restart, "NEEDED", ())

@@ -1,4 +1,4 @@
-"""The runtime's table."""
+"""The runtimes' table."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from benchmarks.runtime import Contender, Pace
 from tests.app.fakes import INPUT, OUTPUT, tell_colours
 
 
-def test_a_row_tells_images_a_second_and_a_batch_s_time():
+def test_a_row_has_images_per_second_and_the_time_of_a_batch():
     paces = {1: Pace(500, 2), 8: Pace(1000, 8), 32: Pace(2000, 16)}
     text = runtime.render({"fast": paces}, {"slow": "it is missing"}).splitlines()
     assert text[2] == "| fast | 500 (2.00 ms) | 1000 (8.00 ms) | 2000 (16.00 ms) |"
@@ -39,8 +39,8 @@ def test_every_batch_size_is_measured():
     )
 
 
-def test_as_many_callers_as_asked_for_call_at_once():
-    """And what all of them get counts."""
+def test_the_callers_run_at_the_same_time():
+    """And the speed is that of all callers together."""
     together = threading.Barrier(3)
     runs = runtime.time_runs(lambda: together.wait(10), seconds=0, callers=3)
     assert len(runs) == 3

@@ -1,4 +1,4 @@
-"""The flags of the comparison, and where its results go."""
+"""The flags of the comparison, and its results."""
 
 import json
 
@@ -19,7 +19,7 @@ from benchmarks.start import Start
     ],
 )
 def test_a_bad_flag_is_one_line(arguments, words, capsys):
-    """So is a part that would take the place of all that was measured."""
+    """Including a part that would overwrite all results."""
     with pytest.raises(SystemExit) as exit_:
         serving.main(arguments)
     assert exit_.value.code == 2
@@ -28,8 +28,8 @@ def test_a_bad_flag_is_one_line(arguments, words, capsys):
     assert words in error
 
 
-def test_a_part_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
-    """In Markdown and in JSON, each with the machine and the precision."""
+def test_a_part_goes_to_another_folder(tmp_path, monkeypatch, capsys):
+    """As Markdown and JSON, with the machine and the precision."""
     monkeypatch.setattr(serving, "measure_start", lambda *_, **__: Start([1.0, 3.0]))
     monkeypatch.setattr(serving.shutil, "which", lambda _: "/usr/bin/wrk")
     monkeypatch.setattr(serving.signal, "signal", lambda *_: None)

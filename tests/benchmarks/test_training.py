@@ -1,4 +1,4 @@
-"""Training beside the article's own code."""
+"""Training compared with the article's code."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ def read_rows(text):
 
 
 def test_both_tables_are_written(folder, tmp_path, monkeypatch, capsys):
-    """Speed, and steps to a target that neither reaches within its own limit: of a short schedule, of ten epochs."""
+    """Speed, and steps to a target that neither code reaches within its limit."""
     monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {"accuracy": 0.5})
     assert training.main(["--data", str(folder), "--target", "0.9", "--results", str(tmp_path)]) == 0
     text = (tmp_path / "training.md").read_text(encoding="utf-8")
@@ -50,8 +50,8 @@ def test_both_tables_are_written(folder, tmp_path, monkeypatch, capsys):
     assert (steps, our_steps) == ("4", "14")
 
 
-def test_a_target_is_reached_at_the_first_look_that_sees_it(monkeypatch):
-    """Seconds of training alone, to that look."""
+def test_a_target_is_reached_at_the_first_evaluation_above_it(monkeypatch):
+    """The time includes training steps only."""
     accuracies = iter([0.3, 0.7, 0.9])
     monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {"accuracy": next(accuracies)})
     seconds, steps = training.time_to_target(make_fake(), draw_split(1, seed=0), 0.65)
@@ -67,8 +67,8 @@ def make_fake():
     return trainer
 
 
-def test_images_a_second_are_by_each_codes_own_batch(monkeypatch):
-    """A step of twice the images in the same time is twice as fast."""
+def test_images_per_second_use_each_codes_batch_size(monkeypatch):
+    """Twice the images per step in the same time is twice as fast."""
     monkeypatch.setattr(training, "time_steps", lambda _step, count: [0.5] * count)
     article_code, ours = make_fake(), make_fake()
     object.__setattr__(ours, "title", "ours")
@@ -78,7 +78,7 @@ def test_images_a_second_are_by_each_codes_own_batch(monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["0", "1", "65", "nan"])
-def test_a_target_is_a_share(target, capsys):
+def test_a_target_is_between_0_and_1(target, capsys):
     with pytest.raises(SystemExit) as exit_:
         training.main(["--target", target])
     assert exit_.value.code == 2
@@ -90,8 +90,8 @@ def test_missing_data_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_article_is_normalised_by_its_own_statistics():
-    """One mean, a deviation for each position of a pixel; the statistics do the same to other images."""
+def test_the_article_normalizes_by_its_own_statistics():
+    """One mean, and a standard deviation per pixel position; other images get the same statistics."""
     split = draw_split(4, seed=0)
     images, normalize = article.normalize(split)
     assert abs((images * normalize.deviation).mean()) < 1e-5

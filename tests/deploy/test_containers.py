@@ -1,4 +1,4 @@
-"""What the Dockerfile and the compose files promise, without an engine: linters, schemas, and what those can't see."""
+"""The Dockerfile and the compose files, without an engine: linters, schemas, and what those don't check."""
 
 import ast
 import http.client
@@ -31,7 +31,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 
 def read_stage(name: str) -> list[str]:
-    """Return the instructions of one stage of the Dockerfile, continued lines joined."""
+    """Return the instructions of a stage of the Dockerfile, with continued lines joined."""
     stage = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM|\Z)", DOCKERFILE, re.DOTALL | re.MULTILINE)
     assert stage
     lines = "\n".join(line for line in stage[1].splitlines() if not line.startswith("#"))
@@ -49,25 +49,25 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def test_hadolint_finds_nothing():
-    """Not one of its rules is broken or switched off."""
+    """With all of its rules."""
     done = run(BIN / "hadolint", "Dockerfile")
     assert (done.returncode, done.stdout) == (0, "")
     assert "hadolint ignore" not in DOCKERFILE
 
 
 @pytest.mark.parametrize(("stage", "signal"), [("serve", "SIGTERM"), ("train", "SIGINT")])
-def test_the_images_run_as_nobody_special(stage, signal):
-    """By number, so that an orchestrator can tell that it is not root; stopped by a signal that Python handles."""
+def test_the_images_run_as_an_unprivileged_user(stage, signal):
+    """By number, so that an orchestrator can check that it is not root. Python handles the stop signal."""
     instructions = read_stage(stage)
     assert "USER 10001:10001" in instructions
     assert f"STOPSIGNAL {signal}" in instructions
     last_copy = max(i for i, line in enumerate(instructions) if line.startswith("COPY"))
-    assert instructions.index("USER 10001:10001") > last_copy  # its files are not its own to change
+    assert instructions.index("USER 10001:10001") > last_copy  # so the user can't change the files
     assert read_exec_form(stage, "CMD")
 
 
-def test_serving_is_the_default_and_training_wants_a_gpu():
-    """`docker build .` gives the last stage."""
+def test_serving_is_the_default_and_training_requires_a_gpu():
+    """`docker build .` builds the last stage."""
     assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "serve"
     assert read_exec_form("serve", "CMD") == ["python", "-m", "app"]
     assert read_exec_form("train", "ENTRYPOINT") == ["python", "-m", "training"]
@@ -75,8 +75,8 @@ def test_serving_is_the_default_and_training_wants_a_gpu():
 
 
 @pytest.mark.parametrize(("folder", "status"), [("models", "ok"), ("tests", "unavailable")])
-def test_the_health_check_tells_a_ready_service_from_others(folder, status):
-    """Healthy while it may get requests; unhealthy without a model or without a process; no proxy is asked."""
+def test_the_health_check_succeeds_only_for_a_ready_service(folder, status):
+    """It fails without a model or without a process, and uses no proxy from the environment."""
     port = str(find_free_port())
     check = [sys.executable, *read_exec_form("serve", "HEALTHCHECK")[1:]]
     assert run(*check, APP_PORT=port).returncode != 0
@@ -124,14 +124,14 @@ def find_packages(*folders: str) -> set[str]:
 
 @pytest.mark.parametrize(("folders", "extras"), [(["app"], []), (["app", "training"], ["train", "quantize"])])
 def test_an_image_installs_what_its_code_imports(folders, extras):
-    """A package that is there only by way of another is missing from an image as soon as the other drops it."""
+    """A package that only another one depends on would be missing as soon as the other drops it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = project["dependencies"] + [
         line for extra in extras for line in project["optional-dependencies"][extra]
     ]
     declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in requirements}
     owners = importlib.metadata.packages_distributions()
-    # Each brings the other as a part of itself; TensorFlow in the service is the other runtime, and optional.
+    # TensorFlow contains Keras. In the service, TensorFlow is the optional runtime.
     allowed = {"keras": "tensorflow"} | ({} if extras else {"tensorflow": "openvino"})
     missing = {
         name
@@ -142,7 +142,7 @@ def test_an_image_installs_what_its_code_imports(folders, extras):
 
 
 def test_every_requirement_is_pinned():
-    """What the images install does not change from one build to the next."""
+    """So that builds of the images are reproducible."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pinned = {
         line.split("==")[0].lower().replace("_", "-")
@@ -157,8 +157,8 @@ def test_every_requirement_is_pinned():
     assert names - pinned == set()
 
 
-def test_only_what_is_copied_reaches_the_build():
-    """The context leaves out everything but what COPY names: no history, no data, no secrets lying about."""
+def test_the_build_context_has_only_what_is_copied():
+    """No history, data or secrets."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
@@ -169,14 +169,14 @@ def test_only_what_is_copied_reaches_the_build():
 
 
 @pytest.mark.parametrize("path", COMPOSE_FILES, ids=lambda path: path.name)
-def test_the_compose_files_hold_against_the_specification(path):
-    """By the schema of the Compose specification that check-jsonschema ships."""
+def test_the_compose_files_are_valid(path):
+    """By the schema of the Compose specification."""
     done = run(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_service_is_hardened(services):
-    """A root file system that can't be written, no capabilities, no way to gain any."""
+    """A read-only root file system, no capabilities, no way to gain any, ports on loopback."""
     for name, service in services.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -185,13 +185,13 @@ def test_every_service_is_hardened(services):
             assert re.match(r"127\.0\.0\.1:|\$\{\w+:-127\.0\.0\.1\}:", port), name
 
 
-def test_what_starts_by_default_is_the_service(services):
-    """Training and monitoring wait to be asked for."""
+def test_only_the_service_starts_by_default(services):
+    """Training and monitoring have profiles."""
     assert [name for name, service in services.items() if not service.get("profiles")] == ["serve"]
 
 
 def test_only_training_may_write_models(services):
-    """And the service sees what it writes."""
+    """And the service reads what it writes."""
     mounts = {name: service.get("volumes", []) for name, service in services.items()}
     assert [name for name, of in mounts.items() if "./models:/srv/models" in of] == ["train"]
     assert "./models:/srv/models:ro" in mounts["serve"]
@@ -199,14 +199,14 @@ def test_only_training_may_write_models(services):
     assert "KERAS_HOME=/data" in DOCKERFILE
 
 
-def test_gpus_have_room_to_talk(services):
-    """Several pass gradients through shared memory, of which a container has 64 MiB by itself."""
+def test_training_has_shared_memory_for_several_gpus(services):
+    """NCCL passes gradients through it; the default is 64 MiB."""
     assert services["train"]["shm_size"] == "1g"
     assert services["train"]["ulimits"] == {"memlock": -1}
 
 
 def test_the_service_has_time_to_drain(services, monkeypatch):
-    """An engine kills it only after the drain and the slowest request together."""
+    """The grace period is longer than the drain and the slowest request."""
     from app.settings import Settings  # noqa: PLC0415
 
     for name in [name for name in os.environ if name.startswith("APP_")]:
@@ -217,13 +217,13 @@ def test_the_service_has_time_to_drain(services, monkeypatch):
     assert int(services["serve"]["stop_grace_period"].removesuffix("s")) > slowest
 
 
-def test_compose_and_image_check_health_alike(services):
-    """One command, said twice because an override serves from the other image."""
+def test_compose_and_image_have_the_same_health_check(services):
+    """Repeated because an override serves from the other image."""
     assert services["serve"]["healthcheck"]["test"][1:] == read_exec_form("serve", "HEALTHCHECK")
 
 
-def test_the_gpu_override_changes_the_service_alone():
-    """The same service, from the image that holds TensorFlow."""
+def test_the_gpu_override_changes_only_the_service():
+    """It runs the same service from the image with TensorFlow."""
     override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
     assert set(override) == {"serve"}
     assert override["serve"]["build"]["target"] == "train"
@@ -234,8 +234,8 @@ def test_the_gpu_override_changes_the_service_alone():
         assert f"{line}={override['serve']['environment'][line]}" in DOCKERFILE
 
 
-def test_every_setting_that_is_named_exists(services):
-    """A typing error in a setting's name would pass in silence."""
+def test_every_setting_exists(services):
+    """A misspelled setting would have no effect."""
     from app.settings import Settings  # noqa: PLC0415
 
     override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
@@ -244,8 +244,8 @@ def test_every_setting_that_is_named_exists(services):
     assert {name.removeprefix("APP_").lower() for name in named} <= set(Settings.model_fields) | {"api_keys"}
 
 
-def test_what_is_mounted_exists(services):
-    """An engine makes an empty folder of what does not, and the container goes without."""
+def test_every_mounted_path_exists(services):
+    """An engine would create an empty folder instead."""
     mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", [])}
     paths = {ROOT / path for path in mounted if path.startswith("./")}
     assert len(paths) > 4
@@ -253,7 +253,7 @@ def test_what_is_mounted_exists(services):
 
 
 def test_grafana_finds_the_dashboard_and_its_data(services):
-    """The dashboard is where Grafana looks, and asks the data source that is provisioned."""
+    """The dashboard is in the provisioned folder and uses the provisioned data source."""
     grafana = ROOT / "deploy" / "monitoring" / "grafana"
     (source,) = yaml.safe_load((grafana / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
     (provider,) = yaml.safe_load((grafana / "provisioning" / "dashboards" / "minimodel.yml").read_text())["providers"]
@@ -264,12 +264,12 @@ def test_grafana_finds_the_dashboard_and_its_data(services):
     assert f"./{dashboard.relative_to(ROOT)}:{home}:ro" in services["grafana"]["volumes"]
     text = dashboard.read_text(encoding="utf-8")
     uids = set(re.findall(r'"datasource":\s*\{[^}]*?"uid":\s*"([^"]+)"', text))
-    assert uids <= {source["uid"], "-- Grafana --", "${source}"}  # the last one lets a person choose
+    assert uids <= {source["uid"], "-- Grafana --", "${source}"}  # the last one is a variable
     assert source["isDefault"]
 
 
 def test_prometheus_scrapes_the_service():
-    """At the name and port that compose gives it, with the rules beside it."""
+    """By its name and port in compose, with the alert rules."""
     config = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
     (job,) = config["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["serve:8000"]}]

@@ -1,6 +1,6 @@
-"""What the Kubernetes manifests promise, without a cluster.
+"""The Kubernetes manifests, without a cluster.
 
-Each manifest is validated as it stands; where kubectl or kustomize is installed, so is what they render from it.
+Each manifest is validated, and where kubectl or kustomize is installed, also their output.
 """
 
 import os
@@ -21,7 +21,7 @@ from app.telemetry.timings import STAGES
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-# Released two years before the newest that kubernetes-validate knows, and the newest: what clusters run lies between.
+# The newest version that kubernetes-validate knows, and one that is two years older.
 VERSIONS = ("1.31", kubernetes_validate.latest_version())
 NOT_FOR_KUBECTL = {"kustomization.yaml", "serve-from-claim.yaml", "prometheus-adapter-values.yaml"}
 MANIFESTS = sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name not in NOT_FOR_KUBECTL)
@@ -49,14 +49,14 @@ def render(folder: str | Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_manifest_is_valid(path, version):
-    """By Kubernetes's own schemas, without a field that they do not know."""
+    """By Kubernetes's schemas, without unknown fields."""
     for document in read(path):
         kubernetes_validate.validate(document, version, strict=True)
 
 
 @pytest.mark.parametrize("folder", ["base", "gpu-training"])
-def test_what_kustomize_renders_is_valid(folder):
-    """With images that can be pulled, everything in one namespace, each object once."""
+def test_the_output_of_kustomize_is_valid(folder):
+    """With image names from a registry, in one namespace, each object once."""
     documents = render(folder)
     for document in documents:
         kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
@@ -67,8 +67,8 @@ def test_what_kustomize_renders_is_valid(folder):
     assert all(re.fullmatch(r"registry\.example\.com/minimodel-(serve|train):1", image) for image in images)
 
 
-def test_the_overlay_serves_from_the_claim():
-    """The version that the image ships is put into it; only that step and the job may write there."""
+def test_the_overlay_serves_from_the_volume():
+    """Only the step that copies the shipped version and the job can write there."""
     documents = {doc["kind"]: doc for doc in render("gpu-training")}
     pod = documents["Deployment"]["spec"]["template"]["spec"]
     mounts = {
@@ -89,7 +89,7 @@ def pod(request) -> dict[str, Any]:
 
 
 def test_pods_are_restricted(pod):
-    """As the strictest of Kubernetes's pod security standards has it, and without an API token."""
+    """By the strictest of Kubernetes's pod security standards, and without an API token."""
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -106,20 +106,20 @@ def test_pods_are_restricted(pod):
         assert container["resources"]["limits"]["memory"]
 
 
-def test_gpus_have_room_to_talk():
-    """As compose gives them: several pass gradients through shared memory."""
+def test_training_has_shared_memory_for_several_gpus():
+    """NCCL passes gradients through it."""
     pod = find("Job", "gpu-training")["spec"]["template"]["spec"]
     assert {"name": "shm", "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]  # noqa: S108 -- of the pod
     assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}} in pod["volumes"]
 
 
 def test_the_service_is_not_called_app():
-    """Kubernetes would put APP_PORT=tcp://… into the environment of every pod, where it is a setting."""
+    """Kubernetes would set APP_PORT=tcp://… in every pod."""
     assert find("Service")["metadata"]["name"] != "app"
 
 
 def test_a_pod_has_time_to_drain(monkeypatch):
-    """It is killed only after the drain and the slowest request together."""
+    """The grace period is longer than the drain and the slowest request."""
     pod = find("Deployment")["spec"]["template"]["spec"]
     for name in [name for name in os.environ if name.startswith("APP_")]:
         monkeypatch.delenv(name)
@@ -134,8 +134,8 @@ def test_a_pod_has_time_to_drain(monkeypatch):
     assert settings.drain_seconds > 2 * probe["periodSeconds"] * probe["failureThreshold"]
 
 
-def test_every_container_of_the_service_gets_the_same_memory_and_fills_it_alike():
-    """What tests/reliability/test_memory.py holds of compose's 1 GiB holds here too."""
+def test_every_container_of_the_service_has_the_same_memory_limit():
+    """And the same upload limit, so tests/reliability/test_memory.py covers all of them."""
     (own,) = read(ROOT / "deploy" / "kserve" / "own-container.yaml")
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["serve"]
     uploads = compose["environment"]["APP_MAX_UPLOADS_TOTAL_BYTES"]
@@ -147,8 +147,8 @@ def test_every_container_of_the_service_gets_the_same_memory_and_fills_it_alike(
         assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Mi"}
 
 
-def test_probes_ask_what_the_service_answers():
-    """Readiness asks whether requests should come, the others only whether it lives."""
+def test_probes_use_the_services_endpoints():
+    """Readiness uses `/health`, the others liveness."""
     (container,) = find("Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/health"
     assert container["startupProbe"]["httpGet"]["path"] == "/health/live"
@@ -157,8 +157,8 @@ def test_probes_ask_what_the_service_answers():
     assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "readiness", "liveness")} <= ports
 
 
-def test_selectors_find_the_service_and_nothing_else():
-    """The training job's pods carry labels that no selector of the service matches."""
+def test_selectors_match_only_the_service():
+    """Not the pods of the training job."""
     labels = find("Deployment")["spec"]["template"]["metadata"]["labels"]
     training = find("Job", "gpu-training")["spec"]["template"]["metadata"]["labels"]
     selectors = [
@@ -177,8 +177,8 @@ def test_selectors_find_the_service_and_nothing_else():
     assert find("NetworkPolicy", "gpu-training")["spec"]["podSelector"]["matchLabels"].items() <= training.items()
 
 
-def test_the_autoscaler_goes_by_what_every_cluster_knows():
-    """A metric that is missing keeps it from ever taking a pod away (kubernetes#99514): the base names none but CPU."""
+def test_the_autoscaler_uses_cpu_only():
+    """While another metric is missing, it would never remove a pod (kubernetes#99514)."""
     scaler = find("HorizontalPodAutoscaler")["spec"]
     assert scaler["scaleTargetRef"]["name"] == find("Deployment")["metadata"]["name"]
     assert "replicas" not in find("Deployment")["spec"]
@@ -187,7 +187,7 @@ def test_the_autoscaler_goes_by_what_every_cluster_knows():
 
 @pytest.mark.parametrize("folder", ["base", "gpu-training"])
 def test_the_queue_wait_component_adds_its_metric(tmp_path, folder):
-    """On the base and on the overlay: queue wait first, CPU beside it, and all of it valid."""
+    """To the base and to the overlay, in addition to CPU."""
     kustomization = {
         "resources": [os.path.relpath(KUBERNETES / folder, tmp_path)],
         "components": [os.path.relpath(KUBERNETES / "queue-wait", tmp_path)],
@@ -206,8 +206,8 @@ def read_adapter_rule() -> dict[str, Any]:
     return rule
 
 
-def test_the_adapter_reads_what_the_service_measures():
-    """Its series are the service's, of the stage that is the queue."""
+def test_the_adapter_uses_the_services_metrics():
+    """The series of the queue's stage."""
     rule = read_adapter_rule()
     series = set(re.findall(r"classifier_\w+(?=\{)", rule["seriesQuery"] + rule["metricsQuery"]))
     assert series == {f"{PREFIX}_stage_seconds_sum", f"{PREFIX}_stage_seconds_count"}
@@ -215,7 +215,7 @@ def test_the_adapter_reads_what_the_service_measures():
 
 
 def seed(shipped: Path, versions: Path, host: str) -> None:
-    """Run the overlay's seeding step on two folders."""
+    """Run the overlay's init container on two folders."""
     (document,) = read(KUBERNETES / "gpu-training" / "serve-from-claim.yaml")
     (step,) = document["spec"]["template"]["spec"]["initContainers"]
     environment = {"SHIPPED": str(shipped), "VERSIONS": str(versions), "HOSTNAME": host}
@@ -223,8 +223,8 @@ def seed(shipped: Path, versions: Path, host: str) -> None:
     subprocess.run(step["command"], env=os.environ | environment, check=True, timeout=30)
 
 
-def test_seeding_puts_the_shipped_version_into_an_empty_claim(tmp_path):
-    """Once: what is there stays as it is, and nothing is left lying about."""
+def test_seeding_copies_the_shipped_version_to_an_empty_volume(tmp_path):
+    """Once. It changes no existing version and leaves no temporary files."""
     shipped, versions = tmp_path / "shipped", tmp_path / "versions"
     (shipped / "tiny" / "1" / "card").mkdir(parents=True)
     (shipped / "tiny" / "1" / "card" / "README.md").write_text("shipped")
@@ -237,8 +237,8 @@ def test_seeding_puts_the_shipped_version_into_an_empty_claim(tmp_path):
     assert sorted(path.name for path in (versions / "tiny").iterdir()) == ["1"]
 
 
-def test_seeding_goes_on_after_a_copy_that_was_cut(tmp_path):
-    """A pod that comes back has its name again, and finds what it left: neither is it published, nor copied into."""
+def test_seeding_recovers_from_an_interrupted_copy(tmp_path):
+    """A restarted pod has the same name. It removes its half copy instead of publishing it."""
     shipped, versions = tmp_path / "shipped", tmp_path / "versions"
     (shipped / "tiny" / "1").mkdir(parents=True)
     (shipped / "tiny" / "1" / "metadata.json").write_text("whole")
@@ -250,8 +250,8 @@ def test_seeding_goes_on_after_a_copy_that_was_cut(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the step is a shell script")
-def test_pods_that_seed_at_once_leave_one_whole_version(tmp_path):
-    """Whichever renames first wins; the others clean up."""
+def test_pods_that_seed_at_the_same_time_leave_one_whole_version(tmp_path):
+    """The first rename wins; the others clean up."""
     shipped, versions = tmp_path / "shipped", tmp_path / "versions"
     for index in range(200):
         path = shipped / "tiny" / "1" / f"{index % 10}" / f"{index}"
@@ -273,8 +273,8 @@ def test_pods_that_seed_at_once_leave_one_whole_version(tmp_path):
 
 
 @pytest.mark.parametrize("path", KSERVE, ids=lambda path: path.name)
-def test_the_kserve_examples_fit_what_there_is(path):
-    """KServe's own schema is not at hand; what they have in common with a pod is held against Kubernetes's."""
+def test_the_kserve_examples_are_valid(path):
+    """Their pod fields, by Kubernetes's schema; they refer to the claim and the model that exist."""
     (document,) = read(path)
     assert (document["apiVersion"], document["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     predictor = document["spec"]["predictor"]

@@ -1,4 +1,4 @@
-"""What a person does on the page, and on what; how tests see what became of it."""
+"""What a person does on the page, and how tests read the result."""
 
 from playwright.sync_api import expect
 

@@ -1,4 +1,4 @@
-"""What the browser tests share: a service on a fake model with a card and samples, and a real Chromium."""
+"""Shared by the browser tests: a service with a fake model, a card and samples, and a real Chromium."""
 
 import shutil
 import threading
@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from numpy.typing import NDArray
 from playwright.sync_api import expect, sync_playwright
 
 from app.contract import digest_files
@@ -20,7 +22,7 @@ from app.settings import Settings
 from app.versions.model import Model
 from tests.app.fakes import INPUT, OUTPUT, make_metadata, tell_colours, write_version
 
-PATIENCE = 30_000  # milliseconds; a machine that also trains is slow
+PATIENCE = 30_000  # milliseconds, for slow machines
 expect.set_options(timeout=PATIENCE)
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
@@ -31,11 +33,12 @@ FLAGS = (
 
 @dataclass
 class Service:
-    """A service in a thread of this process, and what its model runs."""
+    """A service in a thread of this process, with its model's calls."""
 
     app: FastAPI
     url: str
     predict: Callable[[Images], Probabilities] = tell_colours
+    typicality: Callable[[Images], NDArray[np.float32]] | None = None
     version: int = 1
 
 
@@ -46,7 +49,7 @@ def serve(models: Path, **settings: object) -> Iterator[Service]:
 
     def load(_: Path) -> Model:
         def predict(images: Images) -> Answers:
-            return Answers(service.predict(images))
+            return Answers(service.predict(images), service.typicality(images) if service.typicality else None)
 
         return Model(make_metadata(1, digest_files(folder)), Runtime("fake", "f32", INPUT, OUTPUT, predict), folder)
 
@@ -80,7 +83,7 @@ def service(models: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def browser():
-    """A real Chromium. For a module only: while it runs, asyncio.run works in no test."""
+    """A real Chromium. Module scope, because asyncio.run does not work while it runs."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:
@@ -91,14 +94,14 @@ def browser():
 
 @dataclass
 class Watch:
-    """What must not happen on a page: an error in its console, a request to elsewhere."""
+    """Faults on a page: errors in its console, requests to other sites."""
 
     errors: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
 
     def attach(self, page, url: str) -> None:
         def hear(message) -> None:
-            # Chromium reports every refused request so; whether it was refused rightly is each test's own business.
+            # Chromium reports every rejected request like this. Each test checks its rejections itself.
             if message.type in {"error", "warning"} and "Failed to load resource" not in message.text:
                 self.errors.append(message.text)
 
@@ -111,7 +114,7 @@ class Watch:
 
 @pytest.fixture
 def open_page(browser, service: Service):
-    """Open a path of the service in a new browser context; afterwards, nothing must have gone wrong on it."""
+    """Open a path of the service in a new browser context; fail if the page had faults."""
     contexts = []
     watch = Watch()
 
@@ -127,5 +130,5 @@ def open_page(browser, service: Service):
     yield open_page
     for context in contexts:
         context.close()
-    service.predict = tell_colours
+    service.predict, service.typicality = tell_colours, None
     assert watch == Watch()

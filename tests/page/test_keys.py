@@ -1,4 +1,4 @@
-"""Behaviour of the page of a service with keys."""
+"""The page of a service with API keys."""
 
 import re
 
@@ -14,7 +14,7 @@ API_KEY = "0123456789-secret-0123456789"
 
 @pytest.fixture
 def open_locked(open_page, models):
-    """Open the page of a service with a key as if the key had been changed since: the browser has none."""
+    """Open the page of a service whose key has changed since, so that the browser has no valid one."""
     with serve(models, api_keys=API_KEY) as keyed:
         page = open_page("/", keyed.url, extra_http_headers={"authorization": f"Bearer {API_KEY}"})
         page.wait_for_selector("#file[multiple]")
@@ -23,11 +23,11 @@ def open_locked(open_page, models):
 
 
 def test_a_key_is_asked_for_once_and_sent(open_locked):
-    """Upon 401 a field appears; what was refused is sent again with the key, and the curl line names no key."""
+    """After 401, a field appears, and the request is sent again with the key. The curl line contains no key."""
     page = open_locked
     with page.expect_response("**/predict") as refusal:
         choose(page, as_file(encode("red")), as_file(encode("blue")))
-    # Upon Basic a browser would open its own dialogue, over the field.
+    # With Basic, the browser would open its own dialogue over the field.
     assert refusal.value.all_headers()["www-authenticate"] == 'Bearer realm="classifier"'
     field = page.get_by_label("This service asks for an API key")
     expect(field).to_be_focused()
@@ -48,8 +48,8 @@ def test_a_key_is_asked_for_once_and_sent(open_locked):
     expect_label(page, "blue")
 
 
-def test_a_wrong_key_is_said_to_be_wrong(open_locked):
-    """One that the service refuses, and one that can't be sent at all; the right one ends it."""
+def test_a_wrong_key_shows_an_error(open_locked):
+    """A key that the service rejects, and one that can't be sent in a header. The correct key succeeds."""
     page = open_locked
     choose(page, as_file(encode("red")))
     field = page.get_by_label("This service asks for an API key")
@@ -70,7 +70,7 @@ def test_a_wrong_key_is_said_to_be_wrong(open_locked):
 
 @pytest.mark.parametrize("key", ["100 €", "two\nlines"])
 def test_a_kept_key_that_cannot_be_sent_is_asked_for_again(open_locked, key):
-    """The service is not to blame."""
+    """The page does not blame the service."""
     page = open_locked
     page.evaluate("key => sessionStorage.setItem('api-key', key)", key)
     choose(page, as_file(encode("red")))
@@ -78,8 +78,8 @@ def test_a_kept_key_that_cannot_be_sent_is_asked_for_again(open_locked, key):
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_key_that_comes_while_others_are_refused_is_tried_for_them(open_locked):
-    """It was not this key that was refused."""
+def test_a_new_key_is_tried_for_requests_rejected_in_the_meantime(open_locked):
+    """They were rejected with another key."""
     page = open_locked
     held = []
     page.route("**/predict", lambda route: held.append(route) if len(held) < 2 else route.continue_())
@@ -95,19 +95,19 @@ def test_a_key_that_comes_while_others_are_refused_is_tried_for_them(open_locked
     expect(page.locator("#access")).to_be_hidden()
 
 
-def test_a_service_with_keys_shows_any_of_its_pages_in_full(open_page, models):
-    """One that is not above the others, too: a browser keeps the key for what is below the page it was asked for."""
+def test_a_service_with_keys_shows_every_page_completely(open_page, models):
+    """Also pages that are not above the others: a browser keeps the key for paths below the first page."""
     with serve(models, api_keys=API_KEY) as keyed:
         page = open_page("/model/card/", keyed.url, http_credentials={"username": "", "password": API_KEY})
         assert page.locator("header img").evaluate("image => image.naturalWidth") > 0
         page.get_by_role("link", name="Image classification").click()
-        page.wait_for_selector("#file[multiple]")  # the script has come
+        page.wait_for_selector("#file[multiple]")  # the script has loaded
         choose(page, as_file(encode("red")))
         expect_label(page, "red")
 
 
-def test_a_service_with_keys_works_through_the_browsers_own_question(open_page, models):
-    """Which asks once for page, pictures and answers; the curl line says where the key goes, not the key."""
+def test_a_service_with_keys_works_with_the_browsers_own_dialogue(open_page, models):
+    """It asks once for the page, pictures and answers. The curl line has a placeholder for the key."""
     with serve(models, api_keys=API_KEY) as keyed:
         page = open_page("/", keyed.url, http_credentials={"username": "", "password": API_KEY})
         page.locator("[data-sample]").last.click()

@@ -1,21 +1,21 @@
-"""How the page looks: without barriers, on any screen, light and dark."""
+"""The page's looks: accessible, on any screen, in light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from app.pages.render import STATIC
-from tests.app.fakes import encode
+from tests.app.fakes import encode, tell_brightness
 from tests.page.actions import PHONE, SMALLEST, as_file, choose, expect_label
 
 
 @pytest.mark.parametrize("options", [{}, PHONE, SMALLEST], ids=["desktop", "phone", "smallest"])
-def test_no_barrier_is_found(open_page, options):
-    """axe-core finds no violation on any of the service's own pages, and nothing is wider than the screen.
+def test_every_page_is_accessible(open_page, options):
+    """axe-core finds no violation on any page, and no page is wider than the screen.
 
     /docs is Swagger UI's page, as its makers have it; what this service adds is looked at below.
     """
-    page = open_page(reduced_motion="reduce", **options)  # else colours are still on their way
+    page = open_page(reduced_motion="reduce", **options)  # otherwise colours are still changing
 
     def check():
         check_for_barriers(page)
@@ -36,8 +36,18 @@ def test_no_barrier_is_found(open_page, options):
 
 
 @pytest.mark.parametrize("options", [{}, SMALLEST], ids=["desktop", "smallest"])
-def test_no_barrier_is_found_without_a_script(open_page, options):
-    """Neither on the form nor on its answer nor on a refusal; axe-core is a script, so only the page's own are off."""
+def test_the_hint_is_accessible(open_page, service, options):
+    """That an unfamiliar picture gets."""
+    service.typicality = tell_brightness
+    page = open_page(reduced_motion="reduce", **options)
+    choose(page, as_file(encode("black")))
+    expect(page.locator("#shown .hint")).to_be_visible()
+    check_for_barriers(page)
+
+
+@pytest.mark.parametrize("options", [{}, SMALLEST], ids=["desktop", "smallest"])
+def test_every_page_is_accessible_without_scripts(open_page, options):
+    """On the form, its result and an error. axe-core is a script, so only the page's own scripts are off."""
     page = open_page(reduced_motion="reduce", **options)
     page.route("**/page.js", lambda route: route.abort())
     style = (STATIC / "page.css").read_text(encoding="utf-8").replace("(scripting: none)", "all")
@@ -52,8 +62,8 @@ def test_no_barrier_is_found_without_a_script(open_page, options):
 
 
 def check_for_barriers(page) -> None:
-    """Check that axe-core finds no violation on a page, in light and dark, and that it is no wider than the screen."""
-    schemes = {"dark": {"runOnly": ["color-contrast"]}, "light": None}  # they differ in nothing but colours
+    """Check that axe-core finds no violation in light and dark, and that the page is no wider than the screen."""
+    schemes = {"dark": {"runOnly": ["color-contrast"]}, "light": None}  # they differ only in colours
     for scheme, rules in schemes.items():
         page.emulate_media(color_scheme=scheme)
         found = Axe().run(page, options=rules)
@@ -62,7 +72,7 @@ def check_for_barriers(page) -> None:
 
 
 def test_a_table_of_the_card_keeps_its_words_whole(open_page):
-    """On the smallest phone it is the table that scrolls."""
+    """On the smallest phone, the table scrolls."""
     page = open_page("/model/card/", **SMALLEST)
     cell = page.locator("td").first
     height = cell.bounding_box()["height"]
@@ -72,7 +82,7 @@ def test_a_table_of_the_card_keeps_its_words_whole(open_page):
 
 
 def test_large_text_leaves_room_for_the_bars(open_page):
-    """On the smallest phone each has its length and its number, inside the page."""
+    """On the smallest phone, each bar and its number fit into the page."""
     page = open_page(**SMALLEST)
     page.evaluate("document.documentElement.style.fontSize = '200%'")
     choose(page, as_file(encode("red")))
@@ -86,9 +96,9 @@ def test_large_text_leaves_room_for_the_bars(open_page):
 
 
 def test_the_documentation_is_readable_on_a_phone(open_page):
-    """The keyboard reaches the table that scrolls, and no code covers the lines beside it."""
+    """The keyboard reaches scrolling tables, and code covers no other lines."""
     page = open_page("/docs", **SMALLEST)
-    expect(page.locator(".renderedMarkdown table")).to_have_attribute("tabindex", "0")  # once it has come
+    expect(page.locator(".renderedMarkdown table")).to_have_attribute("tabindex", "0")  # once it has loaded
     found = Axe().run(page, options={"runOnly": ["scrollable-region-focusable", "region", "landmark-one-main"]})
     assert found.violations_count == 0, found.generate_report()
     for side in ("top", "bottom"):
@@ -96,7 +106,7 @@ def test_the_documentation_is_readable_on_a_phone(open_page):
 
 
 def test_dark_and_light_differ(open_page):
-    """The page follows what the system prefers."""
+    """The page follows the system's preference."""
     colours = {
         open_page(color_scheme=scheme).evaluate("getComputedStyle(document.documentElement).backgroundColor")
         for scheme in ("light", "dark")
@@ -105,20 +115,20 @@ def test_dark_and_light_differ(open_page):
 
 
 def test_a_phone_offers_its_camera_and_a_desktop_does_not(open_page):
-    """The camera's input asks for the camera that looks at the world."""
+    """Its input requests the rear camera."""
     desktop = open_page()
     expect(desktop.get_by_text("Take a picture")).to_be_hidden()
     expect(desktop.get_by_text("Drop pictures here or paste one")).to_be_visible()
     page = open_page(**PHONE)
     expect(page.get_by_text("Take a picture")).to_be_visible()
-    expect(page.get_by_text("Drop pictures here or paste one")).to_be_hidden()  # fingers can do neither
+    expect(page.get_by_text("Drop pictures here or paste one")).to_be_hidden()  # not possible on a touch screen
     assert page.get_attribute("#camera", "capture") == "environment"
     page.set_input_files("#camera", as_file(encode("blue")))
     expect_label(page, "blue")
 
 
-def test_nothing_moves_on_a_phone_when_the_script_has_come(open_page):
-    """What it shows beyond the form is there from the first paint on."""
+def test_nothing_moves_on_a_phone_when_the_script_loads(open_page):
+    """Everything that the script needs is there from the first paint."""
     page = open_page(**PHONE)
     page.wait_for_selector("#file[multiple]")
     samples = page.locator(".samples").bounding_box()

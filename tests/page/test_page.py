@@ -1,4 +1,4 @@
-"""Behaviour of the page in a real Chromium: what is sent, and what is shown of the answers."""
+"""The page in a real Chromium: what it sends, and how it shows the answers."""
 
 import re
 
@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from app.images.decode import decode_image, encode_png
-from tests.app.fakes import INPUT, encode
+from app.images.decode import encode_png
+from tests.app.fakes import INPUT, encode, tell_brightness
+from tests.app.pictures import decode
 from tests.page.actions import PHONE, as_file, choose, expect_label
 
 
 def read_pixels(page, selector: str) -> np.ndarray:
-    """Read an image of the page pixel by pixel, as the browser decoded it."""
+    """Read the pixels of an image on the page, as the browser decoded it."""
     width, height, values = page.locator(selector).evaluate("""image => {
         const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
         const context = canvas.getContext("2d");
@@ -24,7 +25,7 @@ def read_pixels(page, selector: str) -> np.ndarray:
 
 
 def transfer(page, name: str, data: bytes):
-    """Make what a drop or a paste carries."""
+    """Make the data of a drop or a paste."""
     return page.evaluate_handle(
         """([name, bytes]) => {
             const transfer = new DataTransfer();
@@ -36,7 +37,7 @@ def transfer(page, name: str, data: bytes):
 
 
 def test_a_chosen_picture_is_classified(open_page):
-    """Label, bars, both pictures, times, the model's version and what programs would do: at once."""
+    """It shows the label, bars, both pictures, times, the model's version and the curl line."""
     page = open_page()
     choose(page, as_file(encode((200, 50, 0)), "my picture's.png"))
     expect_label(page, "red")
@@ -55,20 +56,20 @@ def test_a_chosen_picture_is_classified(open_page):
 
 
 def test_the_pixels_that_the_model_saw_are_shown_unchanged(open_page):
-    """They come from the service's own decoding, and are enlarged without smoothing."""
+    """As the service decoded them, enlarged without smoothing."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
     data = encode_png(np.asarray(noise))
     page = open_page()
     choose(page, as_file(data))
     page.wait_for_selector("#shown .label")
-    decoded = decode_image(data, INPUT.shape[:2], max_pixels=10**6)
+    decoded = decode(data, INPUT.shape[:2])
     np.testing.assert_array_equal(read_pixels(page, "#shown .pixels"), decoded)
     assert page.locator(".pixels").evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
 
 
 @pytest.mark.parametrize("where", [".drop", "h1"])
 def test_a_dropped_picture_is_classified(open_page, where):
-    """Anywhere on the page, which shows that it would be taken."""
+    """Anywhere on the page, which shows that it accepts the drop."""
     page = open_page()
     carried = transfer(page, "dropped.png", encode("blue"))
     page.dispatch_event(where, "dragenter", {"dataTransfer": carried})
@@ -81,7 +82,7 @@ def test_a_dropped_picture_is_classified(open_page, where):
 
 
 def test_a_pasted_picture_is_classified(open_page):
-    """And what is no picture is named."""
+    """And the page reports a paste without a picture."""
     page = open_page()
     paste = """(_, data) => document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true}))"""
     page.locator("body").evaluate(paste, transfer(page, "pasted.png", encode("lime")))
@@ -91,7 +92,7 @@ def test_a_pasted_picture_is_classified(open_page):
 
 
 def test_a_sample_is_classified_by_keyboard(open_page):
-    """Everything can be reached with the tabulator key and worked with enter or space, focus in sight."""
+    """The tab key reaches everything, enter or space activate it, and focus is visible."""
     page = open_page()
     for _ in range(20):
         page.keyboard.press("Tab")
@@ -109,9 +110,9 @@ def test_a_sample_is_classified_by_keyboard(open_page):
 
 
 def test_the_file_dialogue_opens_by_keyboard(open_page):
-    """The button that is seen is the input's label; focus shows on it."""
+    """The visible button is the input's label; focus shows on it."""
     page = open_page()
-    # Listened for from here on: the browser must have been told before the key is pressed.
+    # Start listening before the key is pressed.
     page.on("filechooser", lambda chooser: chooser.set_files([as_file(encode("blue"))]))
     page.focus("#file")
     expect(page.locator("#file")).to_be_focused()
@@ -120,7 +121,7 @@ def test_the_file_dialogue_opens_by_keyboard(open_page):
 
 
 def test_several_pictures_become_a_gallery(open_page):
-    """Each has its button; a refused one spoils no other; the status counts."""
+    """Each has a button, a rejected one does not affect the others, and the status counts them."""
     page = open_page()
     colours = ("red", "lime", "blue")
     choose(page, *(as_file(encode(colour), f"{colour}.png") for colour in colours), as_file(b"text", "notes.txt"))
@@ -142,23 +143,35 @@ def test_several_pictures_become_a_gallery(open_page):
     expect(page.locator("#gallery li")).to_have_count(5)
 
 
+def test_an_unfamiliar_picture_gets_a_hint(open_page, service):
+    """In its result, and a word on its tile; a familiar one gets neither."""
+    service.typicality = tell_brightness
+    page = open_page()
+    choose(page, as_file(encode("black"), "cup.png"), as_file(encode("blue"), "sky.png"))
+    expect(page.locator("#status")).to_contain_text("2 of 2 done")
+    page.get_by_role("button", name="cup.png: red, 33\u00a0%, unfamiliar").click()
+    expect(page.locator("#shown .hint")).to_contain_text("may show none of its classes")
+    page.get_by_role("button", name="sky.png: blue, >\u00a099\u00a0%", exact=True).click()
+    expect(page.locator("#shown .hint")).to_have_count(0)
+
+
 def test_a_chosen_tile_brings_its_result_into_sight(open_page):
-    """On a phone the tiles alone fill the screen."""
+    """On a phone, the tiles fill the screen."""
     page = open_page(**{**PHONE, "viewport": {"width": 390, "height": 844}})
     choose(page, *(as_file(encode("red"), f"{number}.png") for number in range(12)))
     expect(page.locator("#status")).to_contain_text("12 of 12 done")
     page.evaluate("scrollTo(0, document.querySelector('#gallery').getBoundingClientRect().top + scrollY)")
-    page.evaluate("document.querySelector('#shown').style.marginTop = '100vh'")  # as if there were many more
+    page.evaluate("document.querySelector('#shown').style.marginTop = '100vh'")  # like many more tiles
     expect(page.locator("#shown .label")).not_to_be_in_viewport()
     page.get_by_role("button", name="1.png: red").first.click()
     expect(page.locator("#shown .label")).to_be_in_viewport()
 
 
-def test_answers_to_several_pictures_move_nobody(open_page):
-    """The page goes to status and tiles when the files are added; who scrolls elsewhere then, is left there."""
+def test_answers_to_several_pictures_do_not_scroll_the_page(open_page):
+    """The page scrolls to the tiles when files are added, and not again when answers arrive."""
     page = open_page(**PHONE)
     held = []
-    page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 -- Playwright takes no built-in
+    page.route("**/predict", lambda route: held.append(route))  # noqa: PLW0108 -- Playwright accepts no built-in
     choose(page, *(as_file(encode("red"), f"{number}.png") for number in range(20)))
     expect(page.locator("#gallery li").first).to_be_in_viewport(ratio=0.9)
     expect(page.locator("h1")).not_to_be_in_viewport()
@@ -178,8 +191,8 @@ def test_answers_to_several_pictures_move_nobody(open_page):
     assert page.evaluate("scrollY") == 0
 
 
-def test_more_pictures_than_are_taken_at_once_are_named_to_the_end(open_page):
-    """The sixty-first is not sent, and what is left to read says so."""
+def test_too_many_pictures_are_reported(open_page):
+    """The sixty-first is not sent, and the page says so."""
     page = open_page()
     page.route(
         "**/predict", lambda route: route.fulfill(status=422, body="<main><article><h2>No</h2></article></main>")
@@ -195,7 +208,7 @@ def test_more_pictures_than_are_taken_at_once_are_named_to_the_end(open_page):
 
 
 def test_a_new_version_shows_after_its_first_answer(open_page, service):
-    """What the page says of the model is what answered."""
+    """The page describes the model that answered."""
     page = open_page()
     expect(page.locator("#model strong")).to_have_text("tiny 1")
     store = service.app.state.classifier.store
@@ -208,7 +221,7 @@ def test_a_new_version_shows_after_its_first_answer(open_page, service):
 
 
 def test_without_a_script_it_is_a_plain_form(open_page):
-    """The answer is a page of its own, refusals too."""
+    """Results and errors are pages of their own."""
     page = open_page(java_script_enabled=False, **PHONE)
     for text in ("Take a picture", "Or try one of these", "Where the sample pictures come from"):
         expect(page.get_by_text(text)).to_be_hidden()
@@ -226,7 +239,7 @@ def test_without_a_script_it_is_a_plain_form(open_page):
 
 @pytest.mark.parametrize("script", ["page.js", "gallery.js", "service.js"])
 def test_a_script_that_does_not_arrive_leaves_a_working_form(open_page, script):
-    """Its button shows once a picture is chosen; where the scripts are there, it never does."""
+    """Its button shows once a picture is chosen; with scripts, it never does."""
     page = open_page()
     button = page.get_by_role("button", name="Classify")
     choose(page, as_file(encode("red")))
@@ -240,8 +253,8 @@ def test_a_script_that_does_not_arrive_leaves_a_working_form(open_page, script):
     expect(page.locator("main > .result .label")).to_have_text("blue")
 
 
-def test_without_a_script_the_documentation_leads_on(open_page):
-    """To what programs read, and to the form."""
+def test_without_scripts_the_documentation_has_links(open_page):
+    """To the OpenAPI document and to the form."""
     page = open_page("/docs", java_script_enabled=False)
     expect(page.get_by_role("main").get_by_role("link", name="openapi.json")).to_have_attribute("href", "/openapi.json")
     page.get_by_role("link", name="Back to the form").click()
@@ -249,17 +262,17 @@ def test_without_a_script_the_documentation_leads_on(open_page):
 
 
 def test_the_card_is_readable_and_runs_no_script(open_page):
-    """Markdown as HTML, its plot loaded; HTML in it is text."""
+    """Its Markdown is HTML, its plots load, and HTML in it is text."""
     page = open_page()
     page.get_by_role("link", name="What it is good for, and not").click()
     expect(page.locator("h1")).to_have_text("tiny 1")
     expect(page.locator(".card")).to_contain_text("<script>alert(1)</script>")
-    expect(page.locator(".card img")).to_have_js_property("naturalWidth", 40)  # once it has come
+    expect(page.locator(".card img")).to_have_js_property("naturalWidth", 40)  # once it has loaded
     assert page.locator(".card a").count() == 0
 
 
-def test_the_documentation_loads_from_here_and_works(open_page, service):
-    """Swagger UI shows every call and can make one."""
+def test_the_documentation_loads_only_from_the_service_and_works(open_page, service):
+    """Swagger UI shows every endpoint and can call one."""
     page = open_page("/docs")
     expect(page.locator(".opblock")).to_have_count(sum(map(len, service.app.openapi()["paths"].values())))
     page.locator("#operations-operate-live").click()

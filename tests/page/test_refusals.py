@@ -1,4 +1,4 @@
-"""Behaviour of the page where there is no answer, or not yet: refused, busy, starting, unreachable."""
+"""The page without an answer: rejected, busy, starting, unreachable."""
 
 import threading
 import time
@@ -21,8 +21,8 @@ from tests.page.conftest import serve
         (bytes(100_000), "The file is too large", "Make it smaller: at most 100.0 kB are taken."),
     ],
 )
-def test_a_refusal_is_said_in_clear_words(open_page, data, heading, advice):
-    """What is wrong and what to do; trying the same again is not offered, and what is too large is not sent at all."""
+def test_a_rejection_is_explained(open_page, data, heading, advice):
+    """With the reason and the remedy, without a retry button. Files that are too large are not sent."""
     page = open_page()
     sent = []
     page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
@@ -34,8 +34,8 @@ def test_a_refusal_is_said_in_clear_words(open_page, data, heading, advice):
     assert len(sent) == (len(data) < 100_000)
 
 
-def test_a_busy_service_is_asked_again_after_the_time_it_named(open_page, service):
-    """The page says so meanwhile, and shows the answer when it comes."""
+def test_the_page_retries_a_busy_service_after_retry_after(open_page, service):
+    """The page says that it waits, and shows the answer when it arrives."""
     held, opened = threading.Event(), threading.Event()
 
     def hold(images):
@@ -64,11 +64,11 @@ def test_a_busy_service_is_asked_again_after_the_time_it_named(open_page, servic
     assert sum("tries again" in text for text in page.evaluate("said")) == 1
     posted = [at for method, at in requests if method == "POST"]
     assert len(posted) == 3
-    assert posted[2] - posted[1] > 0.9  # the browser's news of a request comes a few milliseconds early or late
+    assert posted[2] - posted[1] > 0.9  # the browser reports requests a few milliseconds early or late
 
 
-def test_a_service_that_stays_busy_is_given_up_and_can_be_asked_again(open_page):
-    """After six tries, with a button to go on."""
+def test_the_page_stops_retrying_a_service_that_stays_busy(open_page):
+    """After six tries, with a button to retry."""
     page = open_page()
     answers = []
 
@@ -85,11 +85,11 @@ def test_a_service_that_stays_busy_is_given_up_and_can_be_asked_again(open_page)
     assert len(answers) == 6
     page.get_by_role("button", name="Try again").click()
     expect_label(page, "red")
-    expect(page.locator("#status")).to_have_text("image.png: red, >\u00a099\u00a0%")  # it is one picture, not two
+    expect(page.locator("#status")).to_have_text("image.png: red, >\u00a099\u00a0%")  # one picture, not two
 
 
-def test_an_unreachable_service_is_named_so(open_page):
-    """The picture stays, and is sent again at a click."""
+def test_an_unreachable_service_is_reported(open_page):
+    """The picture stays, and a click sends it again."""
     page = open_page()
     page.context.set_offline(True)
     choose(page, as_file(encode("red")), as_file(encode("blue")))
@@ -99,11 +99,11 @@ def test_an_unreachable_service_is_named_so(open_page):
     page.context.set_offline(False)
     page.get_by_role("button", name="Try again").press("Enter")
     expect_label(page, "red")
-    expect(page.get_by_role("article", name="image.png")).to_be_focused()  # the button that had the focus has gone
+    expect(page.get_by_role("article", name="image.png")).to_be_focused()  # the button with the focus is gone
 
 
-def test_a_dropped_folder_is_named_so(open_page, tmp_path):
-    """It is no fault of the service's, and another try helps nothing."""
+def test_a_dropped_folder_is_reported(open_page, tmp_path):
+    """The page does not blame the service and offers no retry."""
     page = open_page()
     devtools = page.context.new_cdp_session(page)
     carried = {"items": [], "files": [str(tmp_path)], "dragOperationsMask": 1}
@@ -114,8 +114,8 @@ def test_a_dropped_folder_is_named_so(open_page, tmp_path):
     expect(page.locator("#shown .retry")).to_be_hidden()
 
 
-def test_a_file_that_has_gone_before_another_try_is_named_so(open_page, tmp_path):
-    """The first time the service was not there, the second time the file is not."""
+def test_a_file_that_is_gone_before_the_retry_is_reported(open_page, tmp_path):
+    """First the service was unreachable, then the file is gone."""
     picture = tmp_path / "picture.png"
     picture.write_bytes(encode("red"))
     page = open_page()
@@ -129,8 +129,8 @@ def test_a_file_that_has_gone_before_another_try_is_named_so(open_page, tmp_path
     expect(page.locator("#shown .retry")).to_be_hidden()
 
 
-def test_an_upload_that_came_too_slowly_can_be_tried_again(open_page):
-    """There is nothing wrong with the picture."""
+def test_an_upload_that_timed_out_can_be_retried(open_page):
+    """The picture is not the problem."""
     page = open_page()
     refusal = "<main><article><h2>The upload took too long</h2></article></main>"
     page.route("**/predict", lambda route: route.fulfill(status=408, content_type="text/html", body=refusal), times=1)
@@ -139,8 +139,8 @@ def test_an_upload_that_came_too_slowly_can_be_tried_again(open_page):
     expect_label(page, "red")
 
 
-def test_another_page_is_not_taken_for_the_models_description(open_page):
-    """A proxy may answer in the place of a service that restarts; the next look is as good."""
+def test_another_page_is_not_mistaken_for_the_models_description(open_page):
+    """A proxy may answer while the service restarts; the page tries again."""
     page = open_page()
     version = page.locator("#model").get_attribute("data-version")
     page.evaluate("document.querySelector('#model').dataset.version = '7'")
@@ -153,7 +153,7 @@ def test_another_page_is_not_taken_for_the_models_description(open_page):
 
 
 def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
-    """It says so, and why, instead of failing, and goes on once the model is there."""
+    """It shows the reason, and continues once there is a model."""
     (tmp_path / "tiny").mkdir()
     with serve(tmp_path, model_poll_seconds=0.2) as service:
         idle, asking = open_page("/", service.url), open_page("/", service.url)
@@ -167,7 +167,7 @@ def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
         for page in (idle, asking):
             expect(page.locator(".sources li")).to_have_count(2)
             expect(page.locator("[data-sample] img").last).to_have_js_property("naturalWidth", 40)
-        expect(asking.locator("#shown .original figcaption")).to_have_text("image.png")  # it waits on
+        expect(asking.locator("#shown .original figcaption")).to_have_text("image.png")  # it still waits
         for page in (idle, asking):
             page.locator("[data-sample]").last.click()
             expect_label(page, "blue")

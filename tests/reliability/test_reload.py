@@ -1,4 +1,4 @@
-"""Versions that come and go while requests are served."""
+"""Versions that come and go while the service answers requests."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ RELOADS = 50
 
 
 def copy_version(folder: Path, number: int, into: Path | None = None) -> Path:
-    """Put a copy of `folder` beside it, or `into` another, as a version: written aside, then renamed."""
+    """Copy a version under another number, beside it or `into` another folder; written aside, then renamed."""
     into = into or folder.parent
     aside = Path(shutil.copytree(folder, into / f".writing-{number}"))
     metadata = json.loads((aside / METADATA_FILE).read_text())
@@ -131,7 +131,7 @@ def count_files(process) -> int:
 
 
 def test_fifty_reloads_under_load_lose_and_leak_nothing(start, models, tell):
-    """Every version takes over, every request is answered by one of them, and the old ones' memory comes back."""
+    """Every version takes over, every request gets its answer from one of them, and memory does not grow."""
     process = start(model_dir=models, precision="f32", max_batch_size=8, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
     counts = dict.fromkeys(("answered", "lost", "wrong"), 0)
@@ -167,7 +167,7 @@ def test_fifty_reloads_under_load_lose_and_leak_nothing(start, models, tell):
 
 
 def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
-    """Each with its reason in the log, in `/health` and in a metric; and taking the newest away rolls back."""
+    """The reason is in the log and in `/health`, and a metric counts it; removing the newest version rolls back."""
     process = start(model_dir=models, precision="f32", max_batch_size=2, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
     good = models / "tiny" / "1"
@@ -205,7 +205,7 @@ def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
         probe.close()
 
     asyncio.run(run())
-    tell("versions that may not serve, each in a way of its own: taken all the same", len(REASONS), 0)
+    tell("bad versions of several kinds: served all the same", len(REASONS), 0)
 
 
 # Damages the index of the SavedModel in a folder so that it crashes OpenVINO.

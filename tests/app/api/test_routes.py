@@ -19,7 +19,7 @@ from app.runtime.load import Answers
 from app.settings import Settings
 from app.versions.model import Model
 from tests.app.client import check_problem, predict
-from tests.app.fakes import HeldModel, encode, make_model, tell_colours, wait_until_loaded
+from tests.app.fakes import HeldModel, encode, make_model, tell_brightness, tell_colours, wait_until_loaded
 
 
 def test_an_uploaded_file_is_classified(client):
@@ -102,6 +102,22 @@ def test_several_images_are_answered_in_order(client):
     ]  # fmt: skip
     assert results[0] == predict(client, images[0], query="?top_k=1").json()
     assert results[1]["request_id"] == response.headers["x-request-id"]
+
+
+def test_typicality_is_in_every_result(make_client):
+    """Where the version has it; rounded, and never above 1."""
+    client = make_client(typicality=tell_brightness)
+    assert client.post("/predict", files={"file": encode("red")}).json()["typicality"] == 0.333333
+    files = [("files", encode(colour)) for colour in ("black", "white")]
+    results = client.post("/predict/batch", files=files).json()["results"]
+    assert [result["typicality"] for result in results] == [0, 1]
+
+
+def test_an_answer_has_no_typicality_if_the_version_has_none(client):
+    """Absent, not null."""
+    assert "typicality" not in client.post("/predict", files={"file": encode()}).json()
+    [result] = client.post("/predict/batch", files={"files": encode()}).json()["results"]
+    assert "typicality" not in result
 
 
 @pytest.mark.parametrize("settings", [{"max_batch_files": 3}, {"max_queue_size": 3}])
@@ -273,7 +289,7 @@ def test_the_framework_has_nothing_to_refuse(client):
 def test_the_documentation_shows_every_call_with_examples(client):
     """Uploads can be tried out, replies and errors are worked examples."""
     document = client.get("/openapi.json").json()
-    assert {path for path in document["paths"] if not path.startswith("/v2")} == {
+    assert {path for path in document["paths"] if not path.startswith(("/v1", "/v2"))} == {
         "/predict", "/predict/batch", "/health", "/health/live", "/model", "/metrics",
     }  # fmt: skip
     operation = document["paths"]["/predict"]["post"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ import pytest
 
 from app.classify import command
 from app.errors import InferenceError
-from app.images.decode import decode_image
-from tests.app.fakes import encode, make_model, tell_colours
+from app.images.decoders import Decoders
+from tests.app.fakes import encode, make_model, tell_brightness, tell_colours
 
 ROOT = Path(__file__).parents[3]
-LIMITS = {"max_bytes": 10**6, "max_pixels": 10**6}
+MAX_BYTES = 10**6
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -46,6 +47,12 @@ def folder(tmp_path):
     (tmp_path / "more" / "c.webp").write_bytes(encode("lime", kind="WEBP"))
     (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
+
+
+@pytest.fixture
+def familiar(model, monkeypatch):  # noqa: ARG001 -- replaces it
+    """Classify instead with a fake model that has a typicality."""
+    monkeypatch.setattr(command, "_load_newest", lambda *_: make_model(typicality=tell_brightness))
 
 
 def run(*arguments: object) -> int:
@@ -232,7 +239,13 @@ def test_few_images_go_beside_each_other(model, folder, monkeypatch):
     assert model == [2, 2]
 
 
-def test_decoding_goes_on_while_the_model_runs(tmp_path):
+@pytest.fixture
+def decoders() -> Iterator[Decoders]:
+    with Decoders(2, max_pixels=10**6, max_bytes=MAX_BYTES, timeout_seconds=10) as decoders:
+        yield decoders
+
+
+def test_decoding_goes_on_while_the_model_runs(tmp_path, decoders, monkeypatch):
     """But not without bound."""
     names = [str(tmp_path / f"{i:02}.png") for i in range(40)]
     decoded, held = [], threading.Event()
@@ -243,24 +256,23 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path):
         held.wait(10)
         return tell_colours(images)
 
-    def count(data, size, **limits):
+    def count(data, size, decode=decoders.decode_blocking):
         decoded.append(data)
-        return decode_image(data, size, **limits)
+        return decode(data, size)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "decode_image", count)
-        outcomes = command.classify_files(make_model(hold), names, batch_size=4, lanes=1, threads=2, **LIMITS)
-        first = threading.Thread(target=lambda: next(outcomes))
-        first.start()
-        for _ in range(500):
-            if len(decoded) >= 20:
-                break
-            time.sleep(0.01)
-        time.sleep(0.1)
-        assert len(decoded) == 20  # of five batches: one held, one to run next, three decoded by then
-        held.set()
-        first.join()
-        assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
+    monkeypatch.setattr(decoders, "decode_blocking", count)
+    outcomes = command.classify_files(make_model(hold), names, decoders, batch_size=4, lanes=1, max_bytes=MAX_BYTES)
+    first = threading.Thread(target=lambda: next(outcomes))
+    first.start()
+    for _ in range(500):
+        if len(decoded) >= 20:
+            break
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(decoded) == 20  # of five batches: one held, one to run next, three decoded by then
+    held.set()
+    first.join()
+    assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
     assert len(decoded) == 40
 
 
@@ -368,9 +380,26 @@ def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_the_pixels_are_those_of_the_service(folder):
+def test_the_pixels_are_those_of_the_service(folder, decoders):
     """Decoded to the model's size by the same code."""
     [[outcome]] = command.classify_files(
-        make_model(), [str(folder / "a.png")], batch_size=1, lanes=1, threads=1, **LIMITS
+        make_model(), [str(folder / "a.png")], decoders, batch_size=1, lanes=1, max_bytes=MAX_BYTES
     )
     np.testing.assert_array_equal(outcome.result.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
+
+
+@pytest.mark.usefixtures("familiar")
+def test_an_unfamiliar_image_is_marked(folder, capsys):
+    """In a last column; in JSON each image has its typicality."""
+    (folder / "black.png").write_bytes(encode("black"))
+    assert run("--top-k", 2, folder / "black.png", folder / "a.png") == 0
+    assert [line.split("\t")[5:] for line in capsys.readouterr().out.splitlines()] == [["unfamiliar"], []]
+    assert run("--json", folder / "black.png", folder / "a.png") == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["typicality"] for answer in answers] == [0, 0.333333]
+
+
+def test_json_has_no_typicality_if_the_version_has_none(folder, capsys):
+    """Absent, not null, as in the service's answers."""
+    assert run("--json", folder / "a.png") == 0
+    assert "typicality" not in json.loads(capsys.readouterr().out)

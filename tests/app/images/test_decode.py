@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.errors import BrokenImageError
-from app.images.decode import FORMATS, QUICK_BYTES, decode_quickly
-from tests.app.pictures import LIMIT, SIZE, decode, encode, make_halves
+from app.images.decode import FORMATS
+from tests.app.pictures import SIZE, decode, encode, make_halves
 
 
 @pytest.fixture(scope="module")
@@ -208,15 +207,3 @@ def test_a_large_image_is_never_copied_whole(monkeypatch):
     for mode in ("RGB", "RGBA", "LA", "L", "I;16"):
         decode(encode(Image.new(mode, whole), "PNG", exif=exif))
     decode(encode(Image.new("P", whole), "PNG", exif=exif, transparency=0))
-
-
-def test_what_is_decoded_quickly_is_decoded_alike():
-    """A small file of a small picture gives what `decode_image` gives; a bomb, and any other kind, is left to that."""
-    small = encode(make_halves((64, 48)), "PNG")
-    np.testing.assert_array_equal(decode_quickly(small, SIZE, max_pixels=LIMIT), decode(small))
-    bomb = encode(Image.new("L", (1000, 1000)), "PNG")
-    assert len(bomb) < QUICK_BYTES
-    for other in (b"", bomb, encode(make_halves((40, 30)), "WEBP"), bytes(QUICK_BYTES + 1)):
-        assert decode_quickly(other, SIZE, max_pixels=LIMIT) is None
-    with pytest.raises(BrokenImageError):
-        decode_quickly(small[:-30], SIZE, max_pixels=LIMIT)

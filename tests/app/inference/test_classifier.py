@@ -1,33 +1,34 @@
 """Behaviour of app.inference.classifier."""
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from app.errors import BrokenImageError, NotReadyError, QueueFullError
-from app.images.decode import decode_image
+from app.images.decoders import Decoders
 from app.inference.classifier import Classifier
 from app.runtime.load import Answers, Images, Probabilities
 from app.versions.store import ModelStore
 from tests.app.fakes import encode, make_model, tell_colours
+from tests.app.process import stop_decoders
 
 pytestmark = pytest.mark.anyio
 
 
 def make_classifier(store: ModelStore, max_queue_size: int = 8) -> Classifier:
-    return Classifier(
-        store, decode_threads=1, batch_sizes=[1, 2, 4], max_queue_size=max_queue_size, max_image_pixels=1_000_000
-    )
+    decoders = Decoders(1, max_pixels=1_000_000, max_bytes=2**20, timeout_seconds=10)
+    return Classifier(store, decoders, batch_sizes=[1, 2, 4], max_queue_size=max_queue_size)
 
 
-async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, monkeypatch):
-    """Each has threads of its own, and so has loading."""
+async def test_neither_loading_nor_the_model_holds_up_the_event_loop(models):
+    """Each has threads of its own; images are decoded in processes."""
     threads = {}
 
     def note(step: str) -> None:
@@ -41,17 +42,11 @@ async def test_neither_decoding_nor_the_model_holds_up_the_event_loop(models, mo
         note("predict")
         return tell_colours(images)
 
-    def decode(*args: object, **options: object) -> np.ndarray:
-        note("decode")
-        return decode_image(*args, **options)
-
-    monkeypatch.setattr("app.inference.classifier.decode_image", decode)
-    store = ModelStore(models, load)
-    classifier = make_classifier(store)
-    await store.refresh()
+    classifier = make_classifier(ModelStore(models, load))
+    await classifier.store.refresh()
     scores = await classifier.classify(encode("blue", (800, 600)))
     assert scores.probabilities.argmax() == 2
-    assert threads == {"load": "model-loader", "decode": "decode", "predict": "inference"}
+    assert threads == {"load": "model-loader", "predict": "inference"}
     classifier.close()
 
 
@@ -110,23 +105,15 @@ async def test_all_threads_are_for_an_image_that_is_alone(models):
     classifier.close()
 
 
-async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
+async def test_an_upload_that_nobody_waits_for_is_let_go(models):
     """Behind a slow image it would take memory for as long as that takes, and no limit counts it any more."""
-    started, opened = threading.Event(), threading.Event()
-
-    def decode(*args: object, **options: object) -> np.ndarray:
-        started.set()
-        assert opened.wait(10)
-        return decode_image(*args, **options)
-
-    monkeypatch.setattr("app.inference.classifier.decode_image", decode)
     classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     await classifier.store.refresh()
     slow, given_up, wanted = (encode("blue", (800, 600)) for _ in range(3))
+    await classifier.classify(wanted)
+    stop_decoders(os.getpid())
     unheld = sys.getrefcount(given_up)
     first = asyncio.create_task(classifier.classify(slow))
-    while not started.is_set():
-        await asyncio.sleep(0.001)
     others = [asyncio.create_task(classifier.classify(given_up)) for _ in range(4)]
     last = asyncio.create_task(classifier.classify(wanted))
     await asyncio.sleep(0.01)
@@ -136,20 +123,37 @@ async def test_an_upload_that_nobody_waits_for_is_let_go(models, monkeypatch):
     await asyncio.wait([first, *others])
     del others, abandoned
     assert sys.getrefcount(given_up) == unheld
-    opened.set()
     assert (await last).probabilities.argmax() == 2
     classifier.close()
 
 
-async def test_an_image_that_is_decoded_for_ever_holds_up_no_end(models, monkeypatch):
+async def test_tensors_that_nobody_waits_for_are_let_go(models):
+    """Those that wait for a thread, too."""
+    started, opened = threading.Event(), threading.Event()
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
+    slow = asyncio.create_task(classifier.run_decoding(lambda: (started.set(), opened.wait(10))))
+    given_up = bytes(1000)
+    unheld = sys.getrefcount(given_up)
+    waiting = asyncio.create_task(classifier.run_decoding(partial(len, given_up)))
+    assert await asyncio.to_thread(started.wait, 10)
+    assert sys.getrefcount(given_up) > unheld
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    del waiting
+    assert sys.getrefcount(given_up) == unheld
+    opened.set()
+    await slow
+    classifier.close()
+
+
+async def test_an_image_that_is_decoded_for_ever_holds_up_no_end(models):
     """Its client has been told 504 by then."""
-    opened = threading.Event()
-    monkeypatch.setattr("app.inference.classifier.decode_image", lambda *_, **__: opened.wait(10))
     classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     await classifier.store.refresh()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(classifier.classify(encode("blue", (800, 600))), 0.05)
+    await classifier.classify(encode("blue", (800, 600)))
+    stop_decoders(os.getpid())
+    asking = asyncio.create_task(classifier.classify(encode("blue", (800, 600))))
+    await asyncio.sleep(0.01)
     classifier.close()
-    assert not opened.is_set()
-    assert [thread for thread in classifier._decoders._threads if thread.is_alive()]
-    opened.set()
+    with pytest.raises(BrokenImageError):
+        await asking

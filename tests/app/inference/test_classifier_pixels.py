@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from app.errors import QueueFullError
+from app.images.decoders import Decoders
 from app.inference.classifier import Classifier
 from app.versions.store import ModelStore
 from tests.app.fakes import HeldModel, encode, make_model, paint, tell_colours
@@ -12,9 +13,8 @@ from tests.app.fakes import HeldModel, encode, make_model, paint, tell_colours
 
 def make_classifier(models, predict, **settings) -> Classifier:
     store = ModelStore(models, lambda folder, **_: make_model(predict, int(folder.name)))
-    return Classifier(
-        store, **{"decode_threads": 1, "batch_sizes": [1, 2], "max_queue_size": 4, "max_image_pixels": 100} | settings
-    )
+    decoders = Decoders(1, max_pixels=10_000, max_bytes=2**20, timeout_seconds=10)
+    return Classifier(store, decoders, **{"batch_sizes": [1, 2], "max_queue_size": 4} | settings)
 
 
 def test_images_are_taken_all_or_none(models):
@@ -63,7 +63,7 @@ def test_tensors_and_uploads_share_a_batch(models):
     held = HeldModel()
 
     async def run():
-        classifier = make_classifier(models, held, batch_sizes=[1, 3], max_image_pixels=10_000)
+        classifier = make_classifier(models, held, batch_sizes=[1, 3])
         await classifier.store.refresh()
         first = asyncio.create_task(classifier.classify(encode("red")))
         assert await asyncio.to_thread(held.reached.wait, 10)

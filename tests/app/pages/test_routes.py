@@ -16,7 +16,16 @@ from app.pages.render import CONTENT_POLICY, WEB
 from app.runtime.load import Answers, Runtime
 from app.settings import Settings
 from app.versions.model import Model
-from tests.app.fakes import INPUT, OUTPUT, encode, make_metadata, tell_colours, wait_until_loaded, write_version
+from tests.app.fakes import (
+    INPUT,
+    OUTPUT,
+    encode,
+    make_metadata,
+    tell_brightness,
+    tell_colours,
+    wait_until_loaded,
+    write_version,
+)
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -126,6 +135,23 @@ def test_an_answer_promises_of_its_probability_what_was_measured(version, error,
         assert said in read_words(client.post("/predict", files={"file": encode()}, headers=BROWSER))
 
 
+@pytest.mark.parametrize(("colour", "hinted"), [("black", True), ("red", False)])
+def test_an_unfamiliar_picture_gets_a_hint(make_client, colour, hinted):
+    """Beside its label and probability, not in their place; its typicality is in the JSON."""
+    client = make_client(typicality=tell_brightness)
+    page = client.post("/predict", files={"file": encode(colour)}, headers={"accept": "text/html"}).text
+    assert ("unlike the pictures that the model was trained on" in page) == hinted
+    assert '<span class="label">red</span>' in page
+    assert "&#34;typicality&#34;" in page
+
+
+def test_a_version_without_typicality_hints_at_nothing(client):
+    """And its JSON has no null."""
+    page = client.post("/predict", files={"file": encode("black")}, headers={"accept": "text/html"}).text
+    assert "unlike the pictures" not in page
+    assert "typicality" not in page
+
+
 def test_a_refusal_keeps_status_and_headers(client):
     """Only the body is another one: a page with the same words."""
     client.app.state.classifier.store._model = None
@@ -145,7 +171,7 @@ def test_the_log_and_the_metrics_name_the_pages_routes(client):
         client.get(path, headers=BROWSER)
     client.post("/predict", files={"file": encode()}, headers=BROWSER)
     metrics = client.get("/metrics").text
-    for route in ("/", "/docs", "/docs/assets", "/model/card/", "/samples/{name}", "/web", "/predict"):
+    for route in ("/", "/docs", "/docs/assets/{name}", "/model/card/", "/samples/{name}", "/web/{name}", "/predict"):
         assert f'route="{route}"' in metrics
     assert 'route="none"' not in metrics
     assert "other.png" not in metrics
@@ -219,6 +245,24 @@ def test_a_file_of_the_page_is_given_whole(client, path, part):
     response = client.get(path, headers={"range": part})
     assert (response.status_code, response.content) == (200, whole.content)
     assert response.headers.get("accept-ranges", "none") == "none"
+
+
+@pytest.mark.parametrize("path", ["/web/page.css", "/web/page.js", "/docs/assets/swagger-ui-bundle.js"])
+def test_a_file_is_sent_again_only_if_it_has_changed(client, path):
+    """Browsers ask each time, so that they never show half of an old page."""
+    response = client.get(path)
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-cache")
+    assert re.match(r"text/(css|javascript)", response.headers["content-type"])
+    again = client.get(path, headers={"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
+    assert client.get(path, headers={"if-none-match": '"another"'}).content == response.content
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "redoc.standalone.js", "..%2froutes.py", "%2e%2e/render.py"])
+def test_no_other_file_is_served(client, name):
+    """Neither from above the folders nor what the pages don't use."""
+    for folder in ("/web", "/docs/assets"):
+        assert client.get(f"{folder}/{name}").status_code == 404
 
 
 def test_the_page_is_small():

@@ -1,4 +1,4 @@
-"""Behaviour of app.runtime.cpu: how many processors there are, and what they can."""
+"""Behaviour of app.runtime.cpu."""
 
 import platform
 
@@ -17,7 +17,7 @@ flags\t\t: fpu avx512_bf16 sse
 
 @pytest.fixture
 def cpuinfo(tmp_path):
-    """What Linux says of two processors."""
+    """/proc/cpuinfo of two processors."""
     path = tmp_path / "cpuinfo"
     path.write_text(CPUINFO * 2)
     return path
@@ -47,13 +47,13 @@ def test_threads_follow_the_containers_quota(tmp_path, monkeypatch, files, cpus)
 
 
 def test_cpu_flags_are_read(cpuinfo, tmp_path):
-    """From the kernel's own list; none where there is no such file."""
+    """From /proc/cpuinfo; none where it is missing."""
     assert read_cpu_flags(cpuinfo) == {"fpu", "avx512_bf16", "sse"}
     assert read_cpu_flags(tmp_path / "none") == set()
 
 
 def test_the_processor_is_named_with_its_family(cpuinfo, tmp_path):
-    """By its kind where Linux does not tell."""
+    """Where Linux has no name, by its architecture."""
     assert describe_cpu(cpuinfo) == "A Processor (family 6, model 207)"
     assert describe_cpu(tmp_path / "none") == platform.machine()
 

@@ -1,4 +1,4 @@
-"""Behaviour of app.runtime.precision: which arithmetic a version is run in."""
+"""Behaviour of app.runtime.precision."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ACCURACIES = {"openvino f32": 0.907, "openvino bf16": 0.9074, "openvino int8": 0
 
 
 def describe(accuracies=ACCURACIES, files=(INT8_FILE,)):
-    """Describe a version by what its runtimes measured and which files it has."""
+    """Make the metadata of a version by its measured accuracies and its files."""
     metrics = Metrics.model_validate({"runtimes": {name: {"accuracy": value} for name, value in accuracies.items()}})
     return make_metadata(files=dict.fromkeys(("saved_model.pb", *files), "0" * 64)).model_copy(
         update={"metrics": metrics}
@@ -24,7 +24,7 @@ def _made_for_int8(monkeypatch):
 
 
 def test_auto_takes_int8_that_costs_next_to_nothing():
-    """A loss of exactly 0.2 points is within them."""
+    """A loss of exactly 0.2 points is allowed."""
     assert choose_precision("auto", describe()) == "int8"
 
 
@@ -40,25 +40,25 @@ def test_auto_takes_int8_that_costs_next_to_nothing():
     ids=["loses more", "not measured", "nothing to compare with", "no figures", "not quantized"],
 )
 def test_auto_leaves_int8_alone_that_is_not_known_to_be_as_good(metadata):
-    """OpenVINO then chooses by the CPU."""
+    """OpenVINO chooses instead."""
     assert choose_precision("auto", metadata) == "auto"
 
 
 @pytest.mark.parametrize("flags", [set(), {"avx2"}, {"avx512f", "avx512bw", "avx512_bf16"}])
 def test_auto_leaves_int8_alone_on_a_cpu_that_is_not_made_for_it(monkeypatch, flags):
-    """Its sums would overflow: not the answers that were measured."""
+    """Its sums could overflow, and lower the accuracy that was measured."""
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     assert choose_precision("auto", describe()) == "auto"
 
 
 @pytest.mark.parametrize("asked", ["f32", "bf16", "f16", "int8"])
 def test_what_is_asked_for_is_taken(monkeypatch, asked):
-    """Whatever CPU, whatever accuracy: the operator knows."""
+    """On any CPU, at any accuracy."""
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", set)
     assert choose_precision(asked, describe({})) == asked
 
 
 def test_int8_needs_a_quantized_version():
-    """The reason says how to get one."""
+    """The reason says how to make one."""
     with pytest.raises(RefusedVersionError, match="without --quantize"):
         choose_precision("int8", describe(files=()))

@@ -1,15 +1,16 @@
-"""Behaviour of app.telemetry and app.http.access_log: what is counted and measured of a request."""
+"""Behaviour of app.telemetry.metrics, with real requests."""
 
 import threading
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.http.problems import COMMON_KINDS, INTERNAL, KINDS
-from tests.app.fakes import HeldModel, encode
+from tests.app.fakes import HeldModel, encode, tell_brightness
 
 
 def read(client) -> dict[str, float]:
-    """Return every sample by its name and labels, as Prometheus writes them."""
+    """Return every sample by its name and labels, in Prometheus's notation."""
     samples = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:
@@ -19,7 +20,7 @@ def read(client) -> dict[str, float]:
 
 
 def test_requests_and_stages_are_measured(client):
-    """By route and status; each image's time in each stage; sizes of bodies and batches."""
+    """Requests by route and status, each image's time in each stage, sizes of bodies and batches."""
     for _ in range(3):
         assert client.post("/predict", files={"file": encode()}).status_code == 200
     assert client.post("/predict/batch", files=[("files", encode())] * 4).status_code == 200
@@ -42,14 +43,27 @@ def test_requests_and_stages_are_measured(client):
     assert found["process_resident_memory_bytes"] > 0
 
 
+def test_typicality_is_measured_where_the_version_has_it(make_client):
+    """Once for each image that reaches the model."""
+    client = make_client(typicality=tell_brightness)
+    client.post("/predict/batch", files=[("files", encode(colour)) for colour in ("black", "red")])
+    found = read(client)
+    assert found["classifier_typicality_count"] == 2
+    assert found['classifier_typicality_bucket{le="0.01"}'] == 1
+    assert found["classifier_typicality_sum"] == pytest.approx(1 / 3)
+    client = make_client()
+    client.post("/predict", files={"file": encode()})
+    assert read(client)["classifier_typicality_count"] == 0
+
+
 def test_problems_are_counted_image_by_image(client):
-    """Two bad images in one request are two."""
+    """Two bad images in one request count as two."""
     client.post("/predict/batch", files=[("files", b"text"), ("files", b"text"), ("files", encode())])
     assert read(client)['classifier_problems_total{code="unsupported_image"}'] == 2
 
 
-def test_no_client_makes_a_series(client):
-    """Neither paths, methods, parameters nor ids become labels: a thousand of each add nothing."""
+def test_no_client_can_add_a_series(client):
+    """Paths, methods, parameters and ids never become labels."""
     client.get("/nowhere")
     client.post("/nowhere", content=b"x")
     read(client)
@@ -68,7 +82,7 @@ def test_no_client_makes_a_series(client):
 
 
 def test_metrics_answer_while_every_place_is_taken(make_client):
-    """A full queue is when they are wanted most; the depth is the live one."""
+    """They matter most then; the queue depth is current."""
     held = HeldModel()
     client = make_client(held, max_queue_size=1)
     waiting = threading.Thread(target=client.post, args=("/predict",), kwargs={"files": {"file": encode()}})
@@ -83,7 +97,7 @@ def test_metrics_answer_while_every_place_is_taken(make_client):
 
 
 def test_a_fault_is_counted(client, monkeypatch):
-    """As a 500, although nothing of the application answered it."""
+    """As a 500, although no handler answered it."""
     monkeypatch.setattr("app.api.routes.read_image", lambda *_, **__: {}["secret"])
     client.post("/predict", files={"file": encode()})
     assert read(client)['classifier_requests_total{route="/predict",status="500"}'] == 1

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules in deploy/monitoring: they ask only for what the service shows."""
+"""The dashboard and the alert rules in deploy/monitoring query only series that the service has."""
 
 import json
 import re
@@ -21,7 +21,7 @@ EXPRESSIONS = [
 
 
 def find_selectors(node) -> list[tuple[str, set[str]]]:
-    """Return every metric that an expression selects, with the labels it matches on."""
+    """Return each metric that an expression selects, with the labels that it matches."""
     if isinstance(node, promql_parser.VectorSelector):
         return [(node.name, {matcher.name for matcher in node.matchers.matchers})]
     found = []
@@ -34,7 +34,7 @@ def find_selectors(node) -> list[tuple[str, set[str]]]:
 
 @pytest.fixture
 def series(client) -> dict[str, set[str]]:
-    """What the service shows after all kinds of requests: every series' name with its labels."""
+    """The name of each series that the service has after all kinds of requests, with its labels."""
     client.post("/predict", files={"file": encode()})
     client.post("/predict", files={"file": b"text"})
     client.app.state.metrics.observe_hang_up("silent")
@@ -47,7 +47,7 @@ def series(client) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(("title", "expression"), EXPRESSIONS, ids=[f"{i}-{t}" for i, (t, _) in enumerate(EXPRESSIONS)])
 def test_an_expression_is_valid_and_its_series_exist(series, title, expression):
-    """A panel or a rule that asks for a misspelt name stays empty, and silent, for ever."""
+    """A panel or a rule with a misspelt name would stay empty, or silent, for ever."""
     parsed = promql_parser.parse(expression.replace("$__rate_interval", "5m"))
     selectors = find_selectors(parsed)
     assert selectors, title
@@ -59,7 +59,7 @@ def test_an_expression_is_valid_and_its_series_exist(series, title, expression):
 
 
 def test_errors_are_counted_without_probes(client):
-    """503 is what a probe is answered while a version loads: no fault, and no reason to wake anybody."""
+    """A probe gets a 503 while a version loads, which is no reason to wake anybody."""
     (rule,) = (rule["expr"] for rule in RULES if rule["alert"] == "ClassifierErrors")
     patterns = re.findall(r'route!~"([^"]+)"', rule)
     assert len(patterns) == 2
@@ -70,8 +70,10 @@ def test_errors_are_counted_without_probes(client):
 
 
 def test_each_rule_says_what_to_do():
-    """Error rate, latency and queue wait; each with a severity, a duration, a summary and a description."""
-    assert {rule["alert"] for rule in RULES} == {"ClassifierErrors", "ClassifierSlow", "ClassifierQueueWait"}
+    """Each has a severity, a duration, a summary and a description."""
+    assert {rule["alert"] for rule in RULES} == {
+        "ClassifierErrors", "ClassifierSlow", "ClassifierQueueWait", "ClassifierUnfamiliarImages",
+    }  # fmt: skip
     for rule in RULES:
         assert re.fullmatch(r"\d+m", rule["for"])
         assert rule["labels"]["severity"] in {"page", "warn"}
@@ -79,14 +81,14 @@ def test_each_rule_says_what_to_do():
 
 
 def test_the_dashboard_shows_every_metric_of_the_service(series):
-    """What is measured is worth looking at, or not worth measuring."""
+    """A metric that nobody looks at is not worth measuring."""
     asked = " ".join(expression for _, expression in EXPRESSIONS)
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in series if name.startswith("classifier_")}
     assert [name for name in sorted(families) if name not in asked] == []
 
 
 def test_panels_do_not_overlap():
-    """Each has a place, a title and an explanation of its own."""
+    """Each has its own place, and a description."""
     places = set()
     for panel in DASHBOARD["panels"]:
         grid = panel["gridPos"]

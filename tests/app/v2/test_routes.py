@@ -21,7 +21,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.v2.tensors import InferenceRequest, RequestInput
 from app.versions.model import Model
-from tests.app.fakes import make_model, paint, tell_colours, wait_until_loaded
+from tests.app.fakes import make_model, paint, tell_brightness, tell_colours, wait_until_loaded
 from tests.app.v2.inference import ONE, infer, write_request
 
 
@@ -33,11 +33,13 @@ def ask_for(images: np.ndarray, *, binary: bool, datatype: str = "UINT8", name: 
 
 @pytest.fixture
 def connect(models) -> Iterator[Callable[..., InferenceServerClient]]:
-    """Start services on a fake model, each with a Triton client; takes settings and what the model runs."""
+    """Start services on a fake model, each with a Triton client; takes what the model runs, and settings."""
     running = []
 
-    def start(predict=tell_colours, **settings: object) -> InferenceServerClient:
-        app = create_app(Settings(model_dir=models, **settings), load=lambda *_, **__: make_model(predict))
+    def start(predict=tell_colours, typicality=None, **settings: object) -> InferenceServerClient:
+        app = create_app(
+            Settings(model_dir=models, **settings), load=lambda _: make_model(predict, typicality=typicality)
+        )
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -104,6 +106,78 @@ def test_tritons_client_infers(connect, binary_input, binary_output):
     response = result.get_response()
     assert (response["model_name"], response["model_version"], response["id"]) == ("tiny", "1", "job-7")
     assert ("binary_data_size" in response["outputs"][0].get("parameters", {})) == (binary_output is not False)
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritons_client_may_compress(connect, algorithm):
+    """What it sends, JSON or bytes; it asks for compressed answers and takes plain ones."""
+    images = paint("red", "blue")
+    for binary in (True, False):
+        result = connect().infer(
+            "tiny",
+            ask_for(images, binary=binary),
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+        np.testing.assert_array_equal(result.as_numpy("probabilities"), tell_colours(images))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_typicality_is_the_second_output(connect, binary):
+    """In the metadata, in every answer that does not leave it out, and alone if nothing else is requested."""
+    client = connect(typicality=tell_brightness)
+    assert client.get_model_metadata("tiny")["outputs"][1] == {"name": "typicality", "datatype": "FP32", "shape": [-1]}
+    images = paint("red", "blue", "green")
+    images[1] //= 2
+    for names in (["probabilities", "typicality"], ["typicality", "probabilities"], ["typicality"], ["probabilities"]):
+        outputs = [InferRequestedOutput(name, binary_data=binary) for name in names]
+        result = client.infer("tiny", ask_for(images, binary=True), outputs=outputs)
+        assert [output["name"] for output in result.get_response()["outputs"]] == names
+        for name, expected in (("probabilities", tell_colours(images)), ("typicality", tell_brightness(images))):
+            if name in names:
+                np.testing.assert_array_equal(result.as_numpy(name), expected)
+    result = client.infer("tiny", ask_for(images, binary=True))
+    np.testing.assert_array_equal(result.as_numpy("typicality"), tell_brightness(images))
+
+
+def test_each_output_is_json_or_bytes_as_its_own_parameters_say(make_client):
+    """They override those of the whole request."""
+    client = make_client(typicality=tell_brightness)
+    outputs = [{"name": "typicality", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
+    response = infer(client, ONE | {"outputs": outputs, "parameters": {"binary_data_output": True}})
+    length = int(response.headers["inference-header-content-length"])
+    typicality, probabilities = json.loads(response.content[:length])["outputs"]
+    assert typicality["data"] == [pytest.approx(1 / 3)]
+    assert (typicality["shape"], probabilities["shape"]) == ([1], [1, 3])
+    assert "data" not in probabilities
+    np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4"), tell_colours(paint("red"))[0])
+
+
+def test_outputs_that_the_version_lacks_are_refused(client, make_client):
+    """As are those that are requested twice."""
+    response = infer(client, ONE | {"outputs": [{"name": "typicality"}]})
+    assert response.status_code == 400
+    assert response.json()["detail"] == "the model's outputs are 'probabilities', each once; asked for: 'typicality'"
+    response = infer(make_client(typicality=tell_brightness), ONE | {"outputs": [{"name": "typicality"}] * 2})
+    assert response.status_code == 400
+    assert "'probabilities' and 'typicality', each once; asked for: 'typicality', 'typicality'" in response.text
+
+
+def test_a_version_without_typicality_may_take_over_during_a_request(make_client):
+    """Its answer has what it has."""
+    client = make_client(typicality=tell_brightness)
+    store = client.app.state.classifier.store
+
+    def roll_back(images):
+        store._model = make_model()
+        return tell_colours(images)
+
+    store._model = make_model(roll_back, typicality=tell_brightness)
+    two = write_request(paint("red", "blue"))
+    for _ in range(2):
+        response = infer(client, two)
+        assert response.status_code == 200
+    assert [output["name"] for output in response.json()["outputs"]] == ["probabilities"]
 
 
 def test_a_full_queue_is_an_error_for_tritons_client(connect):
@@ -181,6 +255,7 @@ def test_the_documented_requests_are_answered(models):
             for path, operations in client.get("/openapi.json").json()["paths"].items()
             for operation in operations.values()
             for content in operation.get("requestBody", {"content": {}})["content"].values()
+            if path.startswith("/v2")
             for example in content.get("examples", {}).values()
         ]
         assert len(examples) == 2

@@ -19,7 +19,17 @@ def test_every_version_has_a_preflight_with_the_runtime_and_batches_of_the_servi
     """In the precision that `auto` resolves to, under the limit from the settings."""
     settings = Settings(precision="f32", max_model_memory_bytes=2**27)
     assert make_loader(settings, batch_sizes=[1, 2])(exported).metadata.name == "tiny"
-    assert tried == [{"runtime": "openvino", "precision": "f32", "batch_sizes": [1, 2], "memory_bytes": 2**27}]
+    [request] = tried
+    assert request.pop("background") is False
+    assert request == {"runtime": "openvino", "precision": "f32", "batch_sizes": [1, 2], "memory_bytes": 2**27}
+
+
+def test_a_preflight_runs_in_the_background_while_another_version_serves(exported, tried):
+    """At the start nothing serves, and the first version should serve soon."""
+    load = make_loader(Settings(precision="f32"), batch_sizes=[1])
+    for _ in range(3):
+        load(exported)
+    assert [request["background"] for request in tried] == [False, True, True]
 
 
 def test_a_version_that_was_changed_has_no_preflight(version, tried):

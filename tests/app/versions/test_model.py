@@ -1,165 +1,10 @@
-"""Behaviour of app.versions.model, on a real SavedModel."""
-
-import errno
-import json
-import os
-import shutil
-from pathlib import Path
+"""Behaviour of app.versions.model."""
 
 import numpy as np
 import pytest
 
-from app.contract import METADATA_FILE, ModelMetadata, TensorSpec
 from app.errors import InferenceError
-from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, OUTPUT, make_model, seal, tell_colours
-
-
-def test_metadata_must_be_there(version, refuse):
-    """A folder without metadata is half written, or no version."""
-    (version / METADATA_FILE).unlink()
-    refuse("metadata.json can't be read: No such file")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 2}'])
-def test_metadata_must_parse(version, refuse, text):
-    """Corrupt metadata is refused with the place of its first fault."""
-    (version / METADATA_FILE).write_text(text)
-    refuse("metadata.json is not valid")
-
-
-@pytest.mark.parametrize("field", sorted(ModelMetadata.model_fields.keys() - {"schema_version", "typicality"}))
-def test_metadata_must_be_complete(version, refuse, field):
-    """Nothing is guessed of what a version does not tell."""
-    path = version / METADATA_FILE
-    metadata = json.loads(path.read_text())
-    del metadata[field]
-    path.write_text(json.dumps(metadata))
-    refuse(f"metadata.json is not valid: {field}: Field required")
-
-
-def test_metadata_must_be_of_a_sane_size(version, refuse):
-    """A file that would fill the memory is not read."""
-    with (version / METADATA_FILE).open("a") as file:
-        file.write(" " * 2**20)
-    refuse("larger than")
-
-
-@pytest.mark.parametrize("what", ["fifo", "device", "link", "folder"])
-def test_metadata_must_be_a_regular_file(version, refuse, what):
-    """Reading anything else might never end: it would keep every later version out."""
-    path = version / METADATA_FILE
-    path.rename(version / "aside")
-    if what == "fifo":
-        os.mkfifo(path)
-    elif what == "folder":
-        path.mkdir()
-    else:
-        path.symlink_to("/dev/zero" if what == "device" else "aside")
-    refuse("metadata.json is not a regular file")
-
-
-@pytest.mark.parametrize("file", [METADATA_FILE, "saved_model.pb", "golden.npz"])
-def test_a_file_that_can_not_be_read_now_says_nothing_of_the_version(version, monkeypatch, file):
-    """The volume's trouble is raised as what it is, so that the version is tried again."""
-    open_file = Path.open
-
-    def open_or_fail(path, *args, **options):
-        if path.name == file:
-            raise OSError(errno.EIO, "Input/output error")
-        return open_file(path, *args, **options)
-
-    monkeypatch.setattr(Path, "open", open_or_fail)
-    if file == "golden.npz":
-        monkeypatch.setattr("app.versions.verify.verify_files", lambda *_: None)
-        monkeypatch.setattr("zipfile.ZipFile", open_or_fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        load_version(version)
-
-
-def test_a_class_name_that_is_there_twice_is_refused(version, refuse):
-    """Nobody could tell the two apart in an answer."""
-    seal(version, class_names=("red", "green", "red"))
-    refuse("duplicate class name")
-
-
-def test_metadata_must_name_its_folders_version(version, refuse):
-    """A version copied under another number would claim to be what it is not."""
-    seal(version, version=2)
-    refuse("says version 2, the folder 1")
-
-
-def test_metadata_may_name_no_file_outside_the_version(version, refuse):
-    """Artifacts are input too."""
-    metadata = json.loads((version / METADATA_FILE).read_text())
-    metadata["files"]["../../etc/passwd"] = "0" * 64
-    (version / METADATA_FILE).write_text(json.dumps(metadata))
-    refuse("not a plain path")
-
-
-def test_a_changed_file_is_refused(version, refuse):
-    """One bit is enough."""
-    variables = version / "variables" / "variables.data-00000-of-00001"
-    data = bytearray(variables.read_bytes())
-    data[0] ^= 1
-    variables.write_bytes(data)
-    refuse("digest differs: variables/variables.data")
-
-
-def test_names_of_files_are_told_without_what_they_could_do(version, refuse):
-    """They end no line of a log, and do not fill it."""
-    for number in range(9):
-        (version / f"{number}\n2026 INFO version 3 serves").touch()
-    refuse(r"not named in metadata.json: 0\\n2026 INFO version 3 serves, 1.* and 4 more$")
-
-
-def test_a_missing_file_is_refused(version, refuse):
-    """A copy that has not ended is not loaded."""
-    (version / "saved_model.pb").unlink()
-    refuse("missing: saved_model.pb")
-
-
-def test_an_unnamed_file_is_refused(version, refuse):
-    """Nothing is in the folder that training did not put there."""
-    (version / "extra.py").write_text("")
-    refuse("not named in metadata.json: extra.py")
-
-
-@pytest.mark.parametrize("target", ["saved_model.pb", "variables"])
-def test_a_symbolic_link_is_refused(version, refuse, target):
-    """A link could lead out of the version."""
-    (version / target).rename(version.parent / "elsewhere")
-    (version / target).symlink_to(version.parent / "elsewhere")
-    refuse("not a regular file")
-
-
-def test_a_broken_saved_model_is_refused(version, refuse):
-    """What no runtime can load is told apart from what was changed on the way."""
-    (version / "saved_model.pb").write_bytes(b"not a graph")
-    seal(version)
-    refuse("can't load it")
-
-
-@pytest.mark.parametrize(
-    ("role", "shape", "reason"),
-    [
-        ("input", (9, 9, 3), "the graph has"),
-        ("input", (8, 6, 1), "images are uint8"),
-        ("input", (8, 6), "images are uint8"),
-        ("output", (4,), "3 class names"),
-    ],
-)
-def test_a_signature_other_than_the_metadata_says_is_refused(version, refuse, role, shape, reason):
-    """Images of the wrong shape never reach a model."""
-    spec = {"input": INPUT, "output": OUTPUT}[role]
-    seal(version, **{role: TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape)})
-    refuse(reason)
-
-
-def test_another_number_of_class_names_is_refused(version, refuse):
-    """Probabilities without a name, or names without a probability."""
-    seal(version, class_names=("red", "green"))
-    refuse("2 class names")
+from tests.app.fakes import INPUT, make_model, paint, tell_colours
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
@@ -171,13 +16,14 @@ def test_numbers_that_are_no_probabilities_are_a_failure(wrong):
 
 
 def test_too_few_rows_are_a_failure():
-    """Nobody could tell whose are missing."""
+    """Nothing says which image's row is missing."""
     model = make_model(lambda images: tell_colours(images)[1:])
     with pytest.raises(InferenceError, match="shape"):
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
 
 
-def test_a_copy_elsewhere_is_as_good(exported, tmp_path):
-    """A version carries all it needs."""
-    shutil.copytree(exported, tmp_path / "1")
-    load_version(tmp_path / "1")
+@pytest.mark.parametrize(("typicality", "unfamiliar"), [(0.0, True), (0.019, True), (0.021, False), (1.0, False)])
+def test_an_image_below_the_threshold_is_unfamiliar(typicality, unfamiliar):
+    """One validation image in fifty is below it."""
+    [scores] = make_model(typicality=lambda _: np.float32([typicality])).score(paint("red"))
+    assert scores.is_unfamiliar == unfamiliar

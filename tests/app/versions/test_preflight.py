@@ -110,6 +110,18 @@ def test_a_preflight_that_fails_itself_does_not_make_a_bad_version(program, tmp_
         preflight(tmp_path)
 
 
+@pytest.mark.parametrize(("background", "niceness"), [(False, 0), (True, 10)])
+def test_a_preflight_in_the_background_has_low_priority(program, tmp_path, background, niceness):
+    """Requests that are served meanwhile go first."""
+    program.write_text(
+        f"#!{sys.base_prefix}/bin/python3\nimport json, sys\nprint(json.loads(sys.argv[3])[-1])\nexit(3)\n"
+    )
+    with pytest.raises(RefusedVersionError, match=f"^{niceness}$"):
+        run_preflight(
+            tmp_path, runtime="openvino", precision="f32", batch_sizes=[1], memory_bytes=MIB, background=background
+        )
+
+
 def test_the_program_is_found_from_every_folder(exported, monkeypatch):
     """`uvicorn --app-dir` may start the service elsewhere, with a relative `APP_MODEL_DIR`."""
     monkeypatch.chdir(exported.parent)

@@ -47,7 +47,7 @@ def get_version(store: ModelStore) -> int:
 
 
 async def test_the_model_before_is_freed_by_no_thread_that_serves(tmp_path):
-    """It takes milliseconds, in which the event loop would answer nobody."""
+    """Freeing takes milliseconds, in which the event loop would answer nobody."""
     freed: list[str] = []
     add(tmp_path, 1)
     store = ModelStore(tmp_path, Loader())
@@ -61,7 +61,7 @@ async def test_the_model_before_is_freed_by_no_thread_that_serves(tmp_path):
 
 
 async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
-    """Nor one whose input is another than that of the model that serves."""
+    """Nor is one whose input differs from the serving model's."""
     freed: list[str] = []
 
     def load(folder: Path) -> Model:
@@ -84,8 +84,8 @@ async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
     assert freed == ["model-loader_0"] * 2
 
 
-async def test_a_folder_that_can_not_be_followed_is_told(tmp_path):
-    """What serves goes on; versions that are gone are refused no longer."""
+async def test_a_folder_that_can_not_be_followed_is_reported(tmp_path):
+    """The serving model goes on; refusals of versions that are gone are dropped."""
     add(tmp_path, 1)
     add(tmp_path, 2, "bad", "half written")
     store = ModelStore(tmp_path, Loader())
@@ -112,7 +112,7 @@ async def test_the_newest_version_serves(tmp_path):
 
 
 async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path, caplog):
-    """Each refusal keeps its reason; a fault in loading is one more reason, not the end, and has its traceback."""
+    """Each refusal has its reason; that of a bug in loading has a traceback in the log too."""
     add(tmp_path, 1)
     add(tmp_path, 2, "bad", "wrong digest")
     add(tmp_path, 3, "bug")
@@ -127,7 +127,7 @@ async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path, ca
 
 
 async def test_a_new_version_is_taken_and_the_old_one_not_loaded_again(tmp_path):
-    """Looking again follows the folder and costs nothing while it stays as it is."""
+    """Another look at an unchanged folder loads nothing."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -141,7 +141,7 @@ async def test_a_new_version_is_taken_and_the_old_one_not_loaded_again(tmp_path)
 
 
 async def test_a_bad_new_version_leaves_the_old_one_serving(tmp_path):
-    """It is tried once, and again when its files have changed."""
+    """It is tried once, and again when its files change."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -160,7 +160,7 @@ async def test_a_bad_new_version_leaves_the_old_one_serving(tmp_path):
 
 @pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), PermissionError(13, "no"), MemoryError()])
 async def test_what_can_not_be_read_now_is_tried_again(tmp_path, caplog, trouble):
-    """A volume's hiccup says nothing of a version: it is told once, and serves as soon as it can be read."""
+    """A failing volume does not make a bad version: one line in the log, and it serves as soon as it can be read."""
     add(tmp_path, 1)
     load, outcomes = Loader(), []
     store = ModelStore(tmp_path, load, observe=outcomes.append)
@@ -179,8 +179,8 @@ async def test_what_can_not_be_read_now_is_tried_again(tmp_path, caplog, trouble
     assert load.loaded == [1, *[2] * 6]
 
 
-async def test_what_could_be_read_at_last_is_judged_for_good(tmp_path):
-    """A version that turns out to be wrong is not tried again until its files change."""
+async def test_a_version_that_could_be_read_at_last_is_refused_for_good(tmp_path):
+    """If it turns out to be bad, it is not tried again until its files change."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -192,7 +192,7 @@ async def test_what_could_be_read_at_last_is_judged_for_good(tmp_path):
 
 
 async def test_a_version_may_be_a_link_only_within_the_folder(tmp_path):
-    """As Kubernetes puts one there; a link out of it is refused, with a reason, and nothing behind it is read."""
+    """Kubernetes publishes versions by links. A link out of the folder is refused, and not followed."""
     models = tmp_path / "models"
     add(models, 1)
     real = add(models, 2).rename(models / "tiny" / "..data")
@@ -211,7 +211,7 @@ async def test_a_version_may_be_a_link_only_within_the_folder(tmp_path):
 
 
 async def test_removing_the_newest_version_rolls_back(tmp_path):
-    """And removing all of them leaves the last one serving."""
+    """Removing all of them leaves the last one serving."""
     add(tmp_path, 1)
     newest = add(tmp_path, 2)
     store = ModelStore(tmp_path, Loader())
@@ -226,7 +226,7 @@ async def test_removing_the_newest_version_rolls_back(tmp_path):
 
 
 async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
-    """Images that were decoded for the old one must fit the new one."""
+    """Images decoded for the old version could not be run by the new one."""
     add(tmp_path, 1)
 
     def load(folder: Path) -> Model:
@@ -292,7 +292,7 @@ async def test_a_pinned_version_serves_whichever_others_come(tmp_path):
 
 
 async def test_a_pinned_version_that_is_missing_is_named(tmp_path):
-    """And is loaded as soon as it comes."""
+    """It is loaded as soon as it comes."""
     add(tmp_path, 1)
     store = ModelStore(tmp_path, Loader(), pinned=2)
     await store.refresh()
@@ -304,7 +304,7 @@ async def test_a_pinned_version_that_is_missing_is_named(tmp_path):
 
 
 async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
-    """An empty folder, a missing one, and one that holds several models."""
+    """For a missing folder, an empty one, and one with several models."""
     store = ModelStore(tmp_path / "none", Loader())
     with pytest.raises(NotReadyError, match="looking for a model"):
         store.require_model()
@@ -336,8 +336,8 @@ async def test_a_bad_neighbour_is_logged_once(tmp_path, caplog):
     ]
 
 
-async def test_loading_holds_up_nothing(tmp_path):
-    """The store answers while a version loads, and following ends without waiting for it."""
+async def test_loading_blocks_nothing(tmp_path):
+    """The store answers while a version loads, and shutdown does not wait for it."""
     add(tmp_path, 1)
     reached, opened = threading.Event(), threading.Event()
 
@@ -363,7 +363,7 @@ async def wait_for(store: ModelStore, number: int) -> None:
 
 
 async def test_following_takes_what_comes_and_goes(tmp_path):
-    """A new version serves without a restart, and the one before it again when the new one is removed."""
+    """A new version serves without a restart; the one before it serves again when the new one is removed."""
     add(tmp_path, 1)
     outcomes = []
     store = ModelStore(tmp_path, Loader(), observe=outcomes.append)
@@ -381,7 +381,7 @@ async def test_following_takes_what_comes_and_goes(tmp_path):
 
 
 async def test_following_survives_a_folder_that_comes_late(tmp_path):
-    """A volume that is not mounted yet is no reason to give up."""
+    """A volume may be mounted later."""
     store = ModelStore(tmp_path / "late", Loader())
     async with store.following(0.005):
         while store.starting:
@@ -391,7 +391,7 @@ async def test_following_survives_a_folder_that_comes_late(tmp_path):
 
 
 async def test_a_version_that_still_changes_is_left_alone(tmp_path):
-    """What is being copied into the folder is tried when it has come to rest, and refused no sooner."""
+    """A version that is being copied is tried once its files have stopped changing."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -405,7 +405,7 @@ async def test_a_version_that_still_changes_is_left_alone(tmp_path):
 
 
 async def test_a_serving_version_whose_folder_is_spoiled_goes_on(tmp_path):
-    """What is in memory was verified; an older version is no better."""
+    """The model in memory was verified, and an older version is no better."""
     add(tmp_path, 1)
     add(tmp_path, 2)
     load = Loader()

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.contract import GOLDEN_FILE, TensorSpec
+from app.contract import GOLDEN_FILE
 from app.errors import InferenceError, RefusedVersionError
 from app.runtime.load import Answers, load_runtime
 from app.versions.model import Model
 from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, make_metadata, make_model, seal, tell_colours
+from tests.app.fakes import INPUT, TYPICALITY, make_metadata, make_model, seal, tell_colours
 
-TYPICALITY = TensorSpec(name="typicality", dtype="float32", shape=())
 RUNTIMES = pytest.mark.parametrize("name", ["openvino", "tensorflow"])
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, *INPUT.shape), dtype=np.uint8)
 BRIGHTNESS = IMAGES.mean(axis=(1, 2, 3), dtype=np.float32) / 255
@@ -69,13 +68,22 @@ def test_every_image_gets_its_own_typicality(saved, name, alone):
 
 
 @RUNTIMES
-def test_another_typicality_than_at_export_is_refused(version, name):
+@pytest.mark.parametrize(
+    ("typicality", "reason"),
+    [
+        (1 - BRIGHTNESS / 2, "its golden images give another typicality than at export"),
+        (np.full(16, np.nan, np.float32), "its golden images give another typicality than at export"),
+        (BRIGHTNESS[:, None], r"holds typicality float32 \(16, 1\)"),
+    ],
+    ids=["other", "nan", "shape"],
+)
+def test_another_typicality_than_at_export_is_refused(version, name, typicality, reason):
     """As golden probabilities are: the graph is not the one that was exported."""
     load_version(version, name)
     with np.load(version / GOLDEN_FILE) as golden:
-        np.savez(version / GOLDEN_FILE, **{**golden, "typicality": 1 - golden["typicality"] / 2})
+        np.savez(version / GOLDEN_FILE, **{**golden, "typicality": typicality})
     seal(version, typicality=TYPICALITY)
-    refuse(version, name, "its golden images give another typicality than at export")
+    refuse(version, name, reason)
 
 
 @RUNTIMES

@@ -99,7 +99,8 @@ export class Entry {
     article.querySelector(".upload").textContent = quote(this.file.name);
     if (getKey()) article.querySelector(".key").textContent = '-H "Authorization: Bearer $KEY" ';
     this.version = article.dataset.version;
-    this.label(`${article.querySelector(".label").textContent}, ${article.querySelector(".sure").textContent}`);
+    const mark = article.querySelector(".hint") ? ", unfamiliar" : "";
+    this.label(`${article.querySelector(".label").textContent}, ${article.querySelector(".sure").textContent}${mark}`);
     this.article.querySelector(".pictures").append(article.querySelector(".seen"));
     this.article.querySelector(".answer").replaceWith(article.querySelector(".answer"));
     this.article.append(article.querySelector(".programs"));

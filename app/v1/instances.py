@@ -1,0 +1,91 @@
+"""Requests of TensorFlow Serving's REST API: images in JSON, as base64 or as arrays. Knows no HTTP and no model.
+
+The API is described at https://www.tensorflow.org/tfx/serving/api_rest. A model here has one input, so its name can be
+left out.
+"""
+
+import binascii
+import json
+from base64 import b64decode
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.contract import TensorSpec
+from app.errors import TensorError, UploadTooLargeError
+
+SIGNATURE = "serving_default"
+# How many values a request may have besides the numbers of its images.
+_OTHER_VALUES = 65_536
+
+Image = bytes | NDArray[np.uint8]
+"""An encoded image, or the pixels of one in the model's own size, (H, W, 3) uint8."""
+
+
+class Instances(NamedTuple):
+    """The images of a request."""
+
+    images: list[Image]
+    columnar: bool  # whether they came as "inputs", which is answered by "outputs", or as "instances"
+
+
+def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instances:
+    """Read the images from the body of a predict request.
+
+    Args:
+        body: JSON with "instances" or "inputs".
+        takes: the model's input.
+        max_images: the maximum number of images.
+
+    Raises:
+        TensorError: the body is not a predict request, or does not fit the model.
+        UploadTooLargeError: the body has more values than so many arrays can have.
+    """
+    # A parsed value takes up to 80 bytes, and every value stands behind one of these. Base64 contains none of them.
+    values = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if values > _OTHER_VALUES + 2 * int(np.prod(takes.shape)) * max_images:
+        raise UploadTooLargeError(f"that are more numbers than {max_images} images have; send images as base64")
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise TensorError(f"the body is not JSON: {error}") from error
+    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
+        raise TensorError('the body has either "instances" or "inputs"; for example {"instances": [{"b64": "…"}]}')
+    if (signature := request.get("signature_name")) not in {None, "", SIGNATURE}:
+        raise TensorError(f"the model has the signature {SIGNATURE!r}; asked for: {str(signature)[:50]!r}")
+    columnar = "inputs" in request
+    rows = _unwrap(request["inputs"], takes.name) if columnar else request["instances"]
+    if not isinstance(rows, list) or not 1 <= len(rows) <= max_images:
+        found = f"a list of {len(rows)}" if isinstance(rows, list) else type(rows).__name__
+        raise TensorError(f"send a list of 1 to {max_images} images; sent: {found}")
+    return Instances([_read_image(_unwrap(row, takes.name), index, takes) for index, row in enumerate(rows)], columnar)
+
+
+def _unwrap(value: Any, name: str) -> Any:
+    """Return what `value` holds under the input's name, or `value` itself."""
+    return value[name] if isinstance(value, dict) and value.keys() == {name} else value
+
+
+def _read_image(value: Any, index: int, takes: TensorSpec) -> Image:
+    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
+        try:
+            return b64decode(value["b64"], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise TensorError(f"image {index}: the base64 is damaged") from error
+    if not isinstance(value, list):
+        found = f"an object of {', '.join(map(repr, list(value)[:5]))}" if isinstance(value, dict) else repr(value)[:50]
+        raise TensorError(
+            f'image {index} is neither {{"b64": "…"}} nor an array, by itself or as {takes.name!r}: {found}'
+        )
+    pixels = np.asarray(value, dtype=object)  # by itself, NumPy would give each number the room of the longest text
+    if pixels.shape != takes.shape or {type(number) for number in pixels.flat} != {int}:
+        kinds = " and ".join(sorted({type(number).__name__ for number in pixels.flat})) or "nothing"
+        raise TensorError(
+            f"image {index}: an array has the shape {list(takes.shape)}, of integers from 0 to 255; "
+            f"sent: {list(pixels.shape)[:8]} of {kinds}"
+        )
+    try:
+        return pixels.astype(np.uint8)
+    except OverflowError as error:
+        raise TensorError(f"image {index}: pixels are integers from 0 to 255") from error

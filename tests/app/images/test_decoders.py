@@ -1,0 +1,280 @@
+"""Behaviour of app.images.decoders: what becomes of the processes that decode, and of what they decode."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, UnsupportedImageError
+from app.images.decode import FORMATS
+from app.images.decoders import Decoders
+from tests.app.pictures import SIZE, decode, encode, make_halves
+from tests.app.process import ROOT, is_running, list_children, wait_until
+
+pytestmark = pytest.mark.anyio
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "MPO")
+PICTURE = encode(make_halves((640, 480)), "JPEG")
+
+
+@pytest.fixture
+def restarts() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make_decoders(restarts: list[str]) -> Iterator[Callable[..., Decoders]]:
+    made = []
+
+    def make(count: int = 1, **options: object) -> Decoders:
+        limits = {"max_pixels": 1_000_000, "max_bytes": 2**24, "timeout_seconds": 20.0} | options
+        made.append(Decoders(count, **limits, observe_restart=restarts.append))
+        return made[-1]
+
+    yield make
+    for decoders in made:
+        decoders.close()
+
+
+def list_processes(decoders: Decoders) -> list[int]:
+    """Return the decoder processes of a pool."""
+    return list_children(decoders._forker.pid) if decoders._forker else []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+async def test_a_process_gives_the_pixels_that_decoding_gives(make_decoders, kind):
+    """Of every format, for an event loop and for threads."""
+    decoders = make_decoders()
+    data = encode(Image.effect_noise((200, 100), 90).convert("RGB"), kind)
+    pixels = await decoders.decode(data, (8, 6))
+    assert (pixels.shape, pixels.dtype) == ((8, 6, 3), np.uint8)
+    np.testing.assert_array_equal(pixels, decode(data, (8, 6)))
+    np.testing.assert_array_equal(pixels, await asyncio.to_thread(decoders.decode_blocking, data, (8, 6)))
+    assert len(list_processes(decoders)) == 1
+
+
+async def test_what_is_wrong_with_an_image_is_said_by_its_process(make_decoders, restarts):
+    """In the words of `decode_image`; the process goes on."""
+    decoders = make_decoders()
+    for data, kind, said in [
+        (PICTURE[:3000], BrokenImageError, "damaged or cut short"),
+        (b"no image at all", UnsupportedImageError, "JPEG, PNG, WebP, GIF, BMP, AVIF"),
+        (encode(Image.new("L", (2000, 1000)), "PNG"), ImageTooLargeError, "2000 x 1000"),
+        (b"", EmptyUploadError, "empty"),
+    ]:
+        with pytest.raises(kind, match=said):
+            await decoders.decode(data, SIZE)
+        with pytest.raises(kind, match=said):
+            await asyncio.to_thread(decoders.decode_blocking, data, SIZE)
+    assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
+    assert restarts == []
+
+
+async def test_simple_pictures_need_no_process(make_decoders):
+    """The hop would cost more than they do."""
+    decoders = make_decoders()
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(await decoders.decode(encode(Image.fromarray(noise), "PNG"), SIZE), noise)
+    assert list_processes(decoders) == []
+
+
+async def test_an_image_that_takes_too_long_costs_itself_alone(make_decoders, restarts):
+    """Its process is killed at the deadline and replaced; the others go on."""
+    decoders = make_decoders(2, timeout_seconds=1.0)
+    await asyncio.gather(*(decoders.decode(PICTURE, SIZE) for _ in range(2)))
+    stuck, _ = list_processes(decoders)
+    os.kill(stuck, signal.SIGSTOP)
+    answers = await asyncio.gather(*(decoders.decode(PICTURE, SIZE) for _ in range(8)), return_exceptions=True)
+    (failure,) = [answer for answer in answers if isinstance(answer, Exception)]
+    assert isinstance(failure, ImageTooLargeError)
+    assert "decoding the image takes over 1 s; make it smaller" in str(failure)
+    assert restarts == ["deadline"]
+    assert stuck not in list_processes(decoders)
+
+
+async def test_a_process_that_dies_costs_its_image_alone(make_decoders, restarts):
+    """The next image has another one."""
+    decoders = make_decoders()
+    await decoders.decode(PICTURE, SIZE)
+    (process,) = list_processes(decoders)
+    os.kill(process, signal.SIGSTOP)
+    task = asyncio.create_task(decoders.decode(PICTURE, SIZE))
+    await asyncio.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    with pytest.raises(BrokenImageError, match="decoding the image fails"):
+        await task
+    assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
+    assert restarts == ["crash"]
+
+
+async def test_a_process_that_dies_between_images_costs_nothing(make_decoders, restarts):
+    """The kernel may have ended it, to have its memory."""
+    decoders = make_decoders()
+    await decoders.decode(PICTURE, SIZE)
+    (process,) = list_processes(decoders)
+    os.kill(process, signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: not is_running(process))
+    assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
+    assert restarts == []
+
+
+async def test_an_image_takes_no_more_memory_than_its_limit(make_decoders, restarts):
+    """A process that meets it is replaced: what a library has left behind is gone."""
+    decoders = make_decoders(max_pixels=2**24, max_bytes=2**10)
+    print_colours = encode(Image.new("CMYK", (4000, 4000)), "JPEG", progressive=True, subsampling=0)
+    with pytest.raises(ImageTooLargeError, match="takes more memory than it may; make it smaller"):
+        await decoders.decode(print_colours, SIZE)
+    assert restarts == ["memory"]
+    assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
+
+
+async def test_a_client_that_leaves_frees_its_process(make_decoders, restarts):
+    """Whatever it was doing for that client."""
+    decoders = make_decoders()
+    await decoders.decode(PICTURE, SIZE)
+    (process,) = list_processes(decoders)
+    os.kill(process, signal.SIGSTOP)
+    task = asyncio.create_task(decoders.decode(PICTURE, SIZE))
+    waiting = asyncio.create_task(decoders.decode(PICTURE, SIZE))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    assert (await waiting).shape == (*SIZE, 3)
+    assert restarts == ["cancelled"]
+    assert process not in list_processes(decoders)
+
+
+async def test_a_client_that_leaves_before_its_turn_costs_nothing(make_decoders, restarts):
+    """Its image has no process yet."""
+    decoders = make_decoders()
+    tasks = [asyncio.create_task(decoders.decode(PICTURE, SIZE)) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in tasks[2:4]:
+        task.cancel()
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(result, asyncio.CancelledError) for result in done] == [False, False, True, True, False]
+    assert restarts == []
+
+
+async def test_the_process_that_forks_may_die(make_decoders, restarts):
+    """All decoders end with it, and the next image starts another one."""
+    decoders = make_decoders()
+    await decoders.decode(PICTURE, SIZE)
+    (process,) = list_processes(decoders)
+    decoders._forker.kill()
+    await asyncio.to_thread(wait_until, lambda: not is_running(process))
+    assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
+    assert restarts == []
+
+
+def test_threads_have_a_process_each(make_decoders):
+    """So that all processors decode."""
+    decoders = make_decoders(2)
+    with ThreadPoolExecutor(2) as threads:
+        results = list(threads.map(lambda _: decoders.decode_blocking(PICTURE, SIZE), range(20)))
+    assert len({result.tobytes() for result in results}) == 1
+    assert len(list_processes(decoders)) <= 2
+
+
+def test_a_thread_meets_the_deadline_too(make_decoders, restarts):
+    """And goes on with another process."""
+    decoders = make_decoders(timeout_seconds=0.5)
+    decoders.decode_blocking(PICTURE, SIZE)
+    os.kill(list_processes(decoders)[0], signal.SIGSTOP)
+    with pytest.raises(ImageTooLargeError, match=r"over 0\.5 s"):
+        decoders.decode_blocking(PICTURE, SIZE)
+    decoders.decode_blocking(PICTURE, SIZE)
+    assert restarts == ["deadline"]
+
+
+def test_a_decoder_can_open_nothing(make_decoders):
+    """No file, no connection: it has its standard streams, which lead nowhere, and the socket to the service."""
+    decoders = make_decoders()
+    decoders.decode_blocking(PICTURE, SIZE)
+    (process,) = list_processes(decoders)
+    descriptors = {path.name: str(path.readlink()) for path in Path(f"/proc/{process}/fd").iterdir()}
+    assert sorted(descriptors) == ["0", "1", "2", "3"]
+    assert [descriptors[name] for name in "012"] == ["/dev/null"] * 3
+    assert descriptors["3"].startswith("socket:")
+    limits = Path(f"/proc/{process}/limits").read_text()
+    assert re.search(r"Max open files +4 +4 ", limits)
+    assert re.search(r"Max file size +0 +0 ", limits)
+    assert "NoNewPrivs:\t1" in Path(f"/proc/{process}/status").read_text()
+
+
+def test_decoders_know_no_settings(make_decoders, monkeypatch):
+    """Which hold keys."""
+    monkeypatch.setenv("APP_API_KEYS", "a-key-of-enough-characters")
+    decoders = make_decoders()
+    decoders.decode_blocking(PICTURE, SIZE)
+    (process,) = list_processes(decoders)
+    assert b"APP_" not in Path(f"/proc/{process}/environ").read_bytes()
+
+
+def test_all_processes_end_with_the_one_that_started_them():
+    """Killed, too, and while an image is being decoded for ever."""
+    code = (
+        "import time, sys\n"
+        "from app.images.decoders import Decoders\n"
+        "decoders = Decoders(1, max_pixels=10**6, max_bytes=10**6, timeout_seconds=60)\n"
+        "decoders.decode_blocking(sys.stdin.buffer.read(), (8, 8))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    owner.stdin.write(PICTURE)
+    owner.stdin.close()
+    assert owner.stdout.readline() == b"ready\n"
+    (forker,) = list_children(owner.pid)
+    (decoder,) = list_children(forker)
+    os.kill(decoder, signal.SIGSTOP)
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    wait_until(lambda: not is_running(forker) and not is_running(decoder))
+
+
+def make_varieties() -> list[bytes]:
+    """Make a file of each kind that takes a way of its own through Pillow."""
+    picture, exif = make_halves((64, 48)), Image.Exif()
+    exif[0x0112] = 6
+    return [
+        *(encode(picture, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "AVIF")),
+        *(
+            encode(picture, kind, save_all=True, append_images=[picture])
+            for kind in ("GIF", "PNG", "WEBP", "AVIF", "MPO")
+        ),
+        *(encode(picture.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA", "I;16")),
+        *(encode(picture.convert(mode), "BMP") for mode in ("1", "L", "P", "RGB", "RGBA")),
+        *(encode(picture.quantize(4), kind, transparency=0) for kind in ("GIF", "PNG")),
+        encode(picture.convert("CMYK"), "JPEG", icc_profile=b"x", comment=b"x", progressive=True),
+        encode(Image.new("I;16", (9, 9)), "PNG", transparency=0),
+        b"no image",
+        PICTURE[:3000],
+    ]
+
+
+def test_a_decoder_imports_nothing_while_it_decodes(tmp_path):
+    """It could not open the file of a module."""
+    code = (
+        "import sys, app.images.worker as worker\n"
+        "from pathlib import Path\n"
+        "before = set(sys.modules)\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: worker.decode_image(Path(name).read_bytes(), (32, 32), max_pixels=10**6)\n"
+        "    except worker.ImageError: pass\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    varieties = make_varieties()
+    for number, data in enumerate(varieties):
+        (tmp_path / str(number)).write_bytes(data)
+    names = [str(tmp_path / str(number)) for number in range(len(varieties))]
+    done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
