@@ -39,7 +39,7 @@ from training.plots import plot_mistakes
 from training.quantize import quantize_model
 from training.report import Card, format_table, write_card
 from training.rival import compare_with_newest, require_same_classes
-from training.run import read_history, read_start, require_writable, write_job
+from training.run import read_history, read_kept_epoch, read_start, require_writable, write_job
 from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
@@ -193,7 +193,18 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         if folds:
             remarks.append(describe_folds(folds))
         card = Card(
-            title, recipe, start, commit, described, read_history(run), evaluation, calibrate, tuple(remarks), notes
+            title,
+            recipe,
+            start,
+            commit,
+            described,
+            read_history(run),
+            evaluation,
+            calibrate,
+            read_kept_epoch(run),
+            "the answers of cross-validation" if folds else "the validation images",
+            tuple(remarks),
+            notes,
         )
         write_card(staged, card, probabilities, data.test.labels)
         fields = describe_model(

@@ -34,6 +34,9 @@ class Card:
     """The run's history."""
     evaluation: Evaluation
     calibration: Calibration
+    kept_epoch: int | None = None
+    """Number of the epoch whose weights were exported, from 1; None: the last."""
+    calibrated_on: str = "the validation images"
     remarks: tuple[str, ...] = ()
     """What a reader should know of the data, sentences."""
     notes: str = ""
@@ -79,10 +82,11 @@ def format_card(card: Card) -> str:
         encoding=", ".join(dict.fromkeys(ENCODINGS.get(encoding, encoding) for encoding in encodings)),
         training=card.training,
         exported=exported,
-        epochs=f"{len(card.epochs)} epoch{'' if len(card.epochs) == 1 else 's'}",
+        epochs=_describe_epochs(card),
+        start=f"It started from the weights of {card.training.start}. " if card.training.start else "",
         minutes="1 minute" if minutes == 1 else f"{minutes} minutes",
         recipe="\n".join(f"- `{name}` = {value!r}" for name, value in changed.items()) or "- none",
-        calibration=_describe_calibration(card.calibration),
+        calibration=_describe_calibration(card.calibration, card.calibrated_on),
         table=format_table(card.evaluation),
         remarks="".join(f"\n{remark}\n" for remark in card.remarks),
         notes=card.notes,
@@ -90,14 +94,25 @@ def format_card(card: Card) -> str:
     return text.rstrip() + "\n"
 
 
-def _describe_calibration(calibration: Calibration) -> str:
-    """Say what the graph does with the network's answers; both numbers were fitted on the validation images."""
+def _describe_epochs(card: Card) -> str:
+    """Say how many epochs there were, and which of them is exported if it is not the last."""
+    count = len(card.epochs)
+    kept = (
+        ""
+        if card.kept_epoch in {None, count}
+        else f" (exported: epoch {card.kept_epoch}, with the lowest validation loss)"
+    )
+    return f"{count} epoch{'' if count == 1 else 's'}{kept}"
+
+
+def _describe_calibration(calibration: Calibration, fitted_on: str) -> str:
+    """Say what the graph does with the network's answers, and which images that was fitted on."""
     temperature = f"divides the logits by one temperature, {calibration.temperature:.2f}"
     if not calibration.smoothing:
-        return f"The graph {temperature}, fitted on the validation images."
+        return f"The graph {temperature}, fitted on {fitted_on}."
     return (
         f"Labels were smoothed for training: the graph takes back the share of it that the network learnt, "
-        f"{calibration.smoothing:.3f}, then {temperature}, both fitted on the validation images."
+        f"{calibration.smoothing:.3f}, then {temperature}, both fitted on {fitted_on}."
     )
 
 

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from app.contract import TrainingRun
@@ -144,6 +145,15 @@ def read_history(run: Path) -> list[dict[str, float]]:
     if [epoch.get("epoch") for epoch in epochs] != list(range(len(epochs))):
         raise tell_damaged(run / HISTORY_FILE)
     return epochs
+
+
+def read_kept_epoch(run: Path) -> int | None:
+    """Return the number, from 1, of the epoch whose weights the run has kept; None of a run that kept its last."""
+    path = run / BEST_FILE
+    if not path.exists():
+        return None
+    with np.load(path) as saved:
+        return int(saved["epoch"]) + 1
 
 
 def require_resumable(

@@ -101,3 +101,36 @@ def test_mistakes_go_to_the_run_not_into_the_artifact(job, version):
     (mistakes,) = job.glob("runs/*/mistakes.png")
     assert mistakes.stat().st_size > 0
     assert not list(version.rglob("mistakes*"))
+
+
+def test_card_tells_what_it_started_from_and_which_epoch_it_is(metadata, recorded):
+    """And what should be known of the data, and what the calibration was fitted on."""
+    start = metadata.training.model_copy(update={"start": "minimodel 3"})
+    epochs = [{"images_per_second": 0.1, "loss": 1.0, "val_loss": 1.0}] * 3
+    parts = (
+        "shapes 1",
+        Recipe(**metadata.recipe),
+        start,
+        "a" * 40,
+        metadata.data,
+        epochs,
+        recorded,
+        Calibration(0, 1.3),
+    )
+    text = format_card(
+        Card(*parts, 2, "the answers of cross-validation", ("6 of 12 test images are also training images.",))
+    )
+    assert "It started from the weights of minimodel 3. The recipe is" in text
+    assert "3 epochs (exported: epoch 2, with the lowest validation loss), " in text
+    assert "\n\n6 of 12 test images are also training images.\n\n## Training" in text
+    assert "1.30, fitted on the answers of cross-validation." in text
+    last = format_card(Card(*parts, 3))
+    assert "exported: epoch" not in last
+    assert "fitted on the validation images." in last
+
+
+def test_classes_have_their_accuracy_and_counts(recorded):
+    """Of few images a percentage alone says little."""
+    name, accuracy = next(iter(recorded.per_class_accuracy.items()))
+    right, images = recorded.confusion[0][0], sum(recorded.confusion[0])
+    assert f"| {name} | {100 * accuracy:.1f} % | {right} of {images} |" in format_table(recorded)
