@@ -122,7 +122,8 @@ def test_a_small_set_is_cross_validated_at_another_size(image_folder, tmp_path, 
 
 def read_golden(folder: Path) -> dict[bytes, list[float]]:
     with np.load(folder / GOLDEN_FILE) as golden:
-        return {bytes(image): answer.tolist() for image, answer in zip(*golden.values(), strict=True)}
+        answers = zip(golden["images"], golden["probabilities"], strict=True)
+        return {bytes(image): answer.tolist() for image, answer in answers}
 
 
 @pytest.mark.parametrize("flag", ["--runs", "--models"])
