@@ -108,8 +108,8 @@ def _load_described_data(source: str, metadata: ModelMetadata, *, skip_damaged: 
     )
     if data.class_names != metadata.class_names:
         raise DataError(f"the data's classes {data.class_names} are not the model's {metadata.class_names}")
-    # How many of the training images were held out can't be told from here.
-    train_size = len(data.train.labels) - recorded.validation_size
+    # How many of the training images were held out can't be told from here, unless the folder says it.
+    train_size = len(data.train.labels) - (recorded.validation_size if data.validation is None else 0)
     found = recorded.model_copy(
         update={"pixel_encoding": data.pixel_encoding, "train_size": train_size, "test_size": len(data.test.labels)}
     )

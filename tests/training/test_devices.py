@@ -1,6 +1,11 @@
+import ctypes
+import importlib
+import os
+
 import pytest
 import tensorflow as tf
 
+import training
 from training.devices import choose_gpu_precision, select_devices
 from training.errors import DeviceError
 
@@ -54,3 +59,20 @@ def test_float32_is_float32(monkeypatch):
     tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 - as it is by default
     select_devices()
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+@pytest.mark.parametrize(("is_there", "level"), [(False, "3"), (True, "2")])
+def test_a_machine_without_a_gpu_starts_without_an_error(monkeypatch, is_there, level):
+    """TensorFlow logs a missing driver as an error. With a driver, errors are shown; a level of one's own holds."""
+
+    def load(_):
+        if not is_there:
+            raise OSError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    importlib.reload(training)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == level
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    importlib.reload(training)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
