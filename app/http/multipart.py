@@ -1,8 +1,8 @@
 """Parses multipart forms (RFC 7578) from memory.
 
-MIME allows more than browsers send, and mail libraries send it: text before the first boundary, blanks behind a
-boundary, folded headers, transfer encodings. The standard library's `email` package parses the headers of each part. It
-could parse the whole form, but goes line by line, which takes too long for a photo. Knows no images.
+Mail libraries send more of MIME than browsers do: text before the first boundary, spaces after a boundary, folded
+headers, transfer encodings. The standard library's `email` package parses the headers of each part. It could parse
+the whole form, but goes line by line, which takes too long for photos. Knows no images.
 """
 
 import binascii
@@ -18,7 +18,7 @@ from app.errors import MalformedUploadError, UnsupportedUploadError
 # A form with images has few other fields.
 MAX_FIELDS = 16
 _MAX_HEADER_BYTES = 16_384
-# How much of a part without a declared type is looked at to tell text from a file.
+# The bytes of a part without a content type that are inspected to distinguish text from a file.
 _SAMPLE_BYTES = 4096
 
 
@@ -40,7 +40,7 @@ def parse_form(content_type: str, body: bytes, *, max_files: int) -> list[Part]:
         max_files: parsing stops at the first file above this number, which is still returned.
 
     Raises:
-        MalformedUploadError: the body can't be parsed, or has more than `MAX_FIELDS` fields that are no files.
+        MalformedUploadError: the body can't be parsed, or has more than `MAX_FIELDS` fields that are not files.
         UnsupportedUploadError: a part has an unknown transfer encoding.
     """
     parts: list[Part] = []
