@@ -10,12 +10,12 @@ from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.api import health
 from app.api.routes import router
-from app.http.access_log import Recorder
+from app.http.access_log import AccessLog
 from app.http.auth import RequireKey, document_keys
 from app.http.cache import Cache
 from app.http.content_encoding import ContentEncoding
 from app.http.forwarded import Forwarded
-from app.http.middleware import BodyLimit, Envelope
+from app.http.middleware import BodyLimit, ResponseHeaders
 from app.http.origin import OriginCheck
 from app.http.paths import METRICS, PROBES, ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
@@ -43,8 +43,8 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     """Make the application.
 
     Args:
-        settings: by default those of the environment.
-        load: gives the model in a version folder; by default verified and run as `settings` say.
+        settings: by default from the environment.
+        load: loads a version folder; by default it verifies the version and runs it as `settings` say.
     """
     settings = settings or Settings()
     load = load or make_loader(settings, batch_sizes=list_batch_sizes(settings.max_batch_size))
@@ -53,9 +53,9 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
         description=_DESCRIPTION,
         version="1.0",
         openapi_url=None,  # see `app.api.openapi`
-        docs_url=None,  # FastAPI's own pages load scripts from elsewhere; app.pages.routes has one that does not
+        docs_url=None,  # FastAPI's own pages load scripts from another site; `app.pages` has one that does not
         redoc_url=None,
-        # app.telemetry measures; FastAPI would look for its own figures' settings in the environment at each request
+        # `app.telemetry` measures; FastAPI would read the settings of its own from the environment for each request
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(_run, settings=settings, load=load),
         generate_unique_id_function=lambda route: route.name,
@@ -71,15 +71,15 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     app.include_router(v2_router)
     install_pages(app)
     ignore_trailing_slashes(app.router)
-    # The last one added is the first one passed.
-    # Starlette itself has one of these outside of all others, whose headers its answers would lack.
+    # Requests pass these from the last to the first. Starlette has a ServerErrorMiddleware of its own outside of all
+    # others; its responses would lack their headers.
     app.add_middleware(ServerErrorMiddleware, handler=app.exception_handlers[Exception])
     app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes, max_total_bytes=settings.max_uploads_total_bytes)
     app.add_middleware(ContentEncoding)
     if settings.api_keys:
         app.add_middleware(RequireKey, keys=settings.api_keys, answer=answer)
         document_keys(app)
-    if settings.cors_origins:  # before the keys: a browser asks first, without one
+    if settings.cors_origins:  # outside of the keys: a browser asks first, without one
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -94,8 +94,8 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
         answer=answer,
     )
     app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
-    app.add_middleware(Envelope)
-    app.add_middleware(Recorder, metrics=app.state.metrics)
+    app.add_middleware(ResponseHeaders)
+    app.add_middleware(AccessLog, metrics=app.state.metrics)
     return app
 
 
@@ -106,14 +106,14 @@ def create_probe_app(app: FastAPI) -> FastAPI:
     for routes in (health.router.routes, router.routes, v2_router.routes):
         probe_app.router.routes.extend(route for route in routes if getattr(route, "path", None) in PROBES | {METRICS})
     install_handlers(probe_app)
-    probe_app.add_middleware(Envelope)
-    probe_app.add_middleware(Recorder, metrics=app.state.metrics)
+    probe_app.add_middleware(ResponseHeaders)
+    probe_app.add_middleware(AccessLog, metrics=app.state.metrics)
     return probe_app
 
 
 @asynccontextmanager
 async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[None]:
-    """Serve at once and load the model meanwhile: until it is there, `/health` says so."""
+    """Serve at once, and load the model meanwhile; `/health` says `starting` until it is there."""
     metrics: Metrics = app.state.metrics
     store = ModelStore(settings.model_dir, load, pinned=settings.model_version, observe=metrics.observe_load)
     decoders = Decoders(
@@ -149,7 +149,7 @@ def _describe_store(store: ModelStore) -> ModelState:
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Make `app` when somebody asks for it, as `uvicorn app.main:app` does; `python -m app` makes its own."""
+    """Make `app` on first use, for `uvicorn app.main:app`; `python -m app` makes its own."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()["app"] = app = create_app()

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.own_classes FOLDER …` takes image folders, draws some images of each class, and cross-validates
 changes of the recipe `finetune` on them; one more data set is generated. It writes own-classes.md into
-benchmarks/results from all cells that are in the folder `--runs`, so the table can grow over several sittings. Nothing is
-measured but cross-validation: no test image has a part in the choice of a recipe.
+benchmarks/results from all cells that are in the folder `--runs`, so the table can grow over several sittings. Test
+images have no part in it.
 """
 
 import sys
@@ -54,7 +54,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 HEADER = """# Your own classes: accuracy by the number of images
 
 The recipe `finetune` started from {start}, and the same recipe with random weights (`scratch`), both for {epochs}
-epochs. Accuracy is by cross-validation in {folds} folds on all images of a row, so each network was fitted to two thirds
+epochs. Accuracy is by cross-validation in {folds} folds on all images of a row: each network was fitted to two thirds
 of them.
 
 """

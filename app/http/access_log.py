@@ -20,8 +20,8 @@ _NO_ROUTE = "none"
 logger = logging.getLogger("app.request")
 
 
-class Recorder:
-    """Measures requests. The outermost middleware but for Starlette's own, which answers a fault after this one."""
+class AccessLog:
+    """Logs and measures requests. Only Starlette's ServerErrorMiddleware is outside of it; it answers faults later."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What every request passes on its way in and out, as plain ASGI: nothing here hides a disconnect or buffers a body."""
+"""Middleware for every request, as plain ASGI: it neither hides disconnects nor buffers bodies."""
 
 import re
 import secrets
@@ -10,9 +10,9 @@ from app.errors import UploadsFullError, UploadTooLargeError
 from app.inference.retry_after import RetryAfter
 from app.telemetry.timings import note_request_id
 
-# What a client may choose as its request's id: nothing that could break a log line or a header.
+# Request ids that clients may choose: none can break a log line or a header.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-# For browsers: to take an answer as what it says it is, to run nothing in it and to show it in no frame.
+# Browsers must not guess types, run scripts, show answers in frames or let other sites use them.
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -26,18 +26,18 @@ SECURITY_HEADERS = (
 _SECONDS_PER_BYTE = 1 / 20e6
 
 
-class Envelope:
-    """Names every request, and adds to every answer what a client must know beside its content.
+class ResponseHeaders:
+    """Adds the headers that every response has.
 
-    That is the request's id; while draining, to come back on a new connection, which reaches another process; and
-    `SECURITY_HEADERS`. A page that needs more says so itself: what an answer brings along is left as it is.
+    These are the request's id, `SECURITY_HEADERS` and, while draining, `Connection: close`, so that the client's next
+    request reaches another process. It replaces none: a page has a content policy of its own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Name the request in `scope["state"]["request_id"]`, and complete its answer's headers."""
+        """Put the request's id into `scope["state"]["request_id"]` and into the response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

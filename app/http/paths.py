@@ -11,12 +11,12 @@ METRICS = "/metrics"
 def get_path(scope: Scope) -> str:
     """Return a request's path without the prefix under which a proxy serves the application."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    return path.removeprefix(get_root(scope))
 
 
 def get_root(scope: Scope) -> str:
     """Return the prefix under which a proxy serves the application, such as `/classifier`; "" if there is none."""
-    root: str = scope.get("app_root_path", scope.get("root_path", ""))  # a mounted application has a root of its own
+    root: str = scope.get("root_path", "")
     return root
 
 

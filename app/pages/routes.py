@@ -11,16 +11,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Match, Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from app.api.openapi import show_openapi
 from app.api.routes import choose_top_k, read_top_k
@@ -33,9 +31,10 @@ from app.http.problems import Problem, speaks_protocol, write_json
 from app.http.uploads import read_image
 from app.images.decode import encode_png
 from app.images.formats import FORMAT_NAMES
+from app.pages.assets import serve_files
 from app.pages.card import CARD_FILE, read_card_file, render_markdown
 from app.pages.render import HEADERS, STATIC, fill_in, format_json, make_page, render
-from app.pages.samples import find_sample, list_samples
+from app.pages.samples import MEDIA_TYPES, find_sample, list_samples
 from app.versions.model import Model
 
 _PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
@@ -63,7 +62,7 @@ HEADINGS = {
 
 def install_pages(app: FastAPI) -> None:
     """Add the pages to `app`. Call it last: other routes should not have to pass these."""
-    swagger = files("fastapi_offline") / "static"
+    swagger = [file for file in (files("fastapi_offline") / "static").iterdir() if file.name.startswith("swagger")]
     # Before the API's own route of the same path.
     app.router.routes[:0] = [
         _BrowserPage("/predict", answer_form, methods=["POST"]),
@@ -78,8 +77,8 @@ def install_pages(app: FastAPI) -> None:
             _Page("/samples/{name}", show_sample),
             _Page("/docs", show_documentation),
             _Page("/openapi.json", show_openapi),
-            _Folder("/docs/assets", _Assets(directory=str(swagger))),
-            _Folder("/web", _Assets(directory=STATIC)),
+            _Page("/docs/assets/{name}", serve_files(swagger)),
+            _Page("/web/{name}", serve_files(STATIC.iterdir())),
         ]
     )
 
@@ -175,7 +174,7 @@ async def show_sample(request: Request) -> Response:
         return path.read_bytes()
 
     data = await _get_cached(request, ("sample", name), model, read)
-    return Response(data, media_type=_PICTURE_TYPES[Path(name).suffix], headers=HEADERS)
+    return Response(data, media_type=MEDIA_TYPES[Path(name).suffix.lower()], headers=HEADERS)
 
 
 async def show_documentation(request: Request) -> HTMLResponse:
@@ -198,20 +197,12 @@ def wants_html(scope: Scope) -> bool:
     return "text/html" in accept and "json" not in accept
 
 
-class _Named(BaseRoute):
-    """Puts itself into the scope for the log and the metrics, as FastAPI's own routes do."""
+class _Page(Route):
+    """A page or a file. It puts itself into the scope for the log and the metrics, as FastAPI's own routes do."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
         return match, {**child, "route": self} if match != Match.NONE else child
-
-
-class _Page(_Named, Route):
-    """One page, or one file."""
-
-
-class _Folder(_Named, Mount):
-    """A folder of files; metrics count them together."""
 
 
 class _BrowserPage(_Page):
@@ -219,20 +210,6 @@ class _BrowserPage(_Page):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         return super().matches(scope) if wants_html(scope) else (Match.NONE, {})
-
-
-class _Assets(StaticFiles):
-    """Files that a browser revalidates every time, so that it never mixes two versions of the page."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Always the whole file: Starlette refuses a bad range with a body that is not a problem document.
-        headers = [header for header in scope["headers"] if header[0] != b"range"]
-        await super().__call__({**scope, "headers": headers}, receive, send)
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers.update({**HEADERS, "Accept-Ranges": "none"})
-        return response
 
 
 def write_problem(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:

@@ -3,18 +3,43 @@
 Samples belong to the model, because good examples depend on its classes.
 """
 
+import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 SAMPLES_FOLDER = "samples"
 INDEX_FILE = "samples.json"
 MAX_SAMPLES = 24
 MAX_INDEX_BYTES = 2**16
+_MAX_NAME = 255  # what file systems take
+MEDIA_TYPES = {
+    ".apng": "image/apng",
+    ".avif": "image/avif",
+    ".bmp": "image/bmp",
+    ".gif": "image/gif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".jfif": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+"""By the ending of a file's name, in lower case. Python's own table depends on the machine."""
 
 logger = logging.getLogger(__name__)
+
+
+def _require_image_name(name: str) -> str:
+    if not 0 < len(name) <= _MAX_NAME or name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError("it is not the plain name of a file in the folder of samples")
+    if Path(name).suffix.lower() not in MEDIA_TYPES:
+        raise ValueError(f"its name ends in none of {', '.join(MEDIA_TYPES)}")
+    return name
 
 
 class Sample(BaseModel):
@@ -22,34 +47,51 @@ class Sample(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(jpg|png|webp)$")]
+    file: Annotated[str, AfterValidator(_require_image_name)]
     title: str
     credit: str
 
 
-_SAMPLES = TypeAdapter(list[Sample])
-
-
 def list_samples(version: Path | None) -> list[Sample]:
-    """Return the samples beside the folder of a version, if there are any."""
+    """Return the samples beside the folder of a version. Bad entries are logged and left out."""
     if version is None:
         return []
     folder = version.parent / SAMPLES_FOLDER
-    try:
-        with (folder / INDEX_FILE).open("rb") as file:
-            samples = _SAMPLES.validate_json(file.read(MAX_INDEX_BYTES))[:MAX_SAMPLES]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValidationError) as error:
-        logger.warning("%s can't be read: %s", folder / INDEX_FILE, error)
-        return []
-    return [sample for sample in samples if _is_inside(folder / sample.file, folder)]
+    samples = []
+    for number, entry in enumerate(_read_index(folder / INDEX_FILE)[:MAX_SAMPLES], start=1):
+        try:
+            sample = Sample.model_validate(entry)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, fault["loc"])) or "it"
+            reason = f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+        else:
+            if _is_inside(folder / sample.file, folder):
+                samples.append(sample)
+                continue
+            reason = f"{sample.file} is no file in {folder}"
+        logger.warning("%s: entry %d is left out: %s", folder / INDEX_FILE, number, reason)
+    return samples
 
 
 def find_sample(version: Path | None, name: str) -> Path | None:
     """Return the path of the sample `name`; None if there is none."""
     found = next((sample for sample in list_samples(version) if sample.file == name), None)
     return version.parent / SAMPLES_FOLDER / found.file if version and found else None
+
+
+def _read_index(path: Path) -> list[Any]:
+    try:
+        with path.open("rb") as file:
+            index = json.loads(file.read(MAX_INDEX_BYTES))
+        if not isinstance(index, list):
+            raise TypeError("it is no list")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        logger.warning("%s can't be read: %s", path, error)
+        return []
+    return index
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import struct
 import time
 import zlib
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from PIL import Image
 
+from tests.app.pictures import write_chunk
 from tests.app.process import Process
+from tests.reliability.memory import read_memory
 
 # `make fuzz` sets more. Each example is one request to a real process.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
@@ -45,7 +48,9 @@ SEEDS = {
 @pytest.fixture(scope="module")
 def process(exported: Path) -> Iterator[Process]:
     """One service for all of them: what one file does to it, the next one meets."""
-    process = Process(model_dir=exported.parent.parent, max_batch_size=4, max_image_pixels=2_000_000)
+    process = Process(
+        model_dir=exported.parent.parent, max_batch_size=4, max_image_pixels=2_000_000, decode_timeout_seconds=1
+    )
     process.wait_until("ok")
     yield process
     assert process.get("/health")[0] == 200
@@ -71,8 +76,15 @@ def send(connection: HTTPConnection, body: bytes, content_type: str = "image/png
     return response.status
 
 
-def read_memory(process: Process) -> int:
-    return int(Path(f"/proc/{process.popen.pid}/statm").read_text().split()[1]) * 4096
+def count_restarts(process: Process) -> int:
+    """Return how many decoder processes were replaced."""
+    connection = process.connect()
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return sum(
+        int(float(count)) for count in re.findall(r"^classifier_decoder_restarts_total{.*} (.*)$", text, re.MULTILINE)
+    )
 
 
 @st.composite
@@ -102,9 +114,10 @@ def mutations(draw: st.DrawFn, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("seed", list(SEEDS))
 @pytest.mark.timeout(3600)
-def test_mutated_files_do_no_harm(connection, tell, seed):
+def test_mutated_files_do_no_harm(process, connection, tell, seed):
     """Thousands of damaged files of every format that is read: an answer or a client's error, in time, each time."""
     statuses: list[int] = []
+    earlier = count_restarts(process)
 
     @settings(
         max_examples=EXAMPLES, deadline=None, database=None, derandomize="FUZZ_EXAMPLES" not in os.environ,
@@ -118,6 +131,7 @@ def test_mutated_files_do_no_harm(connection, tell, seed):
     assert set(statuses) <= {200, 400, 413, 415, 422}
     assert len(statuses) >= EXAMPLES * 0.9
     tell("damaged files of every format: 5xx, or over 2 s", len(statuses), 0)
+    tell("decoder processes that damaged files ended: others affected", count_restarts(process) - earlier, 0)
 
 
 def test_memory_stays_flat_under_damaged_files(process, connection):
@@ -125,14 +139,10 @@ def test_memory_stays_flat_under_damaged_files(process, connection):
     files = [data[: len(data) * part // 7] for data in SEEDS.values() for part in range(1, 7)]
     for data in files * 3:
         send(connection, data)
-    before = read_memory(process)
+    before = read_memory(process.popen.pid)
     for data in files * 10:
         send(connection, data)
-    assert read_memory(process) - before < 16 * 2**20
-
-
-def write_chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    assert read_memory(process.popen.pid) - before < 16 * 2**20
 
 
 def write_png(width: int, height: int, *chunks: bytes) -> bytes:
@@ -234,10 +244,10 @@ def test_bombs_do_no_harm(process, connection, tell, name):
     """Files that are small to send and large to unpack, and files that are two things at once."""
     data = BOMBS[name]()
     send(connection, data)
-    before = read_memory(process)
+    before = read_memory(process.popen.pid)
     for _ in range(5):
         status = send(connection, data)
-    assert read_memory(process) - before < 32 * 2**20
+    assert read_memory(process.popen.pid) - before < 32 * 2**20
     if "names more pixels" in name:
         assert status in {413, 422}
     tell("bombs, and files that are two things at once: 5xx, over 2 s, or memory kept", 6, 0)

@@ -1,6 +1,8 @@
 import datetime
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import chain
@@ -11,9 +13,10 @@ import pytest
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from app.contract import GOLDEN_FILE
+from app.contract import GOLDEN_FILE, METADATA_FILE
 from app.errors import RefusedVersionError
-from tests.training.conftest import SMALL_RUN, START, shrink_network
+from app.runtime.load import load_runtime
+from tests.training.conftest import SMALL_RUN, START, draw_split, shrink_network, train_lower_network, write_folder
 from training.__main__ import main
 from training.errors import ResumeError
 from training.options import parse_options
@@ -27,6 +30,7 @@ from training.run import (
     read_start,
     require_resumable,
     start_run,
+    write_job,
 )
 
 FULL = tf.errors.ResourceExhaustedError(None, None, "variables/x; No space left on device\n [Op:SaveV2]")
@@ -66,6 +70,54 @@ def test_finished_run_can_be_exported_again_as_the_next_version(version, quantiz
     first, again = (read_golden(folder) for folder in (version, quantized))
     assert again.keys() <= first.keys()  # without those that quantization moves
     assert all(answer == first[image] for image, answer in again.items())
+
+
+def test_other_classes_than_the_newest_versions_are_refused_before_training(version, tmp_path, monkeypatch, capsys):
+    """A running service would take them in place of the old ones; --name is what to change."""
+    monkeypatch.setattr("training.job.train", lambda *_, **__: pytest.fail("trained"))
+    write_folder(tmp_path / "data", draw_split(4, 0), "png")
+    shutil.rmtree(tmp_path / "data" / "stripes")
+    models = version.parent.parent
+    flags = ["--models", str(models), "--name", "shapes", "--runs", f"{tmp_path}/runs"]
+    assert main(["--data", f"{tmp_path}/data", *flags]) == 2
+    error = capsys.readouterr().err
+    assert f"{version.parent}/" in error
+    assert "has the classes disc, square, stripes, the data disc, square" in error
+    assert error.endswith("--name gives the model another name\n")
+
+
+def test_a_version_that_is_no_better_is_set_aside_if_that_is_asked_for(quantized, image_folder, tmp_path, capsys):
+    """The same weights again have as many right answers; both figures are printed, and the way to promote it."""
+    models = shutil.copytree(quantized.parent, tmp_path / "models" / "shapes")
+    run = str(next((quantized.parents[2] / "runs").iterdir()))
+    places = ("--data", str(image_folder), "--models", f"{tmp_path}/models", "--promote", "if-better", "--no-quantize")
+    train_lower_network("--resume", run, *places)
+    out = capsys.readouterr().out
+    assert {path.name for path in models.iterdir()} == {"1", "2", ".candidate-3"}
+    accuracy = json.loads((quantized / METADATA_FILE).read_text())["metrics"]["accuracy"]
+    assert (
+        f"same 24 test images the new version has {100 * accuracy:.2f} % right, {models}/2 has {100 * accuracy:.2f} %"
+        in out
+    )
+    assert f"python -m training.promote {models}/.candidate-3" in out
+
+
+def test_a_small_set_is_cross_validated_at_another_size(image_folder, tmp_path, monkeypatch, capsys):
+    """With fewer than 200 test images; the card says how accurate that was. The version takes images of 48 pixels."""
+    shrink_network(monkeypatch)
+    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--size", "48", "--name", "large")
+    small_run = [flag for flag in SMALL_RUN if flag not in {"--folds", "0"}]
+    assert main(["--data", str(image_folder), *flags, *small_run, "--epochs", "1"]) == 0
+    version = tmp_path / "models" / "large" / "1"
+    said = "Cross-validation in 3 folds on the 48 training and validation images: accuracy "
+    assert said in capsys.readouterr().out
+    assert said in (version / "card" / "README.md").read_text()
+    with np.load(version / GOLDEN_FILE) as golden:
+        assert golden["images"].shape[1:] == (48, 48, 3)
+        answers = load_runtime(version, name="openvino", precision="f32", threads=1).predict(golden["images"])
+        np.testing.assert_allclose(answers.probabilities, golden["probabilities"], atol=0.002)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "mistakes.csv").read_text().startswith("file,said,probability,is\n")
 
 
 def read_golden(folder: Path) -> dict[bytes, list[float]]:
@@ -205,7 +257,9 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
     assert main(["--data", str(image_folder), "--runs", str(tmp_path)]) == 130
     (run,) = tmp_path.iterdir()
     advice = (
-        f"add --resume {run} to go on after the last finished epoch" if finished_epochs else "no epoch was finished"
+        f"python -m training --resume {run} goes on after the last finished epoch"
+        if finished_epochs
+        else "no epoch was finished"
     )
     assert capsys.readouterr().err.splitlines()[-1] == f"python -m training: interrupted; {advice}"
 
@@ -226,20 +280,47 @@ def test_runs_that_are_started_in_one_second_share_no_folder(tmp_path, monkeypat
     assert names == ["20261231-235959", "20270101-000000", "20270101-000001"]
 
 
-def begin_run(run, recipe):
+def begin_run(run, options):
     """Make the files of a run that has a finished epoch."""
-    start_run(run, recipe, {}, START)
+    start_run(run, options.recipe, {}, START)
+    write_job(run, options)
     for file in (CHECKPOINT_FILE, HISTORY_FILE):
         (run / file).touch()
 
 
 def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
     """Not one that was cut in its first epoch, nor one of a model whose name begins alike."""
-    options = parse_options(["--resume", "--runs", str(tmp_path), "--name", "a"])
-    for name in ("a-fast-20260101-000000", "a-fast-20260102-000000", "a-fast-fast-20260104-000000"):
-        begin_run(tmp_path / name, options.recipe)
+    options = parse_options(["--name", "a"])
+    for name in ("a-fast-20260101-000000", "a-fast-20260102-000000"):
+        begin_run(tmp_path / name, options)
+    begin_run(tmp_path / "a-fast-fast-20260104-000000", parse_options(["--name", "a-fast"]))
     start_run(tmp_path / "a-fast-20260103-000000", options.recipe, {}, START)
-    assert find_run(options).name == "a-fast-20260102-000000"
+    resumed = ["--resume", "--runs", str(tmp_path), "--name", "a"]
+    assert find_run(parse_options(resumed)).name == "a-fast-20260102-000000"
+    with pytest.raises(ResumeError, match="nothing to resume"):
+        find_run(parse_options([*resumed, "--recipe", "article"]))
+
+
+def test_a_run_alone_says_all_that_it_was_started_with(tmp_path, monkeypatch):
+    """Recipe, data and places, from any folder; flags beside --resume change what they name."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "notes.md").touch()
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data", "photos", "--data-name", "mine", "--skip-damaged", "--models", "own", "--notes", "notes.md"]
+    options = parse_options([*flags, "--recipe", "article", "--epochs", "3", "--folds", "4", "--from", "scratch"])
+    begin_run(tmp_path / "run", options)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resumed = parse_options(["--resume", "../run"])
+    assert resumed.resume == "../run"
+    absolute = {
+        "data": f"{tmp_path}/photos",
+        "models": tmp_path / "own",
+        "notes": (tmp_path / "notes.md",),
+        "resume": None,
+    }
+    assert resumed.model_copy(update={"resume": None}) == options.model_copy(update=absolute)
+    assert parse_options(["--resume", "../run", "--quantize"]).quantize
 
 
 @pytest.mark.parametrize("file", [RECIPE_FILE, DATA_FILE, START_FILE])
@@ -247,7 +328,7 @@ def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
 def test_a_damaged_run_is_refused_by_the_name_of_the_file(tmp_path, file, content):
     """A full disk or a cut copy is told in a line, not by a traceback."""
     options = parse_options([])
-    begin_run(tmp_path / "run", options.recipe)
+    begin_run(tmp_path / "run", options)
     (tmp_path / "run" / file).write_bytes(content)
     with pytest.raises(ResumeError, match=f"nothing to resume: .*/run/{file} is damaged"):
         require_resumable(tmp_path / "run", options.recipe, data={})
@@ -256,13 +337,13 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(tmp_path, file, conten
 def test_a_run_without_its_history_is_refused_by_the_name_of_the_file(tmp_path):
     """At once, a finished one too: its card could not be drawn."""
     options = parse_options([])
-    begin_run(tmp_path / "run", options.recipe)
+    begin_run(tmp_path / "run", options)
     (tmp_path / "run" / HISTORY_FILE).unlink()
     with pytest.raises(ResumeError, match=f"nothing to resume: .*/run/{HISTORY_FILE} does not exist"):
         require_resumable(tmp_path / "run", options.recipe)
 
 
 def test_nothing_to_resume_is_said(tmp_path):
-    """--resume without a run of that model and recipe."""
-    with pytest.raises(ResumeError, match=r"no run of minimodel by fast in .* has a finished epoch"):
+    """--resume without a run of that model."""
+    with pytest.raises(ResumeError, match=r"no run of minimodel in .* has a finished epoch"):
         find_run(parse_options(["--resume", "--runs", str(tmp_path)]))

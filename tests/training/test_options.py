@@ -2,6 +2,7 @@ import sys
 
 import pytest
 
+from tests.training.conftest import draw_split, write_folder
 from training.config import RECIPES, Recipe
 from training.options import parse_options
 
@@ -11,6 +12,45 @@ def test_defaults_are_the_fast_recipe():
     options = parse_options([])
     assert options.recipe == RECIPES["fast"]
     assert options.data == "cifar10"
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A small image folder, beside a version that ships."""
+    write_folder(tmp_path / "photos", draw_split(1, 0), "png")
+    (tmp_path / "minimodel" / "3").mkdir(parents=True)
+    monkeypatch.setattr("training.options.START_MODELS", tmp_path / "minimodel")
+    return str(tmp_path / "photos")
+
+
+def test_a_small_image_folder_starts_from_the_version_that_ships(photos, capsys):
+    """By the recipe for it, which is said; flags go on changing single values."""
+    options = parse_options(["--data", photos, "--epochs", "3"])
+    assert (options.recipe_name, options.start.name) == ("finetune", "3")
+    assert options.recipe == RECIPES["finetune"].model_copy(update={"epochs": 3})
+    assert capsys.readouterr().err == f"starting from {options.start} (--from scratch does not)\n"
+
+
+@pytest.mark.parametrize("flags", [["--from", "scratch"], ["--recipe", "fast"]])
+def test_whoever_wants_to_starts_from_random_weights(photos, flags):
+    """By the flag for it, or by naming another recipe."""
+    options = parse_options(["--data", photos, *flags])
+    assert (options.recipe_name, options.start) == ("fast", None)
+
+
+def test_large_folders_and_official_data_start_from_random_weights(photos, monkeypatch):
+    """They need no other's."""
+    assert parse_options([]).start is None
+    monkeypatch.setattr("training.options.SMALL_FOLDER", 3)
+    assert parse_options(["--data", photos]).start is None
+
+
+def test_any_version_may_be_started_from(tmp_path):
+    """By the recipe for it, unless another is named."""
+    flags = ["--from", str(tmp_path)]
+    assert parse_options(flags).recipe_name == "finetune"
+    named = parse_options([*flags, "--recipe", "article"])
+    assert (named.recipe_name, named.start) == ("article", tmp_path)
 
 
 def test_a_flag_changes_one_value_of_the_named_recipe():
@@ -72,6 +112,9 @@ def test_help_shows_no_empty_default_and_none_twice(capsys):
         (["--quantize", "--no-export"], "--quantize: --no-export leaves nothing to quantize"),
         (["--data-name", "x"], "--data-name: cifar10 has a name and a source of its own"),
         (["--data", "cifar10", "--data-source", "x"], "--data-source: cifar10 has a name and a source of its own"),
+        (["--recipe", "finetune"], "--recipe: finetune starts from a version; --from names one"),
+        (["--folds", "1"], "--folds: 1 is neither 0 nor two or more"),
+        (["--size", "33"], "--size: invalid choice: 33"),
         (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is no file"),
     ],
 )

@@ -18,10 +18,11 @@ from training.data import Split
 from training.devices import Devices
 from training.errors import DivergedError, ResumeError
 from training.layers import BatchNormalization
+from training.model import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import make_dataset, measure_normalization, steps_per_epoch
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, read_history, start_run
-from training.train import Checkpoint, _read_checkpoint, compile_network, train
+from training.train import BestEpoch, Checkpoint, _read_checkpoint, compile_network, train
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
@@ -225,7 +226,7 @@ def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
     """Steps whose gradients overflow are skipped and not counted: they do not tell how many epochs were finished."""
 
     def overflow_at_first(recipe, steps):
-        return keras.optimizers.LossScaleOptimizer(make_optimizer(recipe, steps), initial_scale=2.0**18)
+        return keras.optimizers.LossScaleOptimizer(make_optimizer(recipe, steps), initial_scale=2.0**20)
 
     monkeypatch.setattr("training.train.make_optimizer", overflow_at_first)
     finish_epoch = Checkpoint.on_epoch_end
@@ -341,3 +342,48 @@ def test_mixed_precision_trains_to_float32_probabilities(tmp_path):
     assert model.output.dtype == "float32"
     assert model.get_layer("stem").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "mixed_bfloat16"
+
+
+def judge(monkeypatch, losses):
+    """Let validation give these losses, epoch by epoch."""
+    evaluate = keras.Model.evaluate
+    coming = iter(losses)
+
+    def pretend(self, *arguments, callbacks, **options):
+        logs = evaluate(self, *arguments, callbacks=[], **options)
+        callbacks.on_test_begin()
+        logs = {**logs, "loss": next(coming)}
+        callbacks.on_test_end(logs)
+        return logs
+
+    monkeypatch.setattr(keras.Model, "evaluate", pretend)
+
+
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, monkeypatch):
+    """Its weights are the result, and the run ends when it has not been beaten for a while; resumed, it stays so."""
+    kept = []
+    keep = BestEpoch.on_epoch_end
+
+    def note_weights(self, epoch, logs=None):
+        kept.append(self.model.get_weights()[0])
+        keep(self, epoch, logs)
+
+    monkeypatch.setattr(BestEpoch, "on_epoch_end", note_weights)
+    judge(monkeypatch, [3.0, 1.0, 2.0, 2.5, 0.1])
+    recipe = SGD.model_copy(update={"epochs": 5, "patience": 2})
+    model = fit(tmp_path / "run", recipe=recipe)
+    assert list_epochs(tmp_path / "run") == ["0", "1", "2", "3"]
+    np.testing.assert_array_equal(model.get_weights()[0], kept[1])
+    again = fit(tmp_path / "run", recipe=recipe, resume=True)
+    assert len(kept) == 4
+    np.testing.assert_array_equal(again.get_weights()[0], kept[1])
+
+
+def test_a_network_starts_from_the_given_weights(tmp_path, monkeypatch):
+    """Not from random ones."""
+    weights = [weight + 1 for weight in mini_model(num_classes=3).get_weights()]
+    started = []
+    monkeypatch.setattr(keras.Model, "fit", lambda self, *_, **__: started.append(self.get_weights()))
+    train(TRAIN, VALIDATION, SGD, NORMALIZE, CPU, tmp_path, START, weights=weights)
+    for ours, theirs in zip(started[0], weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)

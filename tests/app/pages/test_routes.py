@@ -171,7 +171,7 @@ def test_the_log_and_the_metrics_name_the_pages_routes(client):
         client.get(path, headers=BROWSER)
     client.post("/predict", files={"file": encode()}, headers=BROWSER)
     metrics = client.get("/metrics").text
-    for route in ("/", "/docs", "/docs/assets", "/model/card/", "/samples/{name}", "/web", "/predict"):
+    for route in ("/", "/docs", "/docs/assets/{name}", "/model/card/", "/samples/{name}", "/web/{name}", "/predict"):
         assert f'route="{route}"' in metrics
     assert 'route="none"' not in metrics
     assert "other.png" not in metrics
@@ -245,6 +245,24 @@ def test_a_file_of_the_page_is_given_whole(client, path, part):
     response = client.get(path, headers={"range": part})
     assert (response.status_code, response.content) == (200, whole.content)
     assert response.headers.get("accept-ranges", "none") == "none"
+
+
+@pytest.mark.parametrize("path", ["/web/page.css", "/web/page.js", "/docs/assets/swagger-ui-bundle.js"])
+def test_a_file_is_sent_again_only_if_it_has_changed(client, path):
+    """Browsers ask each time, so that they never show half of an old page."""
+    response = client.get(path)
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-cache")
+    assert re.match(r"text/(css|javascript)", response.headers["content-type"])
+    again = client.get(path, headers={"if-none-match": response.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
+    assert client.get(path, headers={"if-none-match": '"another"'}).content == response.content
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "redoc.standalone.js", "..%2froutes.py", "%2e%2e/render.py"])
+def test_no_other_file_is_served(client, name):
+    """Neither from above the folders nor what the pages don't use."""
+    for folder in ("/web", "/docs/assets"):
+        assert client.get(f"{folder}/{name}").status_code == 404
 
 
 def test_the_page_is_small():

@@ -28,6 +28,7 @@ def process(tmp_path_factory):
 
 
 def count_hang_ups(process: Process) -> dict[str, int]:
+    time.sleep(1.1)  # metrics are rendered once a second
     connection = process.connect()
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()

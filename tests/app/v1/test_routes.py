@@ -118,7 +118,8 @@ IMAGE = as_b64(encode())
     [
         (b"", "the body is not JSON"),
         (b"[" * 60_000, "the body is not JSON"),
-        (b'{"instances": [NaN]}', "the body is not JSON"),
+        (b'{"instances": [NaN]}', "image 0 is neither"),
+        (b'{"instances": ["\xff"]}', "the body is not JSON"),
         ([IMAGE], 'either "instances" or "inputs"'),
         ({}, 'either "instances" or "inputs"'),
         ({"instances": [IMAGE], "inputs": [IMAGE]}, 'either "instances" or "inputs"'),
