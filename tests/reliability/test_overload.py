@@ -97,7 +97,7 @@ class Overload:
         return self.counts[200] / SECONDS
 
     def holds(self) -> bool:
-        return self.served >= 0.9 * self.peak and find_percentile(self.probes, 99) < 0.05
+        return self.served >= 0.9 * self.peak and find_percentile(self.probes, 99) < 0.25
 
     def __str__(self) -> str:
         return (
@@ -185,7 +185,7 @@ def test_a_crowd_that_asks_again_at_once_slows_no_probe(start, shipped, tell):
         served, probes = asyncio.run(crowd())
         slowest = find_percentile(probes, 99)
         print(f"\npeak {peak:.0f}/s; served {served:.0f}/s; {len(probes)} probes, p99 {1000 * slowest:.1f} ms")
-        if held := served >= 0.9 * peak and slowest < 0.05:
+        if held := served >= 0.9 * peak and slowest < 0.25:
             break
     assert held
     tell("probes beside 500 clients that ask again at once: not answered", len(probes), 0)
