@@ -3,8 +3,6 @@
 The handlers answer from the table and the OpenAPI document is written from it, so the two always agree.
 """
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +18,11 @@ from starlette.types import Scope
 
 from app import errors
 from app.http.paths import get_path
+from app.http.rejection_delay import RejectionDelay
 from app.telemetry.timings import note_problem
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected; only in logs and metrics
-# The longest delay of a rejection.
-LONGEST_REFUSAL_SECONDS = 1.0
 
 
 class Problem(BaseModel):
@@ -223,19 +220,19 @@ def install_handlers(app: FastAPI, write: Write = write_json) -> AnswerError:
 
     Returns the function that answers the service's errors, for use in middleware, whose errors reach no handler.
     """
-    answer_error = partial(_answer_error, write=write)
+    answer_error = partial(_answer_error, write=write, delay=RejectionDelay())
     app.exception_handler(errors.ServiceError)(answer_error)
     app.exception_handler(HTTPException)(partial(_answer_http_exception, write=write))
     app.exception_handler(Exception)(partial(_answer_fault, write=write))
     return answer_error
 
 
-async def _answer_error(request: Request, error: errors.ServiceError, *, write: Write) -> Response:
+async def _answer_error(
+    request: Request, error: errors.ServiceError, *, write: Write, delay: RejectionDelay
+) -> Response:
     if isinstance(error, errors.BusyError):
         error.__traceback__ = None  # its frames hold the body
-        # Clients that retry immediately must not use up the event loop. The random delay also spreads the retries of
-        # clients rejected together, which `Retry-After`, in whole seconds, can't.
-        await asyncio.sleep(random.uniform(0, LONGEST_REFUSAL_SECONDS))  # noqa: S311 -- nothing secret
+        await delay.wait()
     problem = describe_error(error, request.state.request_id)
     headers = {}
     if problem.retry_after_seconds is not None:
