@@ -1,4 +1,4 @@
-"""Behaviour towards the quantized graph of a version: app.versions.model, app.runtime.precision, app.runtime.load."""
+"""Behaviour of app.runtime with a version's quantized graph."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ AS_ACCURATE = Metrics(
 
 @pytest.fixture
 def quantized(version: Path) -> Path:
-    """A version with a second graph where a quantized one would be; the service can't tell, nor need it."""
+    """A version with a float32 graph in the place of a quantized one; the service can't see the difference."""
     import openvino  # noqa: PLC0415 -- after app.runtime.load
 
     openvino.save_model(openvino.Core().read_model(version), version / INT8_FILE, compress_to_fp16=False)
@@ -30,7 +30,7 @@ def quantized(version: Path) -> Path:
 
 
 def test_int8_is_the_quantized_graph(quantized):
-    """It runs from its own two files, and says so."""
+    """It loads from its own two files, and its precision says so."""
     (quantized / "saved_model.pb").write_bytes(b"not read")
     seal(quantized)
     model = load_version(quantized, precision="int8")
@@ -48,14 +48,14 @@ def test_int8_is_the_quantized_graph(quantized):
     ],
 )
 def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, runtime, flags, precision):
-    """The service's own way to load, from its settings on."""
+    """As the service loads it."""
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     model = make_loader(Settings(runtime=runtime, precision="auto"), batch_sizes=[1, 2])(quantized)
     assert re.fullmatch(precision, model.runtime.precision)
 
 
 def test_int8_of_a_version_that_was_not_quantized_is_refused(exported):
-    """Whoever asks for it has sized the machine by it: no silent change to something slower."""
+    """An operator who sets it expects its speed: the service does not fall back to something slower."""
     with pytest.raises(RefusedVersionError, match="APP_PRECISION=int8, but it was exported without --quantize"):
         make_loader(Settings(precision="int8"), batch_sizes=[1, 2])(exported)
 
@@ -68,34 +68,34 @@ def refuse_int8(version: Path, reason: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"<net", b"<net/>"])
 def test_a_broken_quantized_graph_is_refused(quantized, content):
-    """As a broken SavedModel is."""
+    """Like a broken SavedModel."""
     (quantized / INT8_FILE).write_bytes(content)
     refuse_int8(quantized, "can't load it")
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
 def test_half_a_quantized_graph_is_refused(quantized, name):
-    """Even if the metadata names no more than is there."""
+    """Even if the metadata names only the file that is left."""
     (quantized / "int8" / name).unlink()
     refuse_int8(quantized, "can't load it")
 
 
 def test_a_quantized_graph_without_all_of_its_weights_is_refused(quantized):
-    """Nothing is read beyond the file's end."""
+    """Nothing beyond the file's end is read."""
     weights = quantized / "int8" / "model.bin"
     weights.write_bytes(weights.read_bytes()[:-4])
     refuse_int8(quantized, "can't load it")
 
 
 def test_a_quantized_graph_that_fills_the_memory_is_refused(quantized):
-    """It is not even read."""
+    """Without reading it."""
     with (quantized / INT8_FILE).open("a") as file:
         file.truncate(MAX_GRAPH_BYTES + 1)
     refuse_int8(quantized, "int8/model.xml is larger than")
 
 
 def test_a_quantized_graph_of_another_shape_is_refused(quantized):
-    """What holds for the SavedModel's signature holds for the graph beside it."""
+    """Its signature is verified like the SavedModel's."""
     graph = (quantized / INT8_FILE).read_text()
     (quantized / INT8_FILE).write_text(graph.replace('shape="?,8,6,3"', 'shape="?,9,6,3"'))
     refuse_int8(quantized, "the graph has")
@@ -103,7 +103,7 @@ def test_a_quantized_graph_of_another_shape_is_refused(quantized):
 
 @pytest.mark.parametrize(("factor", "good"), [(0.9, True), (1.1, False)])
 def test_golden_answers_are_compared_as_exactly_as_int8_allows(quantized, factor, good):
-    """Rounded to 8 bits a model answers a little otherwise, and never as another model does."""
+    """Rounding to 8 bits changes probabilities a little; another model changes them more."""
     golden = load_version(quantized).predict(np.load(quantized / "golden.npz")["images"]).probabilities
     golden[0, 0] -= np.copysign(GOLDEN_TOLERANCES["int8"] * factor, golden[0, 0] - 0.5)
     rewrite_golden(quantized, probabilities=golden)
@@ -114,7 +114,7 @@ def test_golden_answers_are_compared_as_exactly_as_int8_allows(quantized, factor
 
 
 def test_a_loaded_graph_is_independent_of_its_files(quantized):
-    """A mapped file that is overwritten in place would end the process (SIGBUS)."""
+    """Overwriting a memory-mapped file would end the process (SIGBUS)."""
     model = load_version(quantized, precision="int8")
     maps = Path("/proc/self/maps").read_text()
     assert "model.bin" not in maps

@@ -13,8 +13,8 @@ from tests.app.fakes import INPUT
 
 
 @pytest.mark.parametrize("name", ["openvino", "tensorflow"])
-def test_both_runtimes_load_a_version_and_tell_its_colours(exported, name):
-    """A good version is verified, and the metadata says what its numbers mean."""
+def test_both_runtimes_load_a_version(exported, name):
+    """It passes verification, and gives one row of probabilities for each image."""
     model = load_version(exported, name)
     assert (model.runtime.name, model.runtime.precision) == (name, "f32")
     assert (model.image_size, model.num_classes) == ((8, 6), 3)
@@ -28,14 +28,14 @@ def test_both_runtimes_load_a_version_and_tell_its_colours(exported, name):
 
 
 def test_the_runtimes_agree(exported):
-    """One SavedModel, one answer, whatever runs it."""
+    """They give the same probabilities for the same images."""
     images = np.random.default_rng(5).integers(0, 256, (9, *INPUT.shape), dtype=np.uint8)
     openvino, tensorflow = load_version(exported).predict(images), load_version(exported, "tensorflow").predict(images)
     np.testing.assert_allclose(openvino.probabilities, tensorflow.probabilities, atol=1e-5)
 
 
 def test_float32_is_float32_by_tensorflow_too(exported):
-    """Not TF32, which it takes for that on a GPU that has it: the golden answers would be missed."""
+    """Not TF32, TensorFlow's default on GPUs that have it, which would miss the golden probabilities."""
     import tensorflow as tf  # noqa: PLC0415 -- seconds
 
     tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 -- as it is by default
@@ -44,7 +44,7 @@ def test_float32_is_float32_by_tensorflow_too(exported):
 
 
 def test_batches_beside_each_other_keep_to_their_own_images(exported):
-    """Lanes share a model and no buffers: more callers than lanes, alone and in batches, each get their own answers."""
+    """Lanes share no buffers: with more callers than lanes, each caller gets its own answers."""
     runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
     alone = load_runtime(exported, name="openvino", precision="f32", threads=1)
 
@@ -60,19 +60,19 @@ def test_batches_beside_each_other_keep_to_their_own_images(exported):
 
 
 def test_openvino_has_a_lane_for_each_thread_and_tensorflow_one_for_all():
-    """TensorFlow, and a GPU with it, spreads a batch by itself."""
+    """TensorFlow spreads one batch over threads or a GPU itself."""
     assert count_lanes("openvino", 3) == 3
     assert count_lanes("openvino", 0) == count_cpus()
     assert count_lanes("tensorflow", 3) == 1
 
 
 def test_openvino_chooses_a_precision_that_passes(exported):
-    """Whatever the CPU has natively keeps to the tolerance stated for it."""
+    """What the CPU supports natively stays within its tolerance."""
     assert load_version(exported, precision="auto").runtime.precision in {"f32", "bf16", "f16"}
 
 
 def test_tensorflow_is_named_where_it_is_missing(exported, monkeypatch):
-    """The serving image has no TensorFlow: the reason says what to install."""
+    """The reason says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
     with pytest.raises(RefusedVersionError, match="TensorFlow is not installed"):
         load_version(exported, "tensorflow")

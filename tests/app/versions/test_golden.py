@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.golden, and of the runs that warm a model, on a real SavedModel."""
+"""Behaviour of app.versions.golden and of warming, on a real SavedModel."""
 
 import io
 import threading
@@ -16,20 +16,20 @@ from tests.app.fakes import INPUT, OUTPUT, seal
 
 
 def give(images: Images, answers: Probabilities) -> Probabilities:
-    """Give the good answers."""
+    """Return the good answers."""
     assert len(images) == len(answers)
     return answers
 
 
 def swap(images: Images, answers: Probabilities) -> Probabilities:
-    """Give those of other classes."""
+    """Return those of other classes."""
     assert len(images) == len(answers)
     return np.roll(answers, 1, axis=1)
 
 
 @pytest.fixture
 def load_with(exported) -> Callable[..., None]:
-    """Load the good version, but run by functions that are given images and the good answers."""
+    """Load the good version, run by functions that get the images and the good answers."""
     good = load_version(exported).runtime.predict
 
     def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), lanes=1):
@@ -43,7 +43,7 @@ def load_with(exported) -> Callable[..., None]:
 
 
 def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
-    """The first batch of a size takes longer, since kernels are made for it."""
+    """The first batch of a size takes longer, because its kernels are compiled."""
     sizes = []
 
     def predict(images, answers):
@@ -55,7 +55,7 @@ def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
 
 
 def test_every_lane_is_run_before_a_client_needs_it(load_with):
-    """All at once, since nothing else says which lane takes a batch."""
+    """All at once, because the lane of a batch can't be chosen."""
     meeting = threading.Barrier(3, timeout=10)
 
     def predict(images, answers):
@@ -67,8 +67,8 @@ def test_every_lane_is_run_before_a_client_needs_it(load_with):
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 32])
-def test_kernels_of_one_batch_size_that_are_wrong_refuse_the_version(load_with, size):
-    """Golden images are run in batches of every size."""
+def test_wrong_kernels_for_one_batch_size_refuse_the_version(load_with, size):
+    """Golden images run in batches of every size."""
 
     def predict(images, answers):
         return swap(images, answers) if len(images) == size else answers
@@ -78,7 +78,7 @@ def test_kernels_of_one_batch_size_that_are_wrong_refuse_the_version(load_with, 
 
 
 def test_a_wrong_answer_for_an_image_alone_refuses_the_version(load_with):
-    """It goes another way through the runtime."""
+    """The runtime runs it in another way."""
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
         load_with(alone=swap)
 
@@ -86,7 +86,7 @@ def test_a_wrong_answer_for_an_image_alone_refuses_the_version(load_with):
 @pytest.mark.parametrize("batch_sizes", [[1], [1, 2, 3], [1, 2, 4, 32]])
 @pytest.mark.parametrize("index", [0, 7, 15])
 def test_every_golden_image_is_run(exported, load_with, batch_sizes, index):
-    """However many fit into the batches."""
+    """Also if their number does not fit the batches."""
     wrong = np.load(exported / "golden.npz")["images"][index]
 
     def predict(images, answers):
@@ -109,13 +109,13 @@ def test_a_model_that_fails_is_refused(load_with, lanes):
 
 
 def test_other_golden_answers_are_refused(version, refuse):
-    """The model that loads is not the model that was exported."""
+    """The model that loads is not the one that was exported."""
     rewrite_golden(version, probabilities=np.full((16, 3), 1 / 3, dtype=np.float32))
     refuse("other probabilities than at export")
 
 
 def test_golden_answers_that_are_no_numbers_are_refused(version, refuse):
-    """Nothing is further from them than the tolerance, and nothing nearer."""
+    """Every comparison with them is false."""
     rewrite_golden(version, probabilities=np.full((16, 3), np.nan, dtype=np.float32))
     refuse("other probabilities than at export")
 
@@ -128,7 +128,7 @@ def test_golden_images_of_another_shape_are_refused(version, refuse):
 
 @pytest.mark.parametrize("count", [0, 257])
 def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
-    """None proves nothing, and too many would keep the service from starting."""
+    """None would prove nothing, and too many would delay the start."""
     rewrite_golden(
         version,
         images=np.zeros((count, *INPUT.shape), dtype=np.uint8),
@@ -138,21 +138,21 @@ def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
 
 
 def test_golden_images_that_fill_the_memory_are_refused(version, refuse):
-    """A few bytes of zip may unpack to gigabytes."""
+    """A few bytes of zip can unpack to gigabytes."""
     np.savez_compressed(version / "golden.npz", images=np.zeros(65 * 2**20, dtype=np.uint8))
     seal(version)
     refuse("unpacks to more than")
 
 
 def test_golden_images_are_never_unpickled(version, refuse):
-    """A pickle is a program."""
+    """A pickle can run code."""
     np.savez(version / "golden.npz", images=np.array([{}]), probabilities=np.zeros(1))
     seal(version)
     refuse("golden.npz can't be read")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK garbage"])
-def test_golden_images_must_be_there(version, refuse, content):
+def test_golden_images_must_exist(version, refuse, content):
     """A version that can't be checked may not serve."""
     (version / "golden.npz").unlink()
     if content is not None:
@@ -162,7 +162,7 @@ def test_golden_images_must_be_there(version, refuse, content):
 
 
 def pack(kind: int, content: bytes) -> bytes:
-    """Make an archive whose member `images.npy` is packed so."""
+    """Make an archive with a member `images.npy`, compressed in this way."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", kind) as archive:
         archive.writestr("images.npy", content)
@@ -170,7 +170,7 @@ def pack(kind: int, content: bytes) -> bytes:
 
 
 def describe(shape: str) -> bytes:
-    """Make the head of an array of that shape."""
+    """Make the header of an array of that shape."""
     head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
 
@@ -196,15 +196,15 @@ NOISE = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes(
     ids=["no array", "huge", "brackets", "deflate", "bzip2", "lzma", "encrypted"],
 )
 def test_golden_images_that_are_damaged_are_refused(version, refuse, content):
-    """In whatever way: it is no fault of the program, and no trouble of the volume, after which one tries again."""
+    """Whatever NumPy or zipfile raises: neither a bug nor a failing volume, after which the version is tried again."""
     (version / "golden.npz").write_bytes(content)
     seal(version)
     refuse("golden.npz can't be read")
 
 
 @pytest.mark.parametrize("fails_on", [1, 2])
-def test_memory_that_runs_out_says_nothing_of_the_version(load_with, fails_on):
-    """It is raised as what it is, so that the version is tried again."""
+def test_memory_that_runs_out_does_not_make_a_bad_version(load_with, fails_on):
+    """The error is raised as it is, so that the version is tried again."""
 
     def predict(images, answers):
         if len(images) == fails_on:

@@ -40,7 +40,7 @@ def test_a_wrong_version_is_refused_with_the_same_words_as_by_the_service(versio
     with pytest.raises(RefusedVersionError, match=r"^OpenVINO can't load it"):
         preflight(version)
     (version / "golden.npz").unlink()
-    with pytest.raises(RefusedVersionError, match=r"^its files are not the ones that were exported: missing: golden"):
+    with pytest.raises(RefusedVersionError, match=r"^its files are not .* exported: missing: golden\.npz\Z"):
         preflight(version)
 
 
@@ -97,7 +97,7 @@ def test_a_preflight_that_is_killed_from_outside_does_not_make_a_bad_version(pro
 
 
 def test_a_volume_that_fails_does_not_make_a_bad_version(program, tmp_path):
-    """The error is raised as what it is, so that the version is tried again."""
+    """The error is raised as it is, so that the version is tried again."""
     program.write_text("#!/bin/sh\necho '[Errno 5] Input/output error'\nexit 4\n")
     with pytest.raises(OSError, match="Input/output error"):
         preflight(tmp_path)
@@ -113,10 +113,8 @@ def test_a_preflight_that_fails_itself_does_not_make_a_bad_version(program, tmp_
 @pytest.mark.parametrize(("background", "niceness"), [(False, 0), (True, 10)])
 def test_a_preflight_in_the_background_has_low_priority(program, tmp_path, background, niceness):
     """Requests that are served meanwhile go first."""
-    program.write_text(
-        f"#!{sys.base_prefix}/bin/python3\nimport json, sys\nprint(json.loads(sys.argv[3])[-1])\nexit(3)\n"
-    )
-    with pytest.raises(RefusedVersionError, match=f"^{niceness}$"):
+    program.write_text('#!/bin/sh\necho "$3"\nexit 3\n')  # the request, as if it were a reason
+    with pytest.raises(RefusedVersionError, match=rf", {niceness}\]\Z"):
         run_preflight(
             tmp_path, runtime="openvino", precision="f32", batch_sizes=[1], memory_bytes=MIB, background=background
         )

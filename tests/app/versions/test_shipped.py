@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.golden: the shipped version's golden images tell it from others, even in int8."""
+"""Behaviour of app.versions.golden: the shipped version's golden images catch a wrong model, even in int8."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -22,7 +22,7 @@ CLASSES = GOLDEN.shape[1]
 
 
 def load(change: Callable[[Probabilities], Probabilities]) -> None:
-    """Load the version as if it ran in int8 and gave the golden answers, changed."""
+    """Load the version as if it ran in int8 and gave changed golden answers."""
 
     def predict(images: Images) -> Answers:
         unknown = np.zeros(CLASSES, np.float32)  # what warms a model is no golden image
@@ -35,7 +35,7 @@ def load(change: Callable[[Probabilities], Probabilities]) -> None:
 
 
 def test_the_golden_answers_pass():
-    """All is well with the version itself, which shows most of its labels."""
+    """They have most of the labels."""
     load(lambda probabilities: probabilities)
     assert len(SHOWN) > CLASSES / 2
 
@@ -44,7 +44,7 @@ def test_the_golden_answers_pass():
     ("first", "second"), [pair for pair in combinations(range(CLASSES), 2) if set(pair) & set(SHOWN)]
 )
 def test_labels_that_are_taken_for_each_other_are_refused(first, second):
-    """A graph whose outputs are in another order, say."""
+    """As in a graph whose outputs are in another order."""
     order = np.arange(CLASSES)
     order[[first, second]] = second, first
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
@@ -53,6 +53,6 @@ def test_labels_that_are_taken_for_each_other_are_refused(first, second):
 
 @pytest.mark.parametrize("index", range(len(GOLDEN)))
 def test_one_answer_to_everything_is_refused(index):
-    """A graph that has lost its input."""
+    """As of a graph that has lost its input."""
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
         load(lambda probabilities: np.repeat(GOLDEN[[index]], len(probabilities), axis=0))

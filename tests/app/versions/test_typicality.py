@@ -1,4 +1,4 @@
-"""Versions whose signature has a second output."""
+"""Behaviour of app.versions and app.runtime with a second output, the typicality."""
 
 import shutil
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def refuse(version: Path, name: str, reason: str) -> None:
 @RUNTIMES
 @pytest.mark.parametrize("alone", [True, False])
 def test_every_image_gets_its_own_typicality(saved, name, alone):
-    """By either runtime, in a batch on one thread and on all threads."""
+    """With either runtime, on one thread or on all."""
     model = Model(make_metadata(), load_runtime(saved, name=name, precision="auto", threads=2))
     probabilities, typicality = model.predict(IMAGES, alone=alone)
     assert probabilities.shape == (16, 3)
@@ -78,7 +78,7 @@ def test_every_image_gets_its_own_typicality(saved, name, alone):
     ids=["other", "nan", "shape"],
 )
 def test_another_typicality_than_at_export_is_refused(version, name, typicality, reason):
-    """As golden probabilities are: the graph is not the one that was exported."""
+    """The graph is not the one that was exported."""
     load_version(version, name)
     with np.load(version / GOLDEN_FILE) as golden:
         np.savez(version / GOLDEN_FILE, **{**golden, "typicality": typicality})
@@ -88,7 +88,7 @@ def test_another_typicality_than_at_export_is_refused(version, name, typicality,
 
 @RUNTIMES
 def test_golden_typicality_must_be_there(version, name):
-    """A version that has typicality has it verified."""
+    """Otherwise nothing would verify it."""
     with np.load(version / GOLDEN_FILE) as golden:
         np.savez(version / GOLDEN_FILE, images=golden["images"], probabilities=golden["probabilities"])
     seal(version, typicality=TYPICALITY)
@@ -97,7 +97,7 @@ def test_golden_typicality_must_be_there(version, name):
 
 @RUNTIMES
 def test_metadata_must_name_what_the_graph_gives(version, exported, tmp_path, name):
-    """A second output that is there and not described, or described and not there."""
+    """A second output must be in both or in neither."""
     seal(version)
     refuse(version, name, "describes the typicality as None, the graph has")
     without = Path(shutil.copytree(exported, tmp_path / "without" / "1"))
