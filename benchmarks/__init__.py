@@ -3,6 +3,7 @@
 What each command writes and measures. Results go into results/, unless `--results` names another folder:
 
 - classify: classify.md, the speed of `python -m app.classify`.
+- own_classes: own-classes.md, accuracy from a few images of each class.
 - recipes: recipes.md, variants of the training recipe.
 - rolling_restart: rolling_restart.md, restarts behind nginx.
 - runtime: runtime.md, the model without a service.

@@ -55,7 +55,7 @@ HEADER = """# Your own classes: accuracy by the number of images
 
 The recipe `finetune` started from {start}, and the same recipe with random weights (`scratch`), both for {epochs}
 epochs. Accuracy is by cross-validation in {folds} folds on all images of a row: each network was fitted to two thirds
-of them.
+of them. Printed by `python -m benchmarks.own_classes`.
 
 """
 CALIBRATION = """
@@ -72,6 +72,13 @@ Mean accuracy over the data sets that the change was measured on, one run each: 
 little.
 
 """
+ACCURACY_COLUMNS = (
+    "data", "images a class", "images", "largest class", RANDOM_WEIGHTS, "finetune", "95 % interval", "gain"
+)  # fmt: skip
+CALIBRATION_COLUMNS = (
+    "data", "images a class", "accuracy", "confidence", "error", "confidence, temperature", "error, temperature"
+)  # fmt: skip
+CHANGE_COLUMNS = ("change", "values", "data sets", "accuracy", "finetune on the same")
 
 
 class DataSet(NamedTuple):
@@ -202,44 +209,16 @@ def draw_results(rows: Sequence[Row], runs: Path, start: str) -> str:
         plain, calibrated = measure_calibration(tuned)
         calibrations.append([row.data.name, str(row.per_class), *map(_percent, (tuned.accuracy, *plain, *calibrated))])
         changes.append((row, cells))
+    changed = _draw_changes(changes)
     return "".join(
         [
             HEADER.format(start=start, folds=FOLDS, epochs=change_recipe("finetune").epochs),
-            draw_table(
-                (
-                    "data",
-                    "images a class",
-                    "images",
-                    "largest class",
-                    RANDOM_WEIGHTS,
-                    "finetune",
-                    "95 % interval",
-                    "gain",
-                ),
-                accuracies,
-                numbers=True,
-            ),
+            draw_table(ACCURACY_COLUMNS, accuracies, numbers=True),
             _summarize_gains(changes),
             CALIBRATION,
-            draw_table(
-                (
-                    "data",
-                    "images a class",
-                    "accuracy",
-                    "confidence",
-                    "error",
-                    "confidence, temperature",
-                    "error, temperature",
-                ),
-                calibrations,
-                numbers=True,
-            ),
-            CHANGED,
-            draw_table(
-                ("change", "values", "data sets", "accuracy", "finetune on the same"),
-                _draw_changes(changes),
-                numbers=False,
-            ),
+            draw_table(CALIBRATION_COLUMNS, calibrations, numbers=True),
+            _summarize_calibration([cells["finetune"] for _, cells in changes]),
+            CHANGED + draw_table(CHANGE_COLUMNS, changed) if changed else "",
         ]
     )
 
@@ -271,6 +250,20 @@ def _judge(probabilities: Floats, labels: Labels) -> tuple[float, float]:
 def _summarize_gains(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> str:
     gains = [100 * (cells["finetune"].accuracy - cells[RANDOM_WEIGHTS].accuracy) for _, cells in measured]
     return f"\nGain in the mean: {np.mean(gains):+.1f} points; the least: {min(gains):+.1f}.\n" if gains else ""
+
+
+def _summarize_calibration(measured: Sequence[Folds]) -> str:
+    if not measured:
+        return ""
+    figures = np.array(
+        [measure_calibration(folds) for folds in measured]
+    )  # (N, without and with, confidence and error)
+    off = np.abs(figures[:, :, 0] - np.array([[folds.accuracy] for folds in measured])).mean(axis=0)
+    error = figures[:, :, 1].mean(axis=0)
+    return (
+        f"\nIn the mean the calibration error is {_percent(error[0])} without a temperature and {_percent(error[1])} "
+        f"with it; confidence is off accuracy by {100 * off[0]:.1f} and {100 * off[1]:.1f} points.\n"
+    )
 
 
 def _draw_changes(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> list[list[str]]:

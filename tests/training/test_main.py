@@ -255,7 +255,7 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
         raise KeyboardInterrupt
 
     monkeypatch.setattr("training.job.train", be_interrupted)
-    assert main(["--data", str(image_folder), "--runs", str(tmp_path)]) == 130
+    assert main(["--data", str(image_folder), "--runs", str(tmp_path), "--no-export"]) == 130
     (run,) = tmp_path.iterdir()
     advice = (
         f"python -m training --resume {run} goes on after the last finished epoch"
