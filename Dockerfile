@@ -79,5 +79,5 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 # http.client, because urllib would use a proxy from the environment.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['APP_PORT']), timeout=2); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; e = os.environ; c = http.client.HTTPConnection('127.0.0.1', int(e.get('APP_PROBE_PORT') or e['APP_PORT']), timeout=2); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 CMD ["python", "-m", "app"]

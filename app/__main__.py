@@ -24,8 +24,9 @@ def main() -> None:
 
     from app.server.listeners import bind  # noqa: PLC0415
     from app.settings import Settings, describe_faults  # noqa: PLC0415
-    from app.telemetry.logs import configure_logs  # noqa: PLC0415
+    from app.telemetry.logs import configure_logs, open_closed_streams  # noqa: PLC0415
 
+    open_closed_streams()
     try:
         settings = Settings()
     except ValidationError as error:
@@ -38,7 +39,7 @@ def main() -> None:
         except OSError as error:
             print(f"APP_HOST={settings.host} {name}={port}: can't listen there: {error.strerror}", file=sys.stderr)
             sys.exit(2)
-    configure_logs(settings.log_level, settings.log_format)
+    log = configure_logs(settings.log_level, settings.log_format)
     known = {f"APP_{name.upper()}" for name in Settings.model_fields}
     for name in sorted(name for name in os.environ if name.startswith("APP_") and name not in known):
         logger.warning("%s is not a setting of this service", name)
@@ -47,6 +48,7 @@ def main() -> None:
     from app.server.lifecycle import make_server  # noqa: PLC0415
 
     app = create_app(settings)
+    log.count_dropped = app.state.metrics.observe_dropped_line
     public, probes = sockets
     server = make_server(app, settings, probe_app=create_probe_app(app) if probes else None, probe_sockets=probes)
     if signal.getsignal(signal.SIGHUP) == stop_at_once:

@@ -1,4 +1,4 @@
-"""API keys: every request but a probe must carry one, if the service has any."""
+"""API keys: if the service has any, every request except the probes needs one."""
 
 import base64
 import hashlib
@@ -18,10 +18,10 @@ from app.http.problems import AnswerError, document_errors
 
 
 class RequireKey:
-    """Refuses requests without a key. Takes `Authorization: Bearer <key>`, or Basic with the key as the password."""
+    """Rejects requests without a key, in `Authorization: Bearer <key>` or as the password of Basic."""
 
     def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr], answer: AnswerError) -> None:
-        """Guard `app`; `answer` makes the response to an error."""
+        """Wrap `app`; `answer` makes the response to an error."""
         self._app = app
         self._answer = answer
         self._digests = [_digest(key.get_secret_value()) for key in keys]
@@ -38,13 +38,13 @@ class RequireKey:
         await answer(scope, receive, send)
 
     def _knows(self, offered: str) -> bool:
-        """Compare with every key, digest by digest, so that the time taken reveals nothing about any key."""
+        """Compare digests with every key, so that the time reveals nothing about any key."""
         digest = _digest(offered)
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
 
 def document_keys(app: FastAPI) -> None:
-    """Add the keys to the API's documentation, for which Swagger UI then has a button."""
+    """Document the keys in OpenAPI, so that Swagger UI shows a button for them."""
     write = app.openapi
 
     def write_with_keys() -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _digest(key: str) -> bytes:
 
 
 def _read_key(scope: Scope) -> str:
-    """Return the key that a request carries, or nothing."""
+    """Return the key in a request; "" if there is none."""
     scheme, _, value = find_header(scope, b"authorization").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()

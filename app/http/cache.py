@@ -1,4 +1,4 @@
-"""Keeps what is the same for everybody for a second, so that many clients cost hardly more than one."""
+"""Caches answers that are the same for all clients for a second, so that many clients cost little more than one."""
 
 import asyncio
 import time
@@ -12,20 +12,20 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Value]):
-    """Values by key. While one is made, all who want it wait for that one."""
+    """Values by key. Concurrent requests for a key wait for one computation."""
 
     def __init__(self) -> None:
-        self._values: dict[Hashable, tuple[Value, float]] = {}  # with the time until which they are used
+        self._values: dict[Hashable, tuple[Value, float]] = {}  # with their expiry time
         self._making: dict[Hashable, asyncio.Task[Value]] = {}
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[Value]]) -> Value:
-        """Return the value of `key`, made by `make` at most a second ago. What `make` raises is not kept."""
+        """Return the value of `key`, which `make` made at most a second ago. Errors of `make` are not cached."""
         value, until = self._values.get(key, (None, 0.0))
         if value is not None and time.monotonic() < until:
             return value
         if key not in self._making:
             self._making[key] = asyncio.ensure_future(self._make(key, make))
-        return await asyncio.shield(self._making[key])  # one client may leave, others wait
+        return await asyncio.shield(self._making[key])  # if one client disconnects, others still wait
 
     async def _make(self, key: Hashable, make: Callable[[], Awaitable[Value]]) -> Value:
         try:

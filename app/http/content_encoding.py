@@ -18,19 +18,19 @@ _PIECE_BYTES = 65_536
 class ContentEncoding:
     """Unpacks gzip and deflate, piece by piece.
 
-    It wraps the limits of body sizes, so they apply to what a body unpacks to.
+    Limits on body sizes apply to the unpacked body.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UnsupportedUploadError or MalformedUploadError from `receive`, to whoever reads the body."""
+        """Raise UnsupportedUploadError or MalformedUploadError from `receive`, so from wherever the body is read."""
         encoding = find_header(scope, b"content-encoding").strip().lower() if scope["type"] == "http" else ""
         if encoding in {"", "identity"}:
             await self._app(scope, receive, send)
             return
-        # The length is that of the packed body.
+        # Content-Length is that of the compressed body.
         dropped = (b"content-encoding", b"content-length")
         scope["headers"] = [header for header in scope["headers"] if header[0] not in dropped]
         pieces = _unpack(encoding, receive)
@@ -51,7 +51,7 @@ async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
     more_body = True
     while more_body:
         message = await receive()
-        if message["type"] != "http.request":  # the client has left
+        if message["type"] != "http.request":  # the client has disconnected
             yield message
             return
         more_body = message.get("more_body", False)
@@ -65,7 +65,7 @@ async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
                 raise _damaged(encoding)
             packed = unpacker.unconsumed_tail
             yield {"type": "http.request", "body": body, "more_body": True}
-            await asyncio.sleep(0)  # let other requests in: nothing else here waits
+            await asyncio.sleep(0)  # let the event loop run other requests
     if not unpacker.eof:
         raise _damaged(encoding)
     yield {"type": "http.request", "body": b"", "more_body": False}

@@ -12,9 +12,9 @@ from app.errors import ClientGoneError, DeadlineError
 
 @asynccontextmanager
 async def work_while_wanted(request: Request, *, timeout_seconds: float) -> AsyncIterator[None]:
-    """Cancel the body of the `async with` when nobody waits for its result any more.
+    """Cancel the body of the `async with` when the client disconnects or the deadline passes.
 
-    Read the request's own body first: after it, the next message that ASGI's `receive` returns is `http.disconnect`.
+    Read the request's body first: the next message from ASGI's `receive` is then `http.disconnect`.
 
     Raises:
         ClientGoneError: the client disconnected.

@@ -1,4 +1,4 @@
-"""What handlers need of the application that a request came to."""
+"""Gives handlers access to the application's objects."""
 
 from fastapi import Request
 
@@ -9,24 +9,24 @@ from app.telemetry.metrics import Metrics
 
 
 def get_classifier(request: Request) -> Classifier:
-    """Return the application's one classifier."""
+    """Return the application's classifier."""
     classifier: Classifier = request.app.state.classifier
     return classifier
 
 
 def get_settings(request: Request) -> Settings:
-    """Return the settings that the application was made with."""
+    """Return the application's settings."""
     settings: Settings = request.app.state.settings
     return settings
 
 
 def get_metrics(request: Request) -> Metrics:
-    """Return what the application counts and measures."""
+    """Return the application's metrics."""
     metrics: Metrics = request.app.state.metrics
     return metrics
 
 
 def get_cache(request: Request) -> Cache[bytes]:
-    """Return what the application has written for everybody within the last second."""
+    """Return the application's cache of answers that are the same for all clients."""
     cache: Cache[bytes] = request.app.state.cache
     return cache

@@ -1,7 +1,7 @@
-"""What a reverse proxy says of the request that it passes on: `X-Forwarded-For`, `-Proto` and `-Prefix`.
+"""Reads the headers of reverse proxies: `X-Forwarded-For`, `-Proto` and `-Prefix`.
 
-Only trusted proxies are believed, since any client can send these headers. Not uvicorn's middleware: it knows no
-prefix, and takes any text as an address.
+It trusts only known proxies, because any client can send these headers. uvicorn's middleware does not support prefixes,
+and accepts any text as an address.
 """
 
 import re
@@ -17,19 +17,19 @@ Address = IPv4Address | IPv6Address
 
 
 class Forwarded:
-    """Puts the client's address, the scheme and the path's prefix into the scope, as ASGI defines them.
+    """Sets the client's address, the scheme and the path's prefix in the ASGI scope.
 
-    A proxy may strip the prefix from the path or leave it there. ASGI wants `root_path` to be a part of `path`, so it
-    is put back if it is missing.
+    A proxy may strip the prefix from the path or keep it. In ASGI, `path` includes `root_path`, so a stripped prefix is
+    added again.
     """
 
     def __init__(self, app: ASGIApp, *, trusted: Sequence[str], root_path: str) -> None:
-        """Stand before `app`.
+        """Wrap `app`.
 
         Args:
-            app: what gets the requests.
+            app: gets the requests.
             trusted: addresses and networks of proxies, besides loopback's; `*` for any.
-            root_path: the prefix of the paths of requests for which no trusted proxy names another.
+            root_path: the prefix of requests without a prefix from a trusted proxy.
         """
         self._app = app
         self._trusts_all = "*" in trusted
@@ -54,7 +54,7 @@ class Forwarded:
         return self._trusts_all or (address is not None and any(address in network for network in self._trusted))
 
     def _apply_headers(self, scope: Scope) -> str:
-        """Take over address and scheme; return the prefix."""
+        """Set the address and scheme; return the prefix."""
         values = {b"x-forwarded-for": "", b"x-forwarded-proto": "", b"x-forwarded-prefix": ""}
         for name, value in scope["headers"]:
             if name in values:
@@ -68,7 +68,7 @@ class Forwarded:
         return prefix if _PREFIX.fullmatch(prefix) else ""
 
     def _find_client(self, hops: Sequence[str]) -> Address | None:
-        """Return the last address that no trusted proxy has. What stands before it, its client may have made up."""
+        """Return the last address that is not a trusted proxy's. Clients can forge the addresses before it."""
         client = None
         for hop in reversed(hops):
             address = read_address(hop)

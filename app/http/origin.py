@@ -1,7 +1,7 @@
 """Protects the service from web pages of other sites, which run in browsers that can reach it.
 
-A page can send a form to any address, loopback included, and by DNS rebinding can read the answers. Browsers say which
-site a request comes from (`Sec-Fetch-Site`, `Origin`) and by which name they reached the service (`Host`).
+A page can send a form to any address, including loopback, and with DNS rebinding it can read the answers. Browsers send
+the site of the page (`Sec-Fetch-Site`, `Origin`) and the name of the service (`Host`).
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
 class OriginCheck:
-    """Refuses requests for unknown hosts, and requests other than GET that pages of other sites make.
+    """Rejects requests with an unknown `Host`, and requests other than GET from pages of other sites.
 
-    Probes and scrapers ask by the address of a machine or pod, so on their paths `Host` may be any address. DNS
+    Probes and scrapers use the IP address of a machine or pod, so on their paths `Host` may be any address. DNS
     rebinding needs a name.
     """
 
     def __init__(
         self, app: ASGIApp, *, allowed_hosts: Sequence[str], allowed_origins: Sequence[str], answer: AnswerError
     ) -> None:
-        """Guard `app`.
+        """Wrap `app`.
 
         Args:
-            app: what gets the requests that pass.
-            allowed_hosts: names of the service; `*.example.org` for all names below one, `*` for any name.
+            app: gets the accepted requests.
+            allowed_hosts: names of the service; `*.example.org` for all subdomains, `*` for any name.
             allowed_origins: origins whose pages may send requests; `*` for all.
             answer: makes the response to an error.
         """

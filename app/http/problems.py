@@ -3,8 +3,6 @@
 The handlers answer from the table and the OpenAPI document is written from it, so the two always agree.
 """
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +18,11 @@ from starlette.types import Scope
 
 from app import errors
 from app.http.paths import get_path
+from app.http.rejection_delay import RejectionDelay
 from app.telemetry.timings import note_problem
 
 MEDIA_TYPE = "application/problem+json"
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; it appears in logs and metrics only
-# The longest delay before an overloaded service says so.
-LONGEST_REFUSAL_SECONDS = 1.0
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected; only in logs and metrics
 
 
 class Problem(BaseModel):
@@ -94,7 +91,7 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.UploadTooLargeError: (413, "the body has more than 16,777,216 bytes; send a smaller image"),
     errors.ImageTooLargeError: (
         413,
-        "the image has 30000 x 30000 pixels; make it smaller: of its kind at most 50,000,000 are decoded",
+        "the image has 30000 x 30000 pixels; make it smaller: at most 50,000,000 are decoded",
     ),
     errors.UnsupportedUploadError: (
         415,
@@ -105,7 +102,7 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     ),
     errors.UnsupportedImageError: (
         415,
-        "the file is no image of a kind that is read; save it as one of them: JPEG, PNG",
+        "the file is not an image in a supported format; save it as one of: JPEG, PNG",
     ),
     errors.BrokenImageError: (422, "the image's header is damaged or cut short; send the whole file"),
     errors.UploadFieldError: (422, "the image belongs in the field 'file'; found: 'picture'"),
@@ -119,15 +116,15 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.DeadlineError: (504, "no answer within 10 s; the service is busy, try again later"),
 }
 KINDS = {error: Kind(status, error.code, example) for error, (status, example) in _STATUSES_AND_EXAMPLES.items()}
-# The other problems that clients can meet: a fault of this service, and what the framework finds.
+# The other problems that clients can get: internal errors, and errors of the framework.
 INTERNAL = Kind(500, "internal", "the service failed; its log has the reason under this request id")
 NOT_FOUND = Kind(404, "not_found", "GET /nowhere: Not Found; see /docs for the paths that exist")
 METHOD_NOT_ALLOWED = Kind(405, "method_not_allowed", "GET /predict: send POST; see /docs for the paths that exist")
 # The application never sees these: see `app.server.request_limits` and `app.server.connection`.
-MALFORMED_REQUEST = Kind(400, "malformed_request", "what came is no HTTP/1.1 request")
+MALFORMED_REQUEST = Kind(400, "malformed_request", "this is not a valid HTTP/1.1 request")
 HEADER_TIMEOUT = Kind(408, "header_timeout", "the request's headers did not arrive in time")
-HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers, of 32,768 bytes together, are taken")
-# Any call can meet these, so no call documents them.
+HEADERS_TOO_LARGE = Kind(431, "headers_too_large", "at most 100 headers with 32,768 bytes in total are accepted")
+# Every endpoint can return these, so none documents them.
 COMMON_KINDS = (
     MALFORMED_REQUEST,
     KINDS[errors.UnknownHostError],
@@ -214,28 +211,28 @@ def write_json(request: Request, problem: Problem, headers: Mapping[str, str]) -
 
 
 def speaks_protocol(scope: Scope) -> bool:
-    """Return whether a request belongs to an inference protocol, whose clients look for the member `error`."""
+    """Return whether a request belongs to an inference protocol, whose clients expect the member `error`."""
     return f"{get_path(scope)}/".startswith(("/v1/", "/v2/"))
 
 
 def install_handlers(app: FastAPI, write: Write = write_json) -> AnswerError:
-    """Make `app` answer every error, the framework's own included, with a problem that `write` writes.
+    """Make `app` answer all errors, including the framework's, with problems that `write` renders.
 
-    Returns what answers the service's own errors, for middleware, whose errors no handler sees.
+    Returns the function that answers the service's errors, for use in middleware, whose errors reach no handler.
     """
-    answer_error = partial(_answer_error, write=write)
+    answer_error = partial(_answer_error, write=write, delay=RejectionDelay())
     app.exception_handler(errors.ServiceError)(answer_error)
     app.exception_handler(HTTPException)(partial(_answer_http_exception, write=write))
     app.exception_handler(Exception)(partial(_answer_fault, write=write))
     return answer_error
 
 
-async def _answer_error(request: Request, error: errors.ServiceError, *, write: Write) -> Response:
+async def _answer_error(
+    request: Request, error: errors.ServiceError, *, write: Write, delay: RejectionDelay
+) -> Response:
     if isinstance(error, errors.BusyError):
         error.__traceback__ = None  # its frames hold the body
-        # Clients that retry immediately must not use up the event loop. The random delay also spreads the retries of
-        # clients rejected together, which `Retry-After`, in whole seconds, can't.
-        await asyncio.sleep(random.uniform(0, LONGEST_REFUSAL_SECONDS))  # noqa: S311 -- nothing secret
+        await delay.wait()
     problem = describe_error(error, request.state.request_id)
     headers = {}
     if problem.retry_after_seconds is not None:
@@ -247,15 +244,15 @@ async def _answer_error(request: Request, error: errors.ServiceError, *, write: 
     answer = write(request, problem, headers)
     if isinstance(error, errors.MissingKeyError):
         answer.headers.append("WWW-Authenticate", 'Bearer realm="classifier"')
-        # Makes a browser ask for the key, so that people can open the pages. Not for a fetch: the page asks by itself.
-        # A header of its own, because Chromium reads one scheme per header.
+        # Makes browsers ask for the key when people open a page. For fetch requests, the page itself asks.
+        # A separate header, because Chromium reads one scheme per header.
         if request.headers.get("sec-fetch-dest") != "empty":
             answer.headers.append("WWW-Authenticate", 'Basic realm="classifier", charset="UTF-8"')
     return answer
 
 
 async def _answer_http_exception(request: Request, error: HTTPException, *, write: Write) -> Response:
-    """Answer what the framework raises itself: path not found, method not allowed."""
+    """Answer the framework's errors: path not found, method not allowed."""
     title = _name_status(error.status_code)
     kind = Kind(error.status_code, title.lower().replace(" ", "_"), "")
     headers = dict(error.headers or {})
@@ -267,6 +264,6 @@ async def _answer_http_exception(request: Request, error: HTTPException, *, writ
 
 
 async def _answer_fault(request: Request, error: Exception, *, write: Write) -> Response:
-    """Answer a fault of this service. The server logs its traceback; `app.http.access_log` notes it."""
+    """Answer an internal error. The server logs its traceback; `app.http.access_log` counts it."""
     del error
     return write(request, make_problem(INTERNAL, INTERNAL.example, request.state.request_id), {})

@@ -1,10 +1,10 @@
-"""From a file's bytes to pixels. The only module that knows Pillow; it knows no model, no settings and no process.
+"""Decodes an image file to pixels. The only module that uses Pillow. It knows no model, settings or process.
 
-Strangers' files belong in a decoder process, see `app.images.decoders`: nothing here guesses what a file costs.
-The format is told from the bytes, never from the client's word. Colour profiles are ignored, as they were in training.
+Decode untrusted files in a decoder process (`app.images.decoders`), because this module does not limit their cost.
+The format is detected from the bytes, not from a content type. Colour profiles are ignored, as in training.
 """
 
-import copy  # noqa: F401 - Pillow imports it when it meets the first GIF
+import copy  # noqa: F401 - Pillow imports it for the first GIF
 import io
 import logging
 import math
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from PIL import (  # the plugins, which Pillow would import when it meets the first file that needs them
+from PIL import (  # with the plugins, which Pillow would import at the first file that needs them
     AvifImagePlugin,
     BmpImagePlugin,  # noqa: F401
     ExifTags,
@@ -22,7 +22,7 @@ from PIL import (  # the plugins, which Pillow would import when it meets the fi
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401 - which reads EXIF
+    TiffImagePlugin,  # noqa: F401 - reads EXIF
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
@@ -30,25 +30,24 @@ from PIL import (  # the plugins, which Pillow would import when it meets the fi
 from app.errors import BrokenImageError, EmptyUploadError, ImageError, ImageTooLargeError, UnsupportedImageError
 from app.images.formats import FORMAT_NAMES, is_simple
 
-if TYPE_CHECKING:  # a decoder process starts in half the time, and with half the memory, without NumPy
+if TYPE_CHECKING:  # without NumPy, a decoder process starts in half the time, with half the memory
     import numpy as np
     from numpy.typing import NDArray
 
-FORMATS = tuple(name.upper() for name in FORMAT_NAMES)  # as Pillow has them
+FORMATS = tuple(name.upper() for name in FORMAT_NAMES)  # Pillow's names
 
-# Pillow's own limit is one for the process and partly a warning; `decode_image` holds a stricter one per call.
+# Pillow's limit applies to the whole process and partly only warns. `decode_image` has a limit per call.
 Image.MAX_IMAGE_PIXELS = None
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded beside each other already
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # several images are decoded at the same time already
 Image.preinit()
-# Pillow's warnings about a client's file are nothing that an operator could act on.
+# Pillow's warnings about client files are not actionable for operators.
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
-# How much larger than the result a JPEG is decoded, at least; one that is smaller itself, whole. So one of 512 x 384
-# is decoded at 64 x 48, one of 640 x 480 at 80 x 60. Of 2,500 test images enlarged to these sizes 99.2 and 99.3 % get
-# the label that they get when decoded whole; at the next size, which a gap of 2 would take, 99.5 %, in half as much
-# time again.
+# A JPEG is decoded at a reduced size that is at least this many times the result: 512 x 384 at 64 x 48, 640 x 480 at 80
+# x 60. Of 2,500 test images enlarged to these sizes, 99.2 % and 99.3 % keep the label that they get at full size. A gap
+# of 2 chooses the next larger size: 99.5 %, in 1.5 times the time.
 _DRAFT_GAP = 1.5
-# Pixels that are converted at once, of an image that is then reduced.
+# Number of pixels that are converted at once before they are reduced.
 _STRIP_PIXELS = 2**20
 
 _TURNS = {
@@ -70,24 +69,24 @@ def decode_image(
 ) -> bytes:
     """Decode one image file and fit it to the model.
 
-    Orientation from EXIF is applied, transparency shows white, an animation gives its first frame. An RGB image that
-    already has the right size passes bit by bit; any other is resized with antialiasing, its aspect ratio ignored.
+    Applies EXIF orientation, composites transparency on white and takes the first frame of an animation. An RGB image
+    of the right size passes unchanged. Others are resized with antialiasing, ignoring the aspect ratio.
 
     Args:
         data: the file.
         size: height and width of the result, in pixels.
-        max_pixels: the most that are decoded, by what the file's header says.
-        before_pixels: is told how many there are before they are decoded.
+        max_pixels: maximum number of pixels in the header.
+        before_pixels: called with the number of pixels before they are decoded.
 
     Returns:
-        The pixels, RGB, a byte for each channel, row by row: (height, width, 3).
+        RGB pixels, (height, width, 3) uint8, as bytes.
 
     Raises:
         EmptyUploadError: `data` is empty.
-        UnsupportedImageError: `data` is no image of a kind in `FORMATS`.
-        ImageTooLargeError: the header names more than `max_pixels`.
+        UnsupportedImageError: `data` is not an image in one of `FORMATS`.
+        ImageTooLargeError: the header has more than `max_pixels`.
         BrokenImageError: the image is truncated or damaged.
-        MemoryError: decoding takes more memory than there is.
+        MemoryError: there is not enough memory.
     """
     if not data:
         raise EmptyUploadError("the file is empty; send the image's bytes")
@@ -102,12 +101,12 @@ def decode_image(
 
 
 def decode_simple(data: bytes, size: tuple[int, int], *, max_pixels: int) -> bytes | None:
-    """Do what `decode_image` does if that is safe and takes well under a millisecond; else return None."""
+    """Decode like `decode_image` if that is safe and takes much less than a millisecond; otherwise return None."""
     return decode_image(data, size, max_pixels=max_pixels) if data and is_simple(data) else None
 
 
 def encode_png(image: "NDArray[np.uint8]") -> bytes:
-    """Encode (height, width, 3) uint8 RGB as a PNG, bit by bit."""
+    """Encode (height, width, 3) uint8 RGB as a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
@@ -120,7 +119,7 @@ def _open(data: bytes) -> Image.Image:
         if any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS)):
             raise BrokenImageError("the image's header is damaged or cut short; send the whole file") from error
         raise UnsupportedImageError(
-            f"the file is no image of a kind that is read; save it as one of them: {', '.join(FORMAT_NAMES)}"
+            f"the file is not an image in a supported format; save it as one of: {', '.join(FORMAT_NAMES)}"
         ) from error
     except MemoryError:
         raise
@@ -131,39 +130,37 @@ def _open(data: bytes) -> Image.Image:
 def _decode(image: Image.Image, size: tuple[int, int]) -> bytes:
     height, width = size
     try:
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size for a fraction of the time. No other format listens.
+        # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size in a fraction of the time. Other formats ignore this.
         least = math.ceil(_DRAFT_GAP * max(size))
         image.draft(None, (least, least))
         image.load()
-        if image.mode == "P" and image.palette is None:  # Pillow would make up one, at times
-            raise BrokenImageError(
-                "the image names colours of a palette that it does not have; save it anew as PNG or JPEG"
-            )
+        if image.mode == "P" and image.palette is None:  # Pillow may invent one
+            raise BrokenImageError("the image has no palette for its colours; save it again as PNG or JPEG")
         return _fit(image, (width, height)).tobytes()
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # on hostile bytes Pillow raises a dozen kinds, some only where it converts the pixels
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         raise _broken(error) from error
 
 
 def _broken(error: Exception) -> BrokenImageError:
-    logger.debug("image refused: %s", error)  # in Pillow's words, which are for programmers
+    logger.debug("image rejected: %s", error)  # Pillow's message is for programmers
     return BrokenImageError(
-        "the image is damaged or cut short, or of a rare variety; send the whole file, or save it anew as PNG or JPEG"
+        "the image is damaged or cut short, or of a rare variety; send the whole file, or save it again as PNG or JPEG"
     )
 
 
 def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Bring a decoded image of any mode to RGB, upright, at `size` (width, height)."""
+    """Convert a decoded image of any mode to RGB, upright, at `size` (width, height)."""
     orientation = _read_orientation(image)
     if (image.mode, image.size, orientation) == ("RGB", size, 1) and not image.has_transparency_data:
         return image
     width, height = size[::-1] if orientation in _SIDEWAYS else size
-    # Averages large images by whole factors first, down to three times the size or more: much cheaper than to resize
-    # the whole, and hardly different.
+    # First average large images by whole factors, to at least three times the size. That is much faster than resizing
+    # the whole image, with nearly the same result.
     across, down = max(1, image.width // width // 3), max(1, image.height // height // 3)
     reduced = _reduce(image, across, down)
-    # Premultiplies alpha, so that what lies under clear pixels never shows.
+    # Premultiplies alpha, so that the colour of transparent pixels never shows.
     box = (0, 0, image.width / across, image.height / down)
     fitted = reduced.resize((width, height), Image.Resampling.LANCZOS, box=box)
     if fitted.mode == "RGBA":
@@ -172,9 +169,9 @@ def _fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _reduce(image: Image.Image, across: int, down: int) -> Image.Image:
-    """Bring an image of any mode to RGB, or RGBA if anything in it is transparent, and average by whole factors.
+    """Convert an image of any mode to RGB, or to RGBA if it has transparency, and average by whole factors.
 
-    Strip by strip: the whole of it in another mode would take as much memory again.
+    It works in strips, because converting the whole image would double the memory.
     """
     if across == down == 1:
         return _convert(image)
@@ -190,13 +187,13 @@ def _reduce(image: Image.Image, across: int, down: int) -> Image.Image:
 
 
 def _convert(image: Image.Image) -> Image.Image:
-    if image.mode == "I;16":  # 16-bit grey: Pillow's own conversion clips where it should scale
+    if image.mode == "I;16":  # 16-bit grey, which Pillow's conversion clips instead of scaling
         image = _scale_gray(image)
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _scale_gray(image: Image.Image) -> Image.Image:
-    """Bring 16-bit grey to 8 bits by its upper halves; a transparent value, named by all of its bits, gets alpha 0."""
+    """Convert 16-bit grey to its upper 8 bits. Pixels of the transparent 16-bit value get alpha 0."""
     values = image.tobytes()  # little-endian
     upper = Image.frombytes("L", image.size, values[1::2])
     clear = image.info.get("transparency")
@@ -215,6 +212,6 @@ def _differ(image: Image.Image, value: int) -> Image.Image:
 def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block is no reason to refuse a picture that every viewer shows
+    except Exception:  # image viewers ignore a damaged EXIF block too
         logger.debug("EXIF ignored", exc_info=True)
         return 1

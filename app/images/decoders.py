@@ -1,8 +1,8 @@
-"""Decodes strangers' files in processes that have a memory limit and a deadline, and may die.
+"""Decodes untrusted files in processes with a memory limit and a deadline.
 
-Each process decodes one image at a time. Whatever an image does to its process, whether that crashes, hangs or runs out
-of memory, costs that image alone: the process is replaced. Its answer is read as a bounded number of plain bytes and
-never unpickled, so a process that a file has taken over can give wrong pixels and nothing worse.
+Each process decodes one image at a time. If an image crashes its process, hangs or runs out of memory, only that
+image fails, and the process is replaced. The answer is a limited number of plain bytes and is never unpickled, so a
+process that a file has taken over can only return wrong pixels.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ RestartReason = Literal["crash", "deadline", "memory", "cancelled"]
 RESTART_REASONS: tuple[RestartReason, ...] = get_args(RestartReason)
 
 _MAX_MESSAGE_BYTES = 1024
-_ADVICE = "make it smaller, or save it anew as PNG or JPEG"
+_ADVICE = "make it smaller, or save it again as PNG or JPEG"
 
 
 @dataclass
@@ -53,14 +53,15 @@ class Decoders:
         timeout_seconds: float,
         observe_restart: Callable[[RestartReason], None] = lambda _: None,
     ) -> None:
-        """Make a pool; nothing starts before `start` or the first image that needs it.
+        """Make a pool. Processes start at `start`, or at the first image that needs one.
 
         Args:
-            count: most images that `decode` decodes at once. `decode_blocking` decodes one for each thread.
-            max_pixels: the most that are decoded, by what an image's header says.
+            count: maximum number of images that `decode` decodes at the same time. `decode_blocking` decodes one per
+                calling thread.
+            max_pixels: maximum number of pixels in an image's header.
             max_bytes: size of the largest file.
-            timeout_seconds: the longest that one image may take.
-            observe_restart: is told why a process is replaced.
+            timeout_seconds: maximum time for one image.
+            observe_restart: called with the reason when a process is replaced.
         """
         self.count = count
         self._limits = Limits(max_pixels, max_bytes)
@@ -68,7 +69,7 @@ class Decoders:
         self._observe_restart = observe_restart
         self._turns = asyncio.Semaphore(count)
         self._idle: list[_Decoder] = []
-        self._lock = threading.Lock()  # over the next three
+        self._lock = threading.Lock()  # guards the next three
         self._forker: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._forked = 0
@@ -80,7 +81,7 @@ class Decoders:
         self.close()
 
     def start(self) -> None:
-        """Start the process that forks decoders: ready in a quarter of a second, which nobody waits for here."""
+        """Start the process that forks decoders, without waiting the quarter of a second until it is ready."""
         with self._lock:
             self._start()
 
@@ -93,7 +94,7 @@ class Decoders:
             (height, width, 3) uint8, RGB.
 
         Raises:
-            ImageError, EmptyUploadError: there is no image in `data`, or none that its process could decode.
+            ImageError, EmptyUploadError: `data` can't be decoded.
         """
         pixels = self._decode_here(data, size)
         if pixels is None:
@@ -103,7 +104,7 @@ class Decoders:
         return np.frombuffer(pixels, np.uint8).reshape(*size, 3)
 
     def decode_blocking(self, data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """Do what `decode` does, in this thread."""
+        """Decode like `decode`, in this thread."""
         pixels = self._decode_here(data, size)
         if pixels is None:
             with self._borrow() as decoder:
@@ -111,7 +112,7 @@ class Decoders:
         return np.frombuffer(pixels, np.uint8).reshape(*size, 3)
 
     def close(self) -> None:
-        """End all processes; what they decode is lost."""
+        """End all processes and drop their work."""
         with self._lock:
             for decoder in self._idle:
                 decoder.socket.close()
@@ -125,7 +126,7 @@ class Decoders:
 
     @contextmanager
     def _borrow(self) -> Iterator[_Decoder]:
-        """Lend a decoder; kill it if it has not done its work, whatever the reason, and say what that means."""
+        """Borrow a decoder. If it does not finish, kill it and raise the error for the client."""
         decoder = self._take()
         reason: RestartReason | None = "cancelled"
         try:
@@ -135,10 +136,10 @@ class Decoders:
             raise ImageTooLargeError(f"decoding the image takes over {self._timeout_seconds:g} s; {_ADVICE}") from error
         except MemoryError as error:
             reason = "memory"
-            raise ImageTooLargeError(f"decoding the image takes more memory than it may; {_ADVICE}") from error
+            raise ImageTooLargeError(f"decoding the image takes too much memory; {_ADVICE}") from error
         except (EOFError, ConnectionError) as error:
             reason = "crash"
-            raise BrokenImageError(f"decoding the image fails; {_ADVICE}") from error
+            raise BrokenImageError(f"the image can't be decoded; {_ADVICE}") from error
         except ImageError:
             reason = None
             raise
@@ -164,7 +165,7 @@ class Decoders:
                 return decoder
             except OSError:
                 pass
-            decoder.socket.close()  # it has died since
+            decoder.socket.close()  # it has exited
 
     async def _exchange(self, decoder: _Decoder, data: bytes, size: tuple[int, int]) -> bytes:
         loop = asyncio.get_running_loop()
@@ -213,13 +214,13 @@ class Decoders:
             command = [COMMAND.pack(self._forked)], [theirs.fileno()]
             try:
                 socket.send_fds(self._control or self._start(), *command)
-            except ConnectionError:  # somebody has killed it, and all decoders with it
+            except ConnectionError:  # it was killed, with all decoders
                 socket.send_fds(self._start(), *command)
             return _Decoder(self._forked, ours)
 
     def _kill(self, decoder: _Decoder) -> None:
         decoder.socket.close()
-        with self._lock, suppress(ConnectionError):  # if it has died, so has the decoder
+        with self._lock, suppress(ConnectionError):  # if the forking process is gone, so is the decoder
             if self._control:
                 self._control.send(COMMAND.pack(decoder.number))
 
@@ -231,7 +232,7 @@ class Decoders:
                 [sys.executable, "-m", "app.images.worker", *map(str, (theirs.fileno(), *self._limits))],
                 cwd=Path(__file__).parents[2], pass_fds=[theirs.fileno()], process_group=0,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                # Settings hold keys. One arena, since each thread of a library would reserve 64 MiB for one of its own.
+                # Without settings, which contain keys. One arena, because each thread's arena would reserve 64 MiB.
                 env={name: value for name, value in os.environ.items() if not name.startswith("APP_")}
                 | {"MALLOC_ARENA_MAX": "1"},
             )  # fmt: skip
@@ -247,12 +248,12 @@ class Decoders:
 
 def _require_ready(received: bytes) -> bool:
     if received != READY:
-        raise RuntimeError("no process that decodes images could be started")
+        raise RuntimeError("could not start a process that decodes images")
     return True
 
 
 def _read_head(head: bytes, size: tuple[int, int]) -> tuple[int, int]:
-    """Return which outcome an answer has, and how many bytes of content."""
+    """Return the outcome of an answer, and the number of bytes that follow."""
     outcome, count = ANSWER.unpack(head)
     if outcome >= len(OUTCOMES) or count > (_MAX_MESSAGE_BYTES if outcome else math.prod(size) * 3):
         raise ConnectionError
@@ -260,7 +261,7 @@ def _read_head(head: bytes, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _read_content(outcome: int, content: bytes) -> bytes:
-    """Return the pixels, or raise what came instead."""
+    """Return the pixels, or raise the error."""
     if error := OUTCOMES[outcome]:
         raise error(content.decode(errors="replace"))
     return content

@@ -1,8 +1,8 @@
-"""The processes that decode: `python -m app.images.worker`, which `app.images.decoders` starts.
+"""The decoder processes: `python -m app.images.worker`, which `app.images.decoders` starts.
 
-One process imports all that decoding needs and then only forks, so that a decoder is there within milliseconds and
-shares its memory with the others. A decoder answers one request after the other until its socket ends. It has neither
-descriptors but that socket nor the right to more, and as much memory as one image may take.
+One process imports the libraries and then only forks, so that a decoder starts in milliseconds and shares its memory
+with the others. A decoder answers one request after the other until its socket closes. It has no other file
+descriptor, can't open one, and has memory for one image.
 """
 
 import ctypes
@@ -19,28 +19,28 @@ from typing import NamedTuple
 from app.errors import BrokenImageError, ImageError, ImageTooLargeError, UnsupportedImageError
 from app.images.decode import decode_image
 
-# To the forking process: fork (with a decoder's end of a socket) or kill (without) the decoder of this number.
+# To the forking process: fork the decoder of this number (with a socket) or kill it (without).
 COMMAND = struct.Struct("<I")
-# What a decoder sends once it is ready to decode.
+# From a decoder: it is ready.
 READY = b"\1"
-# To a decoder: how many bytes of image follow; height and width of the result.
+# To a decoder: the number of bytes of the file that follow; height and width of the result.
 REQUEST = struct.Struct("<III")
-# From a decoder: how it went (an index of `OUTCOMES`), and how many bytes follow: pixels, or why there are none.
+# From a decoder: the outcome (an index of `OUTCOMES`), and the number of bytes that follow: pixels or an error message.
 ANSWER = struct.Struct("<BI")
 OUTCOMES: tuple[type[ImageError | MemoryError] | None, ...] = (
     None, BrokenImageError, ImageTooLargeError, UnsupportedImageError, MemoryError,
 )  # fmt: skip
 
-_SOCKET = 3  # the descriptor behind those of the standard streams
+_SOCKET = 3  # the first descriptor after the standard streams
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
 
-WORKING_BYTES = 24 * 2**20  # of libraries, whatever the image's size
+WORKING_BYTES = 24 * 2**20  # for libraries, independent of the image's size
 _BYTES_PER_PIXEL = 4  # of a decoded image
-# The most that was measured of the formats that are read: WebP keeps two canvases, Pillow two copies of the result.
+# The measured maximum over all formats: WebP keeps two canvases, and Pillow two copies of the result.
 _MAX_BYTES_PER_PIXEL = 16
-_MAX_COPIES = 3  # of the file, by Pillow and the format's library
+_MAX_COPIES = 3  # of the file, in Pillow and the format's library
 
 _LIBC = ctypes.CDLL(None)
 _find_errno = _LIBC["__errno_location"]
@@ -48,28 +48,28 @@ _find_errno.restype = ctypes.POINTER(ctypes.c_int)
 
 
 class Limits(NamedTuple):
-    """What one image may have."""
+    """Limits of one image."""
 
-    max_pixels: int  # by its header
-    max_bytes: int  # as a file
+    max_pixels: int  # in the header
+    max_bytes: int  # of the file
 
     @property
     def memory_bytes(self) -> int:
-        """Return how much memory a decoder may take for it."""
+        """Return the memory that a decoder may take for an image."""
         return _BYTES_PER_PIXEL * self.max_pixels + self.max_bytes + WORKING_BYTES
 
 
 def main(control: socket.socket, limits: Limits) -> None:
-    """Fork and kill decoders as told, until nobody is there to tell."""
-    # A terminal, or whoever stops a service, may signal all of its processes; these end when the service does.
+    """Fork and kill decoders by command, until the control socket closes."""
+    # A terminal or a service manager may signal all processes of a service; these end when the service does.
     for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(which, signal.SIG_IGN)
-    os.dup2(sys.stdout.fileno(), sys.stderr.fileno())  # libraries write about files there
+    os.dup2(sys.stdout.fileno(), sys.stderr.fileno())  # libraries write messages about files there
     decoders: dict[int, int] = {}  # process ids, by number
     while True:
         message, descriptors, *_ = socket.recv_fds(control, COMMAND.size, 1)
         for number, process in list(decoders.items()):
-            if os.waitpid(process, os.WNOHANG)[0]:  # so that no other process can have its id
+            if os.waitpid(process, os.WNOHANG)[0]:  # until here, no other process can get its id
                 del decoders[number]
         if not message:
             return
@@ -77,11 +77,11 @@ def main(control: socket.socket, limits: Limits) -> None:
         if not descriptors:
             if process := decoders.pop(number, 0):
                 os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)  # it has given its memory back before another one starts
+                os.waitpid(process, 0)  # so that its memory is free before another one starts
             continue
         try:
             process = os.fork()
-        except OSError:  # there may be no more processes; who waits for this one meets the end of its socket
+        except OSError:  # the limit of processes; the other end of the socket sees it close
             os.close(descriptors[0])
             continue
         if process:
@@ -96,7 +96,7 @@ def main(control: socket.socket, limits: Limits) -> None:
 
 
 def serve(connection: socket.socket, limits: Limits) -> None:
-    """Decode what comes over `connection` until it ends."""
+    """Answer requests on `connection` until it closes."""
     reader = connection.makefile("rb")
     connection.sendall(READY)
     while head := reader.read(REQUEST.size):
@@ -112,9 +112,9 @@ def serve(connection: socket.socket, limits: Limits) -> None:
 
 
 def _decode(data: bytes, size: tuple[int, int], limits: Limits) -> bytes:
-    """Decode within the memory that an image of the size in its header can need.
+    """Decode with the memory that an image of the size in its header needs.
 
-    So a file can't hide a large picture behind the header of a small one.
+    So a small header can't hide a large image.
     """
     most = resource.getrlimit(resource.RLIMIT_AS)[1]
 
@@ -129,24 +129,24 @@ def _decode(data: bytes, size: tuple[int, int], limits: Limits) -> bytes:
     except (BrokenImageError, MemoryError) as error:
         if isinstance(error, BrokenImageError) and code.value != errno.ENOMEM:
             raise
-        # Libraries call it a damaged image when they get no memory, each in its own words.
+        # Libraries report a failed allocation as a damaged image.
         if resource.getrlimit(resource.RLIMIT_AS)[0] < most:
-            raise BrokenImageError("the image is larger than its header says; save it anew as PNG or JPEG") from error
+            raise BrokenImageError("the image is larger than its header says; save it again as PNG or JPEG") from error
         raise MemoryError from error
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _confine(memory_bytes: int) -> None:
-    """Take from this process what decoding does not need."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # so that it never outlives who could end it
+    """Drop the rights and resources that decoding does not need."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # so that it never outlives the forking process
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    # If all memory of a container is taken, the kernel ends a decoder, not the service.
+    # If a container runs out of memory, the kernel ends a decoder, not the service.
     Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     for limit, most in (
         (resource.RLIMIT_AS, used + memory_bytes),
-        (resource.RLIMIT_NOFILE, _SOCKET + 1),  # no file and no connection can be opened
+        (resource.RLIMIT_NOFILE, _SOCKET + 1),  # it can open no file and no connection
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):

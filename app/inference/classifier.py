@@ -1,4 +1,4 @@
-"""From image bytes to probabilities: decoders, a batcher and the model store, put together. Knows no web."""
+"""Classifies images with decoders, a batcher and the model store. Knows no HTTP."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 class Classifier:
-    """Classifies images with whatever model the store holds when their batch runs."""
+    """Classifies images with the model that serves when their batch runs."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Classifier:
         )
 
     def require_ready(self) -> Model:
-        """Return the model that would serve a request now; cheap, to be asked before a body is read.
+        """Return the model that would serve a request now. Call it before reading a body; it is cheap.
 
         Raises:
             NotReadyError: no model is loaded.
@@ -61,10 +61,10 @@ class Classifier:
         return model
 
     async def classify(self, data: bytes) -> Scores:
-        """Classify one image file. Cancelling it keeps the image from the model if it has not got there.
+        """Classify one image file. If cancelled in time, the image never reaches the model.
 
         Raises:
-            ImageError, EmptyUploadError: `data` is no image that can be decoded.
+            ImageError, EmptyUploadError: `data` can't be decoded.
             NotReadyError, QueueFullError: see `require_ready`.
             InferenceError: the model failed on this image.
         """
@@ -78,14 +78,14 @@ class Classifier:
 
     @property
     def depth(self) -> int:
-        """Images admitted and not yet answered."""
+        """Number of images accepted and not yet answered."""
         return self._batcher.depth
 
     async def run_decoding(self, work: Callable[[], Result]) -> Result:
-        """Run what prepares tensors in a thread, so that the event loop goes on.
+        """Run `work` in a thread, so that it does not block the event loop.
 
-        Given up before its turn, `work` stays in the executor's queue, but lets go of its upload: the queue keeps
-        `run`, and `run` only the list, which is emptied once nobody waits any more.
+        If cancelled before it runs, `run` stays in the executor's queue, but the list that it holds is emptied, so that
+        the upload is freed.
         """
         held = [work]
 
@@ -99,7 +99,7 @@ class Classifier:
                 held.clear()
 
     async def classify_pixels(self, images: NDArray[np.uint8]) -> list[Scores]:
-        """Classify images of the model's own size, (N, H, W, 3) with N at least 1: all, by one version, or none.
+        """Classify N ≥ 1 images of the model's own size, (N, H, W, 3): all with one version, or none.
 
         Raises:
             QueueFullError: there is no room for all of them.
@@ -113,12 +113,12 @@ class Classifier:
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from failures
             scores = [task.result() for task in tasks]
-            if all(score.model is scores[0].model for score in scores):  # else another version came in between
+            if all(score.model is scores[0].model for score in scores):  # otherwise another version took over
                 note_model(scores[0].model.metadata.name, scores[0].model.metadata.version)
                 return scores
 
     def close(self) -> None:
-        """End the decoders and start nothing more; nobody waits for what runs, which may take for ever."""
+        """Stop the decoders and start no more work. It does not wait for running work, which may never end."""
         self._decoders.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
@@ -129,8 +129,8 @@ class Classifier:
 
     def _predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Scores]:
         self._observe_batch(len(images))
-        model = self.store.require_model()  # once a batch: a swap never splits one
-        # Nobody else waits, or is being decoded.
+        model = self.store.require_model()  # once per batch, so that a swap never splits one
+        # `alone` if no other image is waiting or being decoded.
         scores = model.score(np.stack(images), alone=self._batcher.depth == 1)
         for score in scores:
             if score.typicality is not None:

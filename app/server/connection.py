@@ -24,8 +24,7 @@ _LINGER_SECONDS = 10
 _FIRST_BYTE_SECONDS = 1
 # How long a client may leave an answer unread.
 _UNREAD_MILLISECONDS = 30_000
-# A read can contain more than the end of a request. The rest is kept in memory until the request is answered, so a read
-# is small unless it lies within a body of known length.
+# What the application has not received yet counts nowhere, so reads are small, except of a body that it is receiving.
 _READ_BYTES = 16_384
 _BODY_READ_BYTES = 262_144
 
@@ -101,7 +100,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._stopping = False
         self._buffer = bytearray()
         self._ahead = b""  # what has arrived behind the current request
-        self._body_left: int | None = 0  # bytes of the body that have not arrived; None if it is chunked
+        self._body_length = 0  # bytes; 0 if the body is chunked
+        self._body_left: int | None = 0  # bytes that have not arrived; None if the body is chunked
         self._framing_bytes = 0  # parsed since the last byte of a body: a head, chunk extensions or trailers
         self._tail = b""  # the last bytes parsed, in which the end of a head can begin
 
@@ -125,8 +125,11 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> bytearray:
         """Return the buffer for the next read, which ends with the body at the latest."""
         del sizehint
-        within_body = self._body_left or 0
-        self._buffer = bytearray(min(max(within_body, _READ_BYTES), _BODY_READ_BYTES))
+        size = _READ_BYTES
+        if self._body_left:
+            is_received = self._body_left < self._body_length and not self.cycle.body  # by the application
+            size = min(self._body_left, _BODY_READ_BYTES if is_received else _READ_BYTES)
+        self._buffer = bytearray(size)
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -156,6 +159,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._stopping:
             self.cycle.keep_alive = False
         self._body_left = find_length(self.headers)
+        self._body_length = self._body_left or 0
         self._framing_bytes = 0
         self.headers = []  # trailers, which follow the body, are no headers of the request
         self._enter(State.BODY)
@@ -166,6 +170,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._body_left is not None:
             self._body_left -= len(body)
         super().on_body(body)
+        if len(self.cycle.body) > _READ_BYTES:
+            self.flow.pause_reading()  # until the application receives it
 
     def on_message_complete(self) -> None:
         """Note the end of the body."""

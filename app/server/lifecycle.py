@@ -106,12 +106,14 @@ class Server(uvicorn.Server):
         self._app = app
         self._drain_seconds = drain_seconds
         self._drained_at = math.inf
+        self._drain_logged = False
         app.state.metrics.connections.set_function(lambda: len(self.server_state.connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
         """Start the drain; on a second signal stop now; on a third one drop the requests in flight.
 
-        uvicorn's own handler raises the signal again in the end, so the process would die of it.
+        uvicorn's own handler raises the signal again in the end, so the process would die of it. It logs nothing: a
+        signal can interrupt the log itself.
         """
         if self.should_exit:
             self.force_exit = True
@@ -120,10 +122,12 @@ class Server(uvicorn.Server):
         else:
             self._app.state.draining = True
             self._drained_at = time.monotonic() + self._drain_seconds
-            logger.info("draining for %g s; a second signal stops at once", self._drain_seconds)
 
     async def on_tick(self, counter: int) -> bool:
         """Stop after the drain. uvicorn calls this ten times a second."""
+        if self._app.state.draining and not self._drain_logged:
+            self._drain_logged = True
+            logger.info("draining for %g s; a second signal stops at once", self._drain_seconds)
         self.should_exit = self.should_exit or time.monotonic() >= self._drained_at
         return await super().on_tick(counter)
 

@@ -61,6 +61,7 @@ class Metrics:
         self._loads = count("model_loads", "Attempts to load a version, by outcome.", ("outcome",))
         self._hang_ups = count("hang_ups", "Connections ended by the service, by reason.", ("reason",))
         self._decoder_restarts = count("decoder_restarts", "Decoder processes replaced, by reason.", ("reason",))
+        self._dropped_lines = count("log_lines_dropped", "Log lines that could not be written.")
         self._request_seconds = measure(
             "request_seconds", "Time from a request's head to the end of its response.", ("route",), buckets=_SECONDS
         )
@@ -123,6 +124,10 @@ class Metrics:
     def observe_hang_up(self, reason: str) -> None:
         """Count a connection that the service closed; `reason` is one of a fixed set."""
         self._hang_ups.labels(reason).inc()
+
+    def observe_dropped_line(self) -> None:
+        """Count a log line that is lost; may be called from any thread."""
+        self._dropped_lines.inc()
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

@@ -75,20 +75,22 @@ def test_serving_is_the_default_and_training_requires_a_gpu():
 
 
 @pytest.mark.parametrize(("folder", "status"), [("models", "ok"), ("tests", "unavailable")])
-def test_the_health_check_succeeds_only_for_a_ready_service(folder, status):
-    """It fails without a model or without a process, and uses no proxy from the environment."""
+@pytest.mark.parametrize("name", ["APP_PORT", "APP_PROBE_PORT"])
+def test_the_health_check_succeeds_only_for_a_ready_service(folder, status, name):
+    """It fails without a model or a process, uses the probe port if there is one, and no proxy from the environment."""
     port = str(find_free_port())
+    ports = {"APP_PORT": str(find_free_port()), name: port}
     check = [sys.executable, *read_exec_form("serve", "HEALTHCHECK")[1:]]
-    assert run(*check, APP_PORT=port).returncode != 0
+    assert run(*check, **ports).returncode != 0
     service = subprocess.Popen(
         [sys.executable, "-m", "app"],
         cwd=ROOT,
-        env=os.environ | {"APP_PORT": port, "APP_MODEL_DIR": folder, "APP_DRAIN_SECONDS": "0"},
+        env=os.environ | ports | {"APP_MODEL_DIR": folder, "APP_DRAIN_SECONDS": "0"},
         stderr=subprocess.DEVNULL,
     )
     try:
         wait_until_assessed(port, status)
-        checked = run(*check, APP_PORT=port, http_proxy="http://127.0.0.1:9")
+        checked = run(*check, **ports, http_proxy="http://127.0.0.1:9")
         assert (checked.returncode == 0) == (status == "ok")
     finally:
         service.terminate()
@@ -269,9 +271,12 @@ def test_grafana_finds_the_dashboard_and_its_data(services):
 
 
 def test_prometheus_scrapes_the_service():
-    """By its name and port in compose, with the alert rules."""
+    """By its name and probe port in compose, which is not published, with the alert rules."""
+    serve = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["serve"]
+    assert serve["environment"]["APP_PROBE_PORT"] == "8001"
+    assert not [port for port in serve["ports"] if "8001" in port]
     config = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
     (job,) = config["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["serve:8000"]}]
+    assert job["static_configs"] == [{"targets": ["serve:8001"]}]
     assert job["metrics_path"] == "/metrics"
     assert config["rule_files"] == ["alerts.yml"]

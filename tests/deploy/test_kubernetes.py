@@ -153,8 +153,21 @@ def test_probes_use_the_services_endpoints():
     assert container["readinessProbe"]["httpGet"]["path"] == "/health"
     assert container["startupProbe"]["httpGet"]["path"] == "/health/live"
     assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
-    ports = {port["name"] for port in container["ports"]}
-    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "readiness", "liveness")} <= ports
+
+
+def test_probes_and_metrics_have_a_port_of_their_own():
+    """Requests can't fill it, Prometheus needs no key for it, and no Service leads there."""
+    pod = find("Deployment")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert {"name": "APP_PROBE_PORT", "value": str(ports["probes"])} in container["env"]
+    assert {container[f"{probe}Probe"]["httpGet"]["port"] for probe in ("startup", "readiness", "liveness")} == {
+        "probes"
+    }
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(ports["probes"])
+    assert [port["targetPort"] for port in find("Service")["spec"]["ports"]] == ["http"]
+    (rule,) = find("NetworkPolicy")["spec"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == set(ports)
 
 
 def test_selectors_match_only_the_service():
@@ -293,3 +306,5 @@ def test_the_kserve_examples_are_valid(path):
     )
     (container,) = predictor["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    (port,) = (variable["value"] for variable in container["env"] if variable["name"] == "APP_PROBE_PORT")
+    assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe")} == {int(port)}

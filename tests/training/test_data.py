@@ -107,7 +107,7 @@ def test_missing_data_says_where_it_looked(tmp_path):
     (tmp_path / "train" / "b" / "x.png").write_text("no picture")
     (tmp_path / "test" / "a" / "x.png").write_text("no picture")
     (tmp_path / "test" / "b" / "x.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"can't read as images .*\n  '.*train/a/x\.png': the file is no image"):
+    with pytest.raises(DataError, match=r"can't read as images .*\n  '.*train/a/x\.png': the file is not an image"):
         load_data(str(tmp_path))
 
 

@@ -187,7 +187,7 @@ def test_json_is_what_the_service_answers(folder, capsys):
     assert (good["label"], len(good["predictions"]), good["model"]) == ("red", 2, {"name": "tiny", "version": 1})
     assert bad == {"image": f"{folder}/notes.txt", "error": bad["error"], "code": "unsupported_image"}
     assert missing["code"] == "unreadable_file"
-    assert bad["error"].startswith("the file is no image")
+    assert bad["error"].startswith("the file is not an image")
 
 
 def test_failures_are_named_and_spoil_no_other(folder, capsys):
@@ -199,7 +199,7 @@ def test_failures_are_named_and_spoil_no_other(folder, capsys):
     lines = err.splitlines()
     assert lines[0] == f"{folder}/none.png: No such file or directory"
     assert "damaged or cut short" in lines[1]
-    assert "no image of a kind" in lines[2]
+    assert "not an image in a supported format" in lines[2]
     assert lines[3] == "3 of 4 images failed"
 
 

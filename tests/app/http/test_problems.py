@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from fastapi import Response
@@ -19,7 +18,6 @@ from app.http.problems import (
     COMMON_KINDS,
     INTERNAL,
     KINDS,
-    LONGEST_REFUSAL_SECONDS,
     describe_error,
     document_errors,
 )
@@ -178,23 +176,6 @@ def test_problems_under_v2_have_an_error(client, root, path, has_error):
     answer = TestClient(client.app, root_path=root).post(f"{root}{path}")
     problem = answer.json()
     assert problem.get("error") == (problem["detail"] if has_error else None)
-
-
-def test_a_rejection_is_delayed_at_random(client, monkeypatch):
-    """So clients that retry at once leave the event loop time for others, and do not meet again."""
-    delays = []
-
-    async def note(seconds: float) -> None:
-        delays.append(seconds)
-
-    with ExitStack() as places:
-        for _ in range(256):
-            places.enter_context(client.app.state.classifier._batcher.admit())
-        monkeypatch.setattr("app.http.problems.asyncio", Mock(sleep=note))
-        for _ in range(50):
-            assert client.post("/predict", **IMAGE).status_code == 429
-    assert len(set(delays)) == 50
-    assert 0 <= min(delays) < 0.5 < max(delays) <= LONGEST_REFUSAL_SECONDS
 
 
 def test_errors_know_no_http():

@@ -15,7 +15,7 @@ from tests.app.pictures import SIZE, decode, encode, make_halves
 # In words for the one who sent it: no library's own, no numbers of bytes.
 CUT = (
     "^the image('s header)? is damaged or cut short(; send the whole file"
-    "|, or of a rare variety; send the whole file, or save it anew as PNG or JPEG)$"
+    "|, or of a rare variety; send the whole file, or save it again as PNG or JPEG)$"
 )
 
 

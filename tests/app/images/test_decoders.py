@@ -109,7 +109,7 @@ async def test_a_process_that_dies_costs_its_image_alone(make_decoders, restarts
     task = asyncio.create_task(decoders.decode(PICTURE, SIZE))
     await asyncio.sleep(0.05)
     os.kill(process, signal.SIGKILL)
-    with pytest.raises(BrokenImageError, match="decoding the image fails"):
+    with pytest.raises(BrokenImageError, match="the image can't be decoded"):
         await task
     assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
     assert restarts == ["crash"]
@@ -130,7 +130,7 @@ async def test_an_image_takes_no_more_memory_than_its_limit(make_decoders, resta
     """A process that meets it is replaced: what a library has left behind is gone."""
     decoders = make_decoders(max_pixels=2**24, max_bytes=2**10)
     print_colours = encode(Image.new("CMYK", (4000, 4000)), "JPEG", progressive=True, subsampling=0)
-    with pytest.raises(ImageTooLargeError, match="takes more memory than it may; make it smaller"):
+    with pytest.raises(ImageTooLargeError, match="takes too much memory; make it smaller"):
         await decoders.decode(print_colours, SIZE)
     assert restarts == ["memory"]
     assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)

@@ -258,6 +258,35 @@ async def test_one_items_failure_is_its_own():
     batcher.close()
 
 
+async def test_the_results_of_batches_are_given_over_several_iterations(monkeypatch):
+    """So that a probe, which the event loop takes up in between, does not wait for all of them."""
+    monkeypatch.setattr("app.inference.batcher._RESULTS_PER_ITERATION", 4)
+    gate = Gate()
+    batcher = make_batcher(gate, batch_sizes=[1, 16], lanes=2)
+    iterations, answered = 0, []
+
+    async def count() -> None:
+        nonlocal iterations
+        while True:
+            iterations += 1
+            await asyncio.sleep(0)
+
+    async def note(item: int) -> None:
+        assert await ask(batcher, item) == 2 * item
+        answered.append(iterations)
+
+    tasks = [asyncio.create_task(note(item)) for item in range(32)]
+    await gate.wait_until_running()
+    await gate.wait_until_running()
+    counting = asyncio.create_task(count())
+    gate.opened.release(2)
+    await asyncio.gather(*tasks)
+    counting.cancel()
+    assert [len(batch) for batch in gate.batches] == [16, 16]
+    assert max(Counter(answered).values()) == 4
+    batcher.close()
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_a_wrong_number_of_results_is_a_failure(count):
     """Two items and any other number of results: nobody knows whose is whose."""

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from app.http.problems import LONGEST_REFUSAL_SECONDS
+from app.http.rejection_delay import SHORTEST_SPREAD_SECONDS
 from app.inference.retry_after import LONGEST_WAIT_SECONDS, RetryAfter
 
 
@@ -102,7 +102,7 @@ def test_who_comes_back_when_told_gets_in(per_second, places, clients, seconds):
             queue.append(last)
             continue
         rejected[told] += 1
-        paused = now + random.uniform(0, LONGEST_REFUSAL_SECONDS)  # noqa: S311 -- see app.http.problems
+        paused = now + random.uniform(0, SHORTEST_SPREAD_SECONDS)  # noqa: S311 -- see app.http.rejection_delay
         heapq.heappush(arrivals, (paused + retry_after.reserve(now, len(queue)), number, True))
     assert rejected[True] < 0.1 * (rejected[True] + rejected[False])
     assert last < math.ceil(3 * clients / per_second) + 2

@@ -212,6 +212,16 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
         assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
+def test_answers_are_sent_without_delay(serving):
+    """Nagle's algorithm would hold back the second write of an answer until the first one is acknowledged."""
+    with dial(find_port(serving)) as client:
+        client.sendall(GET)
+        assert "200 " in read_answer(client)
+        (connection,) = serving.server_state.connections
+        peer = connection.transport.get_extra_info("socket")
+        assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_nothing_is_left_of_a_body_that_nobody_read(serving):
     """A thousand kept connections would hold it for a minute."""
     with dial(find_port(serving)) as client:

@@ -59,9 +59,9 @@ def test_what_is_no_http_is_a_problem(process):
         (b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n", "CONNECT"),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n", "chunked"),
         (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", "chunked"),
-        (POST + b"Transfer-Encoding: chunked, chunked\r\n", "no HTTP/1.1 request"),
+        (POST + b"Transfer-Encoding: chunked, chunked\r\n", "not a valid HTTP/1.1 request"),
         (POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n", "chunked"),
-        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "no HTTP/1.1 request"),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "not a valid HTTP/1.1 request"),
     ],
 )
 def test_a_request_that_others_may_understand_otherwise_is_a_problem(process, head, detail):

@@ -1,28 +1,52 @@
 """Behaviour of app.telemetry.logs and app.http.access_log: what is logged of a request, and how."""
 
+import contextlib
+import http.client
 import io
 import json
 import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import ExifTags, Image
 
-from app.telemetry.logs import configure_logs
+from app.telemetry.logs import LogQueue, configure_logs
 from tests.app.fakes import encode
+from tests.app.process import ROOT, ask
+
+
+class Stream(io.StringIO):
+    """Standard error, which shows what has been logged so far."""
+
+    log: LogQueue
+
+    def getvalue(self) -> str:
+        self.log.flush()
+        return super().getvalue()
 
 
 @contextmanager
-def logging_to(patch: pytest.MonkeyPatch, log_format: str) -> Iterator[io.StringIO]:
-    stream = io.StringIO()
+def logging_to(patch: pytest.MonkeyPatch, log_format: str, stream: Stream | None = None) -> Iterator[Stream]:
+    stream = stream or Stream()
     patch.setattr("sys.stderr", stream)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
-    configure_logs("info", log_format)
+    stream.log = configure_logs("info", log_format)
+    logging.captureWarnings(capture=False)
     logging.getLogger("httpx2").setLevel("WARNING")  # the client's own lines
     yield stream
+    stream.log.close()
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -87,6 +111,7 @@ def test_keys_and_images_are_in_no_log(log, make_client):
     """Neither a right key nor a wrong one, at any level."""
     client = make_client(api_keys=("a-key-that-is-right",))
     logging.getLogger().setLevel("DEBUG")
+    log.log.flush()
     log.truncate(0)
     log.seek(0)
     for key in ("a-key-that-is-right", "a-key-that-is-wrong"):
@@ -147,19 +172,141 @@ def test_nothing_ends_a_line_of_text_but_its_end(text_log):
     assert rest[0].startswith("Traceback")
 
 
-def test_a_terminal_gets_text(monkeypatch):
-    """For people; everything else gets JSON unless it is told otherwise."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    cases = ((True, "auto", True), (False, "auto", False), (True, "json", False), (False, "text", True))
-    for terminal, chosen, text in cases:
-        stream = io.StringIO()
-        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
-        monkeypatch.setattr("sys.stderr", stream)
-        root.handlers.clear()
-        configure_logs("info", chosen)
+@pytest.mark.parametrize(
+    ("terminal", "chosen", "text"),
+    [(True, "auto", True), (False, "auto", False), (True, "json", False), (False, "text", True)],
+)
+def test_a_terminal_gets_text(monkeypatch, terminal, chosen, text):
+    """Everything else gets JSON, unless it is set otherwise."""
+    stream = Stream()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    with logging_to(monkeypatch, chosen, stream):
         logging.getLogger("app").info("hello %s", "you", extra={"number": 7})
         assert stream.getvalue().startswith("{") != text
         assert "hello you" in stream.getvalue()
-    root.handlers[:] = handlers
-    root.setLevel(level)
+
+
+class StuckStream(Stream):
+    """A pipe that nobody reads, until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.opened.wait(10)
+        return super().write(text)
+
+
+def test_lines_that_wait_too_long_are_dropped_and_counted(monkeypatch):
+    """Logging never waits for standard error, and goes on when it takes lines again."""
+    monkeypatch.setattr("app.telemetry.logs.MAX_WAITING_LINES", 10)
+    stuck = StuckStream()
+    dropped = []
+    with logging_to(monkeypatch, "text", stuck):
+        stuck.log.count_dropped = lambda: dropped.append(1)
+        logging.getLogger("app").info("line 0")
+        assert stuck.reached.wait(10)
+        for number in range(1, 31):
+            logging.getLogger("app").info("line %d", number)
+        assert len(dropped) == 20
+        stuck.opened.set()
+        lines = stuck.getvalue().splitlines()
+        logging.getLogger("app").info("later")
+        assert [line.rpartition(" ")[2] for line in lines] == [str(number) for number in range(11)]
+        assert "later" in stuck.getvalue()
+
+
+def test_lines_that_can_not_be_written_are_counted(monkeypatch):
+    """Without a word to standard error, which is what fails."""
+    stream = Stream()
+    monkeypatch.setattr(stream, "write", Mock(side_effect=BrokenPipeError))
+    dropped = []
+    with logging_to(monkeypatch, "json", stream):
+        stream.log.count_dropped = lambda: dropped.append(1)
+        logging.getLogger("app").info("lost")
+        assert stream.getvalue() == ""
+    assert dropped == [1]
+
+
+# The service with a short queue of log lines.
+SHORT_QUEUE = """
+import app.telemetry.logs
+app.telemetry.logs.MAX_WAITING_LINES = 100
+from app.__main__ import main
+main()
+"""
+
+
+def find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextmanager
+def connect(port: int, process: subprocess.Popen, *, until: int) -> Iterator[http.client.HTTPConnection]:
+    """Connect to a process that nobody can read the log of, once `/health` has the status."""
+    for _ in range(1000):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.closing(connection), contextlib.suppress(ConnectionRefusedError):
+            if ask(connection, "GET", "/health")[0] == until:
+                yield connection
+                return
+        assert process.poll() is None
+        time.sleep(0.02)
+    pytest.fail("never answered")
+
+
+@pytest.mark.parametrize("reader", ["asleep", "gone"])
+def test_a_log_that_nobody_reads_stops_nothing(exported, reader):
+    """1,000 requests are answered, probes are quick, a metric counts the lost lines, and SIGTERM ends the process."""
+    port = find_free_port()
+    readable, writable = os.pipe()
+    environment = {**os.environ, "APP_PORT": str(port), "APP_MODEL_DIR": str(exported.parent.parent)}
+    environment |= {"APP_DRAIN_SECONDS": "0", "APP_MAX_BATCH_SIZE": "1"}
+    process = subprocess.Popen([sys.executable, "-c", SHORT_QUEUE], cwd=ROOT, env=environment, stderr=writable)
+    os.close(writable)
+    if reader == "gone":
+        os.close(readable)
+    stack = contextlib.ExitStack()
+    try:
+        connection = stack.enter_context(connect(port, process, until=200))
+        slowest = 0.0
+        for number in range(1000):
+            assert ask(connection, "POST", "/predict", encode("blue"))[0] == 200
+            if number % 50 == 0:
+                started = time.monotonic()
+                assert ask(connection, "GET", "/health/live")[0] == 200
+                slowest = max(slowest, time.monotonic() - started)
+        connection.request("GET", "/metrics")
+        [dropped] = re.findall(r"classifier_log_lines_dropped_total (\d\S*)", connection.getresponse().read().decode())
+        assert slowest < 1
+        assert float(dropped) > 500
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        stack.close()
+        process.kill()
+        process.wait(10)
+        if reader == "asleep":
+            os.close(readable)
+
+
+def test_streams_that_are_closed_at_the_start_are_no_trouble(tmp_path):
+    """No socket takes their numbers, which libraries write to."""
+    port = find_free_port()
+    environment = {**os.environ, "APP_PORT": str(port), "APP_MODEL_DIR": str(tmp_path), "APP_DRAIN_SECONDS": "0"}
+    command = ["/bin/sh", "-c", f"exec {sys.executable} -m app <&- >&- 2>&-"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        with connect(port, process, until=503):
+            pass
+        files = {Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)}
+        assert files == {Path("/dev/null")}
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait(10)
