@@ -72,8 +72,8 @@ def read_heic() -> None:
     """Support HEIC in this process from now on. The service's process does not load libheif, which is large."""
     import pillow_heif  # noqa: PLC0415 - see above
 
-    # A thumbnail may show something else than the image.
-    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    # Thumbnails may show another image. With threads (not 0), tiled images take ten times as long on busy processors.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=0)
     FORMATS.append("HEIF")
 
 
