@@ -90,6 +90,11 @@ def count_restarts(process: Process) -> int:
     )
 
 
+def read_resident(process: Process) -> int:
+    """Return the memory of the service's own process: a decoder may keep some, up to its limit."""
+    return int(Path(f"/proc/{process.popen.pid}/statm").read_text().split()[1]) * 4096
+
+
 def mutate(random: Random, data: bytes) -> bytes:
     """Change a real file in a few places: bytes, runs of bytes, its end, a piece of it somewhere else."""
     file = bytearray(data)
@@ -236,10 +241,10 @@ def test_bombs_do_no_harm(process, connection, tell, name):
     """Files that are small to send and large to unpack, and files that are two things at once."""
     data = BOMBS[name]()
     send(connection, data)
-    before = read_memory(process.popen.pid)
+    before = read_resident(process)
     for _ in range(5):
         status = send(connection, data)
-    assert read_memory(process.popen.pid) - before < 32 * 2**20
+    assert read_resident(process) - before < 32 * 2**20
     if "names more pixels" in name:
         assert status in {413, 422}
     tell("bombs, and files that are two things at once: 5xx, over 2 s, or memory kept", 6, 0)
