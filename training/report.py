@@ -15,7 +15,16 @@ from training.pipeline import steps_per_epoch
 from training.plots import choose_fonts, plot_confusion, plot_curves, plot_reliability
 from training.table import draw_table
 
-ENCODINGS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "bmp": "BMP", "gif": "GIF", "avif": "AVIF"}
+ENCODINGS = {
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "webp": "WebP",
+    "bmp": "BMP",
+    "gif": "GIF",
+    "avif": "AVIF",
+    "heic": "HEIC",
+}
 """Names of what the data set's files are called after."""
 
 

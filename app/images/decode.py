@@ -16,25 +16,26 @@ from PIL import (  # with the plugins, which Pillow would import at the first fi
     AvifImagePlugin,
     BmpImagePlugin,  # noqa: F401
     ExifTags,
-    GifImagePlugin,  # noqa: F401
     Image,
     ImageChops,
-    JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401 - reads EXIF
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from app.errors import BrokenImageError, EmptyUploadError, ImageError, ImageTooLargeError, UnsupportedImageError
-from app.images.formats import FORMAT_NAMES, is_simple
+from app.images.formats import FORMAT_NAMES, JPEG, PNG, describe_unsupported, is_simple
+from app.images.repair import FILLER, find_frame, find_scans, is_zeroed, strip_png
 
 if TYPE_CHECKING:  # without NumPy, a decoder process starts in half the time, with half the memory
     import numpy as np
     from numpy.typing import NDArray
 
-FORMATS = tuple(name.upper() for name in FORMAT_NAMES)  # Pillow's names
+FORMATS = [name.upper() for name in FORMAT_NAMES if name != "HEIC"]  # Pillow's names
 
 # Pillow's limit applies to the whole process and partly only warns. `decode_image` has a limit per call.
 Image.MAX_IMAGE_PIXELS = None
@@ -47,6 +48,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 # x 60. Of 2,500 test images enlarged to these sizes, 99.2 % and 99.3 % keep the label that they get at full size. A gap
 # of 2 chooses the next larger size: 99.5 %, in 1.5 times the time.
 _DRAFT_GAP = 1.5
+# No image has a last row in exactly this colour.
+_UNLIKELY = (1, 254, 3, 254)
 # Number of pixels that are converted at once before they are reduced.
 _STRIP_PIXELS = 2**20
 
@@ -60,8 +63,18 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # from EXIF's orientation
 _SIDEWAYS = {5, 6, 7, 8}
+_PNG_BITS = 24  # where a PNG's header says how many a sample has
 
 logger = logging.getLogger(__name__)
+
+
+def read_heic() -> None:
+    """Support HEIC in this process from now on. The service's process does not load libheif, which is large."""
+    import pillow_heif  # noqa: PLC0415 - see above
+
+    # Thumbnails may show another image. With threads (not 0), tiled images take ten times as long on busy processors.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=0)
+    FORMATS.append("HEIF")
 
 
 def decode_image(
@@ -97,7 +110,7 @@ def decode_image(
                 "decoded"
             )
         before_pixels(image.width * image.height)
-        return _decode(image, size)
+        return _decode(image, data, size)
 
 
 def decode_simple(data: bytes, size: tuple[int, int], *, max_pixels: int) -> bytes | None:
@@ -114,36 +127,110 @@ def encode_png(image: "NDArray[np.uint8]") -> bytes:
 
 def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(_repair(data)), formats=FORMATS)
     except UnidentifiedImageError as error:
+        if described := describe_unsupported(data):
+            raise UnsupportedImageError(described) from error
         if any(accept is not None and accept(data[:16]) is True for _, accept in map(Image.OPEN.__getitem__, FORMATS)):
             raise BrokenImageError("the image's header is damaged or cut short; send the whole file") from error
         raise UnsupportedImageError(
             f"the file is not an image in a supported format; save it as one of: {', '.join(FORMAT_NAMES)}"
         ) from error
-    except MemoryError:
+    except (BrokenImageError, MemoryError):
         raise
     except Exception as error:
         raise _broken(error) from error
 
 
-def _decode(image: Image.Image, size: tuple[int, int]) -> bytes:
+def _repair(data: bytes) -> bytes:
+    """Change a file so that Pillow ignores harmless damage but notices missing pixels.
+
+    Raises:
+        BrokenImageError: pixels are missing.
+    """
+    if data.startswith(PNG):
+        return strip_png(data)
+    if not data.startswith(JPEG):
+        if is_zeroed(data):
+            raise _broken("it ends in zeros")
+        return data
+    scans = find_scans(data)
+    if not scans.are_all:
+        raise _broken("scans are missing")
+    # libjpeg invents the pixels between the last byte and the end marker. Without the marker, `_load` can detect them.
+    return data[: scans.end] + FILLER + (b"" if scans.has_one else b"\xff\xd9")
+
+
+def _load(image: Image.Image) -> None:
+    """Decode the pixels, and check that a JPEG, which has no end marker now, lacks none.
+
+    Raises:
+        OSError, SyntaxError, ValueError, …: the image is damaged.
+    """
+    if not isinstance(image, JpegImageFile):
+        image.load()
+        return
+    image.load_prepare()
+    unlikely = _UNLIKELY[: len(image.getbands())]
+    image.im.paste(unlikely, (0, 0, *image.size))
+    try:
+        image.load()
+    except OSError:
+        last_row = image.crop((0, image.height - 1, image.width, image.height))
+        if [last_row.getchannel(band).getextrema() for band in last_row.getbands()] == [(v, v) for v in unlikely]:
+            raise
+
+
+def _decode(image: Image.Image, data: bytes, size: tuple[int, int]) -> bytes:
     height, width = size
     try:
         # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size in a fraction of the time. Other formats ignore this.
         least = math.ceil(_DRAFT_GAP * max(size))
         image.draft(None, (least, least))
-        image.load()
-        if image.mode == "P" and image.palette is None:  # Pillow may invent one
-            raise BrokenImageError("the image has no palette for its colours; save it again as PNG or JPEG")
-        return _fit(image, (width, height)).tobytes()
+        if getattr(image, "default_image", False):
+            image.seek(1)  # the first one is for programs without support for animated PNG
+        frame = image.tile[0].extents if isinstance(image, GifImageFile) else find_frame(data)
+        _load(image)
+        return _fit(_clear(image, data, frame), (width, height)).tobytes()
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow raises many kinds of errors on damaged files
         raise _broken(error) from error
 
 
-def _broken(error: Exception) -> BrokenImageError:
+def _clear(image: Image.Image, data: bytes, frame: tuple[int, int, int, int] | None) -> Image.Image:
+    """Correct Pillow where it shows other pixels as transparent than browsers do.
+
+    Args:
+        image: the decoded image.
+        data: its file.
+        frame: left, top, right and bottom of the first frame of an animation.
+    """
+    transparency = image.info.get("transparency")
+    if image.mode == "P" and image.palette is None:  # Pillow may invent one
+        raise BrokenImageError("the image has no palette for its colours; save it again as PNG or JPEG")
+    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[-1] == (0, 0):
+        image.putalpha(255)  # the fourth byte is unused
+    elif image.format == "PNG" and image.mode in {"1", "L"} and transparency is not None:
+        image.info["transparency"] = transparency * 255 // (2 ** data[_PNG_BITS] - 1)  # scale it like the pixels
+    elif image.format == "PNG" and isinstance(transparency, tuple) and data[_PNG_BITS] == 16:  # noqa: PLR2004
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
+    elif (
+        frame and frame != (0, 0, *image.size) and not image.has_transparency_data
+    ):  # Pillow fills the rest with a colour
+        left, top, right, bottom = frame
+        image = image.convert("RGB")
+        for box in (
+            (0, 0, image.width, top),
+            (0, bottom, image.width, image.height),
+            (0, top, left, bottom),
+            (right, top, image.width, bottom),
+        ):
+            image.paste((255, 255, 255), box)
+    return image
+
+
+def _broken(error: Exception | str) -> BrokenImageError:
     logger.debug("image rejected: %s", error)  # Pillow's message is for programmers
     return BrokenImageError(
         "the image is damaged or cut short, or of a rare variety; send the whole file, or save it again as PNG or JPEG"
@@ -210,8 +297,10 @@ def _differ(image: Image.Image, value: int) -> Image.Image:
 
 
 def _read_orientation(image: Image.Image) -> int:
+    exif = Image.Exif()
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif.load(image.info.get("exif", b""))  # `image.getexif()` also reads XMP, which browsers ignore
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # image viewers ignore a damaged EXIF block too
         logger.debug("EXIF ignored", exc_info=True)
         return 1

@@ -30,6 +30,8 @@ RESTART_REASONS: tuple[RestartReason, ...] = get_args(RestartReason)
 
 _MAX_MESSAGE_BYTES = 1024
 _ADVICE = "make it smaller, or save it again as PNG or JPEG"
+# One arena, because each thread's arena would reserve 64 MiB. Large buffers return to the system when they are freed.
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 @dataclass
@@ -232,9 +234,8 @@ class Decoders:
                 [sys.executable, "-m", "app.images.worker", *map(str, (theirs.fileno(), *self._limits))],
                 cwd=Path(__file__).parents[2], pass_fds=[theirs.fileno()], process_group=0,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                # Without settings, which contain keys. One arena, because each thread's arena would reserve 64 MiB.
-                env={name: value for name, value in os.environ.items() if not name.startswith("APP_")}
-                | {"MALLOC_ARENA_MAX": "1"},
+                # Without settings, which contain keys.
+                env={name: value for name, value in os.environ.items() if not name.startswith("APP_")} | _MALLOC,
             )  # fmt: skip
         return self._control
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.errors import BrokenImageError, ImageError, ImageTooLargeError, UnsupportedImageError
-from app.images.decode import decode_image
+from app.images.decode import decode_image, read_heic
 
 # To the forking process: fork the decoder of this number (with a socket) or kill it (without).
 COMMAND = struct.Struct("<I")
@@ -64,6 +64,7 @@ def main(control: socket.socket, limits: Limits) -> None:
     # A terminal or a service manager may signal all processes of a service; these end when the service does.
     for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(which, signal.SIG_IGN)
+    read_heic()
     os.dup2(sys.stdout.fileno(), sys.stderr.fileno())  # libraries write messages about files there
     decoders: dict[int, int] = {}  # process ids, by number
     while True:

@@ -109,6 +109,9 @@ LIMIT = 8192, 6144
 BOMBS = {
     "AVIF with a large frame": lambda: hide_frame("AVIF"),
     "AVIF of 100,000 items": lambda: refer_to_items("AVIF"),
+    "HEIC with a large frame": lambda: hide_frame("HEIF", 4000),
+    "HEIC of 100,000 items": lambda: refer_to_items("HEIF"),
+    "HEIC of 48 megapixels": lambda: fill("HEIF", "RGB", (8064, 6048)),
     "AVIF at the limit of pixels": lambda: fill("AVIF", "RGB", LIMIT, speed=10),
     "PNG with a million orientations": describe_png,
     "JPEG with a million orientations": describe_jpeg,

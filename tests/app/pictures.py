@@ -7,7 +7,9 @@ import zlib
 import numpy as np
 from PIL import Image, ImageDraw
 
-from app.images.decode import decode_image
+from app.images.decode import decode_image, read_heic
+
+read_heic()
 
 SIZE = (32, 32)
 LIMIT = 50_000_000
@@ -33,3 +35,10 @@ def make_halves(size: tuple[int, int]) -> Image.Image:
 def write_chunk(kind: bytes, data: bytes) -> bytes:
     """Write a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def write_png(bits: int, colour_type: int, rows: list[bytes], chunks: bytes = b"") -> bytes:
+    """Write a PNG of 32 x 32 of any depth, with chunks before its pixels."""
+    head = write_chunk(b"IHDR", struct.pack(">2I5B", 32, 32, bits, colour_type, 0, 0, 0))
+    pixels = write_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + head + chunks + pixels + write_chunk(b"IEND", b"")

@@ -107,6 +107,7 @@ def test_training_imports_only_what_knows_no_web():
         ("keras", set()),
         ("openvino", {"app/runtime/openvino.py", "app/runtime/load.py"}),
         ("PIL", {"app/images/decode.py"}),
+        ("pillow_heif", {"app/images/decode.py"}),
         ("uvicorn", {"app/server/lifecycle.py", "app/server/connection.py"}),
         ("prometheus_client", {"app/telemetry/metrics.py"}),
         ("pythonjsonlogger", {"app/telemetry/logs.py"}),

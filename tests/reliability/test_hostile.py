@@ -7,26 +7,27 @@ import re
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from PIL import Image
 
-from tests.app.pictures import write_chunk
+from tests.app.pictures import write_chunk  # which also lets Pillow write HEIC
 from tests.app.process import Process
 from tests.reliability.memory import read_memory
 
 # `make fuzz` sets more. Each example is one request to a real process.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
 LONGEST_SECONDS = 2.0
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "HEIF")
 
 
 def encode(kind: str, size: tuple[int, int] = (64, 48), mode: str = "RGB", **options: object) -> bytes:
@@ -42,6 +43,8 @@ SEEDS = {
     "PNG palette": encode("PNG", mode="P"),
     "PNG 16-bit": encode("PNG", mode="I;16"),
     "WEBP lossless": encode("WEBP", lossless=True),
+    "WEBP animation": encode("WEBP", save_all=True, append_images=[Image.new("RGB", (64, 48))]),
+    "HEIF in tiles": encode("HEIF", (128, 128), tile_size=64),
 }
 
 
@@ -87,28 +90,29 @@ def count_restarts(process: Process) -> int:
     )
 
 
-@st.composite
-def mutations(draw: st.DrawFn, data: bytes) -> bytes:
+def read_resident(process: Process) -> int:
+    """Return the memory of the service's own process: a decoder may keep some, up to its limit."""
+    return int(Path(f"/proc/{process.popen.pid}/statm").read_text().split()[1]) * 4096
+
+
+def mutate(random: Random, data: bytes) -> bytes:
     """Change a real file in a few places: bytes, runs of bytes, its end, a piece of it somewhere else."""
     file = bytearray(data)
-    for _ in range(draw(st.integers(1, 6))):
-        at = draw(st.integers(0, max(0, len(file) - 1)))
-        kind = draw(st.sampled_from(("byte", "word", "cut", "insert", "copy", "delete")))
-        if kind == "byte" and file:
-            file[at] = draw(st.integers(0, 255))
+    for _ in range(random.randint(1, 6)):
+        at = random.randrange(len(file) + 1)
+        kind = random.choice(("byte", "byte", "word", "cut", "insert", "copy", "delete"))
+        if kind == "byte":
+            file[at : at + 1] = random.randbytes(1)
         elif kind == "word":
-            file[at : at + 4] = draw(
-                st.sampled_from((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1"))
-            )
+            file[at : at + 4] = random.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\1"))
         elif kind == "cut":
             del file[at:]
         elif kind == "insert":
-            file[at:at] = draw(st.binary(max_size=64))
+            file[at:at] = random.randbytes(random.randint(1, 64))
         elif kind == "copy":
-            end = at + draw(st.integers(0, 256))
-            file[at:at] = file[at:end]
+            file[at:at] = file[at : at + random.randint(1, 256)]
         else:
-            del file[at : at + draw(st.integers(0, 64))]
+            del file[at : at + random.randint(1, 64)]
     return bytes(file)
 
 
@@ -116,22 +120,15 @@ def mutations(draw: st.DrawFn, data: bytes) -> bytes:
 @pytest.mark.timeout(3600)
 def test_mutated_files_do_no_harm(process, connection, tell, seed):
     """Thousands of damaged files of every format that is read: an answer or a client's error, in time, each time."""
-    statuses: list[int] = []
-    earlier = count_restarts(process)
-
-    @settings(
-        max_examples=EXAMPLES, deadline=None, database=None, derandomize="FUZZ_EXAMPLES" not in os.environ,
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @given(mutations(SEEDS[seed]))
-    def run(data: bytes) -> None:
-        statuses.append(send(connection, data))
-
-    run()
-    assert set(statuses) <= {200, 400, 413, 415, 422}
-    assert len(statuses) >= EXAMPLES * 0.9
-    tell("damaged files of every format: 5xx, or over 2 s", len(statuses), 0)
-    tell("decoder processes that damaged files ended: others affected", count_restarts(process) - earlier, 0)
+    random = Random(f"{seed} {EXAMPLES}")  # noqa: S311 - to be repeated
+    restarts, answers = count_restarts(process), Counter[int]()
+    for _ in range(EXAMPLES):
+        answers[send(connection, mutate(random, SEEDS[seed]))] += 1
+    restarts = count_restarts(process) - restarts
+    print(f"{seed}: {dict(answers)}, {restarts} decoder processes replaced")
+    assert set(answers) <= {200, 400, 413, 415, 422}
+    tell("damaged files of every format: 5xx, or over 2 s", EXAMPLES, 0)
+    tell("decoder processes that such files ended: another file affected", restarts, 0)
 
 
 def test_memory_stays_flat_under_damaged_files(process, connection):
@@ -244,10 +241,10 @@ def test_bombs_do_no_harm(process, connection, tell, name):
     """Files that are small to send and large to unpack, and files that are two things at once."""
     data = BOMBS[name]()
     send(connection, data)
-    before = read_memory(process.popen.pid)
+    before = read_resident(process)
     for _ in range(5):
         status = send(connection, data)
-    assert read_memory(process.popen.pid) - before < 32 * 2**20
+    assert read_resident(process) - before < 32 * 2**20
     if "names more pixels" in name:
         assert status in {413, 422}
     tell("bombs, and files that are two things at once: 5xx, over 2 s, or memory kept", 6, 0)

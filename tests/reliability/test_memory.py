@@ -39,6 +39,8 @@ LARGEST: dict[str, Callable[[], bytes]] = {
     "BMP": lambda: fill("BMP", "1", LIMIT),
     "WEBP, transparent": lambda: fill("WEBP", "RGBA", (4096, 3072), lossless=True, quality=0, method=0),
     "AVIF": lambda: fill("AVIF", "RGBA", (4096, 3072), speed=10, subsampling="4:4:4"),
+    "HEIC": lambda: fill("HEIF", "RGB", (4032, 3024)),
+    "HEIC, transparent": lambda: fill("HEIF", "RGBA", (4032, 3024), chroma=444),
 }
 
 

@@ -1,14 +1,14 @@
 """Behaviour of app.images.decode: what a picture looks like to the model."""
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from app.images.decode import FORMATS
-from tests.app.pictures import SIZE, decode, encode, make_halves
+from tests.app.pictures import SIZE, decode, encode, make_halves, write_chunk, write_png
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +60,7 @@ def test_sixteen_bit_colour_and_alpha_are_scaled(colour_type, channels):
     values = np.full((*SIZE, channels), 0x8040, dtype=">u2")
     if channels in (2, 4):
         values[..., -1] = 0xFFFF
-    rows = b"".join(b"\0" + row.tobytes() for row in values)
-    head = struct.pack(">2I5B", *SIZE, 16, colour_type, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
-    )
+    png = write_png(16, colour_type, [row.tobytes() for row in values])
     np.testing.assert_array_equal(decode(png), np.full((*SIZE, 3), 0x80))
 
 
@@ -97,9 +92,7 @@ def test_a_clear_grey_of_sixteen_bits_shows_white(size):
     values = np.full(size[::-1], 0x1234, np.uint16)
     values[: size[1] // 2] = 0x12FF
     data = encode(Image.fromarray(values), "PNG")
-    clear = b"tRNS" + b"\x12\x34"
-    chunk = struct.pack(">I", 2) + clear + struct.pack(">I", zlib.crc32(clear))
-    pixels = decode(data[:33] + chunk + data[33:])
+    pixels = decode(data[:33] + write_chunk(b"tRNS", b"\x12\x34") + data[33:])
     assert abs(pixels[:14].astype(int) - 0x12).max() < 4  # Lanczos rings at an edge
     assert pixels[18:].min() > 250
 
@@ -113,15 +106,15 @@ def test_half_transparency_is_half_white():
     assert pixels[20:].min() >= 253
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
 def test_exif_orientation_is_applied(kind):
     """A photograph taken with the phone upside down is shown upright."""
     exif = Image.Exif()
     exif[0x0112] = 3
-    pixels = decode(encode(make_halves((64, 64)), kind, exif=exif)).astype(int)
+    pixels = decode(encode(make_halves((64, 64)), kind, exif=exif.tobytes())).astype(int)
     assert np.abs(pixels[4] - [0, 0, 255]).max() < 30
     exif[0x0112] = 6  # taken a quarter turn to the left: what was above comes to the right
-    pixels = decode(encode(make_halves((64, 48)), kind, exif=exif)).astype(int)
+    pixels = decode(encode(make_halves((64, 48)), kind, exif=exif.tobytes())).astype(int)
     assert np.abs(pixels[:, 28] - [255, 0, 0]).max() < 30
 
 
@@ -131,7 +124,7 @@ def test_a_damaged_exif_block_is_ignored():
     assert decode(encode(Image.new("RGB", (64, 64), "red"), "JPEG", exif=exif))[0, 0, 0] > 250
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF", "HEIF"])
 def test_an_animation_gives_its_first_frame(kind):
     """Later frames are never decoded."""
     frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime", "blue")]
@@ -207,3 +200,110 @@ def test_a_large_image_is_never_copied_whole(monkeypatch):
     for mode in ("RGB", "RGBA", "LA", "L", "I;16"):
         decode(encode(Image.new(mode, whole), "PNG", exif=exif))
     decode(encode(Image.new("P", whole), "PNG", exif=exif, transparency=0))
+
+
+@pytest.mark.parametrize(("bits", "value"), [(1, 0), (1, 1), (2, 1), (2, 3), (4, 5), (4, 15), (8, 77)])
+def test_a_clear_grey_of_any_depth_shows_white(bits, value):
+    """A PNG names it as the file has it, not as it is shown; another grey stays."""
+    row = bytes([sum(value << shift for shift in range(0, 8, bits))]) * (32 * bits // 8)
+    clear = write_png(bits, 0, [row] * 32, write_chunk(b"tRNS", struct.pack(">H", value)))
+    assert decode(clear).min() == 255
+    other = write_png(bits, 0, [row] * 32, write_chunk(b"tRNS", struct.pack(">H", value ^ 1)))
+    np.testing.assert_array_equal(decode(other), decode(write_png(bits, 0, [row] * 32)))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_clear_colour_of_a_palette_shows_white(bits):
+    """However few colours there are."""
+    chunks = write_chunk(b"PLTE", bytes([255, 0, 0, 0, 0, 255])) + write_chunk(b"tRNS", b"\0")
+    assert decode(write_png(bits, 3, [bytes(32 * bits // 8)] * 32, chunks)).min() == 255
+
+
+def test_a_clear_colour_of_sixteen_bits_shows_white():
+    """Pillow compares the upper halves of the pixels with the whole of it."""
+    row = struct.pack(">3H", 0x1234, 0x5678, 0x9ABC) * 32
+    clear = write_chunk(b"tRNS", struct.pack(">3H", 0x1234, 0x5678, 0x9ABC))
+    assert decode(write_png(16, 2, [row] * 32, clear)).min() == 255
+    other = write_chunk(b"tRNS", struct.pack(">3H", 0x9ABC, 0x5678, 0x1234))
+    assert tuple(decode(write_png(16, 2, [row] * 32, other))[0, 0]) == (0x12, 0x56, 0x9A)
+
+
+def test_gamma_and_profiles_change_nothing():
+    """As in training, whose files had none."""
+    data = encode(make_halves(SIZE), "PNG")
+    gamma = write_chunk(b"gAMA", struct.pack(">I", 100_000)) + write_chunk(b"sRGB", b"\1")
+    np.testing.assert_array_equal(decode(data[:33] + gamma + data[33:]), decode(data))
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_orientation_in_xmp_is_ignored(kind):
+    """No viewer obeys it."""
+    image = make_halves((64, 48))
+    options = {"pnginfo": PngInfo()} if kind == "PNG" else {"xmp": XMP}
+    if kind == "PNG":
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    np.testing.assert_array_equal(decode(encode(image, kind, **options)), decode(encode(image, kind)))
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_whose_alpha_is_the_same_all_over_is_opaque(alpha):
+    """Programs leave the fourth byte of each pixel 0; one that is transparent in places stays so."""
+    image = make_halves((64, 48))
+    image.putalpha(alpha)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"sRGB" + bytes(36 + 12 + 16)
+    head = struct.pack("<IiiHHIIiiII", 124, 64, -48, 1, 32, 3, 64 * 48 * 4, 0, 0, 0, 0) + masks
+    pixels = image.tobytes("raw", "BGRA")
+
+    def write(pixels: bytes) -> bytes:
+        return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+
+    np.testing.assert_array_equal(decode(write(pixels)), decode(encode(make_halves((64, 48)), "BMP")))
+    mixed = pixels[: 64 * 24 * 4] + bytes(64 * 24 * 4)
+    assert alpha == 0 or decode(write(mixed))[20:].min() == 255
+
+
+def write_part_of_a_gif(**options: object) -> bytes:
+    """Write a GIF of 64 x 64 whose one frame, red, covers the right half."""
+    image = Image.new("P", (32, 64), 1)
+    image.putpalette([0, 255, 0, 255, 0, 0] + [0] * 762)
+    data = bytearray(encode(image, "GIF", optimize=False, **options))
+    frame = data.index(b"\x2c" + struct.pack("<4H", 0, 0, 32, 64))
+    data[6:10] = struct.pack("<2H", 64, 64)
+    data[frame + 1 : frame + 3] = struct.pack("<H", 32)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("options", [{}, {"background": 0}, {"transparency": 7}])
+def test_what_the_first_frame_of_a_gif_leaves_shows_white(options):
+    """Browsers leave it transparent, whatever background the file names."""
+    pixels = decode(write_part_of_a_gif(**options)).astype(int)
+    assert pixels[:, :14].min() > 245
+    assert np.abs(pixels[:, 18:] - [255, 0, 0]).max() < 10
+
+
+def test_what_the_first_frame_of_a_webp_leaves_shows_white():
+    """The same."""
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))
+    data[24:27] = (127).to_bytes(3, "little")  # the canvas is twice as wide
+    pixels = decode(bytes(data)).astype(int)
+    assert np.abs(pixels[:, :14] - [255, 0, 0]).max() < 10
+    assert pixels[:, 18:].min() > 245
+
+
+def test_a_png_shows_its_animation_not_its_substitute():
+    """Which is for programs that know no animations."""
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "lime")]
+    data = encode(Image.new("RGB", (40, 40), "blue"), "PNG", save_all=True, append_images=frames, default_image=True)
+    assert tuple(decode(data)[0, 0]) == (255, 0, 0)
+
+
+def test_print_colours_are_taken_as_adobe_writes_them():
+    """Inverted, whether the file says that Adobe wrote it or not: as browsers do."""
+    data = encode(Image.new("CMYK", (64, 64), (0, 255, 255, 0)), "JPEG", quality=95)
+    adobe = data.index(b"\xff\xee")
+    for jpeg in (data, data[:adobe] + data[adobe + 16 :]):
+        assert np.abs(decode(jpeg).astype(int) - [255, 0, 0]).max() < 10

@@ -97,7 +97,7 @@ async def test_an_image_that_takes_too_long_costs_itself_alone(make_decoders, re
     assert isinstance(failure, ImageTooLargeError)
     assert "decoding the image takes over 1 s; make it smaller" in str(failure)
     assert restarts == ["deadline"]
-    assert stuck not in list_processes(decoders)
+    await asyncio.to_thread(wait_until, lambda: not is_running(stuck))
 
 
 async def test_a_process_that_dies_costs_its_image_alone(make_decoders, restarts):
@@ -241,12 +241,19 @@ def test_all_processes_end_with_the_one_that_started_them():
     wait_until(lambda: not is_running(forker) and not is_running(decoder))
 
 
+def test_the_services_process_loads_no_library_for_heic():
+    """It is large, and only decoders need it."""
+    code = "import sys, app.main; print('pillow_heif' in sys.modules, '_pillow_heif' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
 def make_varieties() -> list[bytes]:
     """Make a file of each kind that takes a way of its own through Pillow."""
     picture, exif = make_halves((64, 48)), Image.Exif()
     exif[0x0112] = 6
     return [
-        *(encode(picture, kind, exif=exif) for kind in ("JPEG", "PNG", "WEBP", "AVIF")),
+        *(encode(picture, kind, exif=exif.tobytes()) for kind in ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")),
         *(
             encode(picture, kind, save_all=True, append_images=[picture])
             for kind in ("GIF", "PNG", "WEBP", "AVIF", "MPO")
@@ -265,6 +272,7 @@ def test_a_decoder_imports_nothing_while_it_decodes(tmp_path):
     """It could not open the file of a module."""
     code = (
         "import sys, app.images.worker as worker\n"
+        "worker.read_heic()\n"
         "from pathlib import Path\n"
         "before = set(sys.modules)\n"
         "for name in sys.argv[1:]:\n"

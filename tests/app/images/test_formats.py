@@ -2,12 +2,14 @@
 
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from app.errors import UnsupportedImageError
 from app.images.decode import decode_image
-from app.images.formats import SIMPLE_BYTES, is_simple
-from tests.app.pictures import LIMIT, SIZE, encode, make_halves, write_chunk
+from app.images.formats import FORMAT_NAMES, SIMPLE_BYTES, describe_unsupported, is_simple
+from tests.app.pictures import LIMIT, SIZE, decode, encode, make_halves, write_chunk
 
 SMALL = make_halves((32, 32))
 
@@ -81,3 +83,51 @@ def test_whatever_is_simple_decodes_in_no_time(kind):
     noise = encode(Image.effect_noise((50, 50), 90), kind)
     assert is_simple(noise)
     assert len(decode_image(noise, SIZE, max_pixels=LIMIT)) == 32 * 32 * 3
+
+
+def change_frame(marker: int, bits: int) -> bytes:
+    """Change what a JPEG's frame header says it is."""
+    data = bytearray(JPEG)
+    at = data.index(b"\xff\xc0")
+    data[at + 1], data[at + 4] = marker, bits
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (change_frame(0xC1, 12), "a JPEG with 12 bits per sample"),
+        (change_frame(0xC2, 12), "a JPEG with 12 bits per sample"),
+        (change_frame(0xF7, 8), "a JPEG-LS"),
+        (encode(SMALL, "TIFF"), "a TIFF or a camera's raw file"),
+        (encode(SMALL, "JPEG2000"), "a JPEG 2000"),
+        (encode(SMALL, "ICO"), "an icon"),
+        (encode(SMALL, "PDF"), "a PDF"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL"),
+        (b"\xff\x0a" + bytes(30), "a JPEG XL"),
+        (b"8BPS\0\1" + bytes(30), "a Photoshop file"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG"),
+        (b"PK\3\4" + bytes(30), "an archive"),
+        (b"\0\0\0\x18ftypmp42" + bytes(30), "a video or a camera's raw file"),
+    ],
+)
+def test_a_whole_file_of_another_format_is_called_by_its_name(data, said):
+    """Not "cut short, send the whole file"; with the formats to choose from."""
+    with pytest.raises(UnsupportedImageError, match=said) as caught:
+        decode(data)
+    assert ", ".join(FORMAT_NAMES) in str(caught.value)
+
+
+def test_a_heic_of_another_variety_tells_how_to_get_a_jpeg():
+    """Whoever has a telephone knows its settings, not its codecs."""
+    other = encode(SMALL, "HEIF").replace(b"hvc1", b"vvc1").replace(b"hvcC", b"vvcC")
+    with pytest.raises(UnsupportedImageError, match="iPhone: Settings, Camera, Formats, Most Compatible"):
+        decode(other)
+    assert describe_unsupported(encode(SMALL, "HEIF")) is None
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
+def test_heic_is_read_whatever_its_major_brand(brand):
+    """Programs that are not a telephone write the general one."""
+    data = encode(make_halves((64, 64)), "HEIF").replace(b"ftypheic", b"ftyp" + brand)
+    assert np.abs(decode(data)[:12].astype(int) - [255, 0, 0]).max() < 30

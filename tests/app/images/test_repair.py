@@ -1,0 +1,105 @@
+"""Behaviour of app.images.repair: harmless damage is read, missing pixels are not."""
+
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import BrokenImageError
+from tests.app.pictures import decode, encode, make_halves, write_chunk
+
+NOISE = Image.effect_noise((300, 200), 60).convert("RGB")
+JPEGS = {
+    "plain": {},
+    "no subsampling": {"subsampling": 0},
+    "restart markers": {"restart_marker_rows": 1},
+    "progressive": {"progressive": True},
+}
+PNG = encode(NOISE, "PNG")
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_without_its_end_is_whole(mode, options):
+    """The last two bytes hold no pixel; what lies behind them, such as a phone's video, holds none either."""
+    data = encode(NOISE.convert(mode), "JPEG", **options)
+    for other in (data[:-2], data[:-1], data + b"video" * 1000, data + bytes(1000)):
+        np.testing.assert_array_equal(decode(other), decode(data))
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.98])
+@pytest.mark.parametrize("options", list(JPEGS.values())[:3], ids=list(JPEGS)[:3])
+def test_a_jpeg_that_lacks_rows_is_broken(options, part):
+    """Also if something puts an end or zeros behind the cut, for which libjpeg makes up pixels."""
+    data = encode(NOISE, "JPEG", **options)
+    cut = data[: int(len(data) * part)]
+    for end in (b"", b"\xff\xd9", bytes(len(data) - len(cut)), bytes(1000) + b"\xff\xd9"):
+        with pytest.raises(BrokenImageError):
+            decode(cut + end)
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(1000)])
+def test_a_jpeg_that_lacks_scans_is_broken(end):
+    """A progressive one shows a blur then."""
+    data = encode(NOISE, "JPEG", progressive=True)
+    with pytest.raises(BrokenImageError):
+        decode(data[: len(data) // 2] + end)
+
+
+def damage(png: bytes, kind: bytes) -> bytes:
+    """Change the checksum of a chunk."""
+    at = png.index(kind) - 4
+    end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+    return png[: end - 4] + bytes(byte ^ 0xFF for byte in png[end - 4 : end]) + png[end:]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        damage(write_chunk(b"iCCP", b"x\0\0x"), b"iCCP"),
+        damage(write_chunk(b"tEXt", b"a\0b"), b"tEXt"),
+        damage(write_chunk(b"eXIf", b"MM"), b"eXIf"),
+        damage(write_chunk(b"tRNS", bytes(6)), b"tRNS"),
+        write_chunk(b"pHYs", b"\0"),
+        write_chunk(b"iCCP", b""),
+        write_chunk(b"zTXt", b"x\0\0no deflate"),
+        write_chunk(b"gAMA", b"\0"),
+        write_chunk(b"eXIf", b"no EXIF"),
+        write_chunk(b"blub", b"x" * 1000),
+    ],
+)
+def test_a_png_with_a_damaged_description_is_whole(chunk):
+    """Browsers leave out what changes no pixel, and so does the service."""
+    np.testing.assert_array_equal(decode(PNG[:33] + chunk + PNG[33:]), decode(PNG))
+
+
+def test_a_png_with_damaged_pixels_is_broken():
+    """Neither its size nor its compressed rows can be left out."""
+    at = PNG.index(b"IDAT") + len(PNG) // 2
+    for damaged in (damage(PNG, b"IHDR"), PNG[:at] + bytes(64) + PNG[at + 64 :]):
+        with pytest.raises(BrokenImageError):
+            decode(damaged)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "AVIF", "HEIF"])
+def test_a_file_that_ends_in_zeros_for_pixels_is_broken(kind):
+    """As a transfer leaves it that has made room for the whole and got half."""
+    data = encode(NOISE, kind)
+    with pytest.raises(BrokenImageError):
+        decode(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+def test_zeros_behind_a_whole_file_do_no_harm():
+    """Some programs fill the last block."""
+    for kind in ("PNG", "GIF", "WEBP", "AVIF", "BMP", "HEIF"):
+        data = encode(make_halves((300, 200)), kind)
+        np.testing.assert_array_equal(decode(data + bytes(512)), decode(data))
+
+
+def test_segments_that_hold_markers_are_skipped():
+    """A thumbnail or profile may hold whole JPEGs, or what looks like them."""
+    data = encode(NOISE, "JPEG")
+    inner = b"\xff\xd8\xff\xda\0\x08\xff\xd9" * 1000
+    segment = b"\xff\xe2" + struct.pack(">H", len(inner) + 2) + inner
+    np.testing.assert_array_equal(decode(data[:2] + segment + data[2:]), decode(data))
