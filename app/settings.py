@@ -249,6 +249,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _require_different_ports(self) -> Self:
+        if self.port and self.port == self.probe_port:
+            raise ValueError("APP_PROBE_PORT must be another port than APP_PORT")
+        return self
+
+    @model_validator(mode="after")
     def _require_possible_precision(self) -> Self:
         if self.runtime == "tensorflow" and self.precision not in {"auto", "f32"}:
             raise ValueError("APP_PRECISION is for the openvino runtime; tensorflow runs the graph as exported")

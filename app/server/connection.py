@@ -99,11 +99,11 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
         self._buffer = bytearray()
-        self._ahead = b""  # what has arrived behind the current request
+        self._ahead = bytearray()  # what has arrived behind the current request
         self._body_length = 0  # bytes; 0 if the body is chunked
         self._body_left: int | None = 0  # bytes that have not arrived; None if the body is chunked
         self._framing_bytes = 0  # parsed since the last byte of a body: a head, chunk extensions or trailers
-        self._tail = b""  # the last bytes parsed, in which the end of a head can begin
+        self._tail = bytearray()  # the last bytes parsed, in which the end of a head can begin
 
     # Called by the transport.
 
@@ -133,13 +133,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has been read."""
-        data = bytes(memoryview(self._buffer)[:nbytes])
-        self._buffer = bytearray()
-        self.data_received(data)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what has arrived, up to the end of the request."""
+        """Parse what has been read, up to the end of the request."""
+        data, self._buffer = self._buffer, bytearray()
+        del data[nbytes:]
         self._parse(self._ahead + data if self._ahead else data)
 
     # Called by the parser.
@@ -198,7 +194,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._enter(State.IDLE)
         self.flow.resume_reading()
         if ahead := self._ahead:
-            self._ahead = b""
+            self._ahead = bytearray()
             self._parse(ahead)
 
     def shutdown(self) -> None:
@@ -231,9 +227,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     # Parsing.
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytearray) -> None:
         """Parse `data` in pieces that end where a request can end, and keep what is behind the end of one."""
-        start, data, self._tail = len(self._tail), self._tail + data, b""
+        start, data, self._tail = len(self._tail), self._tail + data if self._tail else data, bytearray()
         view = memoryview(data)
         while start < len(data) and self.state not in {State.ANSWER, State.CLOSED}:
             if self._body_left:
@@ -241,11 +237,11 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             else:  # a head or a chunked body, both of which end with an empty line
                 found = data.find(b"\r\n\r\n", max(0, start - 3))
                 end = found + 4 if found >= 0 else len(data)
-                self._tail = b"" if found >= 0 else data[-3:]
+                self._tail = bytearray() if found >= 0 else data[-3:]
             self._feed(view[start:end])
             start = end
         if self.state is State.ANSWER and start < len(data):
-            self._ahead, self._tail = data[start:], b""
+            self._ahead, self._tail = data[start:], bytearray()
             self.flow.pause_reading()
 
     def _feed(self, piece: "memoryview | bytes") -> None:

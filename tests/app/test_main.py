@@ -35,7 +35,7 @@ def start() -> Iterator[Callable[..., Process]]:
 
 
 def test_the_process_serves_a_real_model_and_drains(start, exported):
-    """From start to exit: ready, an answer, SIGTERM, still answering while health sends away, then exit 0."""
+    """Ready, an answer, SIGTERM, answers while `/health` is 503, then exit status 0."""
     process = start(model_dir=exported.parent.parent, max_batch_size=2, drain_seconds=1.5)
     assert process.wait_until("ok")["runtime"]["name"] == "openvino"
     kept = process.connect()
@@ -60,7 +60,7 @@ def test_the_process_serves_a_real_model_and_drains(start, exported):
 
 
 def test_an_upload_in_flight_outlives_the_drain(start, exported):
-    """A request that has begun is finished, though the listener is closed."""
+    """A request in flight is finished after the listener has closed."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0)
     process.wait_until("ok")
     data = encode("blue")
@@ -78,7 +78,7 @@ def test_an_upload_in_flight_outlives_the_drain(start, exported):
 
 
 def test_a_second_signal_hurries(start, tmp_path):
-    """Nobody has to wait for a drain that is of no use."""
+    """It ends the drain at once."""
     process = start(model_dir=tmp_path, drain_seconds=60)
     process.wait_until("unavailable")
     process.signal(signal.SIGINT)
@@ -88,7 +88,7 @@ def test_a_second_signal_hurries(start, tmp_path):
 
 
 def test_a_third_signal_drops_what_is_in_flight(start, exported):
-    """As if the client had left: one line in the log, no traceback, and the same exit status."""
+    """As if the client had disconnected: one line in the log, no traceback, exit status 0."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=60)
     process.wait_until("ok")
     with socket.create_connection(("127.0.0.1", process.port), timeout=10) as client:
@@ -105,7 +105,7 @@ def test_a_third_signal_drops_what_is_in_flight(start, exported):
 
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_terminal_that_closes_starts_the_drain(start, tmp_path, ignored):
-    """SIGHUP is taken as SIGTERM, unless it is ignored from the start, as under `nohup`."""
+    """SIGHUP works like SIGTERM, unless it is ignored at the start, as under `nohup`."""
     program = ("-c", "import signal, app.__main__ as m; signal.signal(signal.SIGHUP, signal.SIG_IGN); m.main()")
     process = start(program=program if ignored else ("-m", "app"), model_dir=tmp_path, drain_seconds=0)
     process.signal(signal.SIGHUP)
@@ -127,7 +127,7 @@ main()
 
 
 def test_probes_have_connections_of_their_own(start, exported):
-    """Requests in flight on every public connection, and the end of the public listener, leave probes alone."""
+    """Probes work while requests use all public connections, and after the public listener has closed."""
     process = start(
         program=("-c", SLOW), model_dir=exported.parent.parent, max_batch_size=1, max_connections=2, probe_port=0,
         drain_seconds=0, api_keys="a-long-enough-key",
@@ -174,7 +174,7 @@ main()
 
 @pytest.mark.parametrize("signals", [1, 3])
 def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
-    """Its client is told 504, and the process ends in the time promised, with 0, and leaves none behind."""
+    """Its client gets 504, and the process exits in time, with status 0 and no process left behind."""
     process = start(
         model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0.2, request_timeout_seconds=0.5, decoders=1
     )
@@ -196,7 +196,7 @@ def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
 
 
 def test_a_signal_before_the_server_runs_is_a_clean_end(tmp_path):
-    """A handler is there before anything that takes time, and it ends the process without a word."""
+    """The handlers are installed before the slow imports, and end the process quietly."""
     process = subprocess.Popen(
         [sys.executable, "-m", "app"],
         env={**os.environ, "APP_PORT": "0", "APP_MODEL_DIR": str(tmp_path)},
@@ -214,7 +214,7 @@ def test_a_signal_before_the_server_runs_is_a_clean_end(tmp_path):
 
 
 def test_signals_while_a_version_loads_are_a_clean_end(start, tmp_path):
-    """However many, and though the loader's thread goes on."""
+    """Several signals while the loader's thread goes on."""
     process = start(program=("-c", SLOW_LOAD), model_dir=tmp_path, drain_seconds=60)
     for _ in range(6):
         process.signal()
@@ -223,7 +223,7 @@ def test_signals_while_a_version_loads_are_a_clean_end(start, tmp_path):
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):
-    """Chunks are counted as they come, on a real connection."""
+    """Chunks are counted as they arrive."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, max_upload_bytes=10_000)
     process.wait_until("ok")
     connection = process.connect()
@@ -234,7 +234,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):
 
 
 def test_a_body_that_trickles_is_cut(start, exported):
-    """The client is told, and its connection ends."""
+    """The client gets 408, and its connection is closed."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, upload_timeout_seconds=0.2)
     process.wait_until("ok")
     with socket.create_connection(("127.0.0.1", process.port), timeout=10) as client:
@@ -249,7 +249,7 @@ def test_a_body_that_trickles_is_cut(start, exported):
     [("APP_PORT", "eighty", "APP_PORT: "), ("APP_RUNTIME", "torch", "APP_RUNTIME: Input should be 'openvino' or ")],
 )
 def test_a_bad_setting_is_one_line(name, value, said):
-    """Exit status 2, the variable's name, what is wrong with it, and no traceback."""
+    """Exit status 2, the variable's name and what is wrong with it, without a traceback."""
     process = subprocess.run(
         [sys.executable, "-m", "app"],
         env={**os.environ, name: value},
@@ -265,7 +265,7 @@ def test_a_bad_setting_is_one_line(name, value, said):
 
 @pytest.mark.parametrize("argument", ["--help", "--port=9000"])
 def test_an_argument_is_one_line(argument):
-    """Passed over, the service would listen elsewhere than was asked for."""
+    """If it were ignored, the service would listen on another port than expected."""
     command = [sys.executable, "-m", "app", argument]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
@@ -273,7 +273,7 @@ def test_an_argument_is_one_line(argument):
 
 
 def test_an_address_in_use_is_one_line(tmp_path):
-    """Before anything is loaded or logged: which settings, which values, and what is wrong."""
+    """Before anything is loaded or logged: the settings, their values and the error."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         process = subprocess.run(
@@ -289,7 +289,7 @@ def test_an_address_in_use_is_one_line(tmp_path):
 
 
 def test_an_unknown_setting_is_mentioned(start, tmp_path):
-    """A typing error in a variable's name does not pass in silence."""
+    """A typo in a variable's name gets a warning."""
     process = start(model_dir=tmp_path, max_batchsize=3, drain_seconds=0)
     assert any("APP_MAX_BATCHSIZE is not a setting" in line for line in process.log)
     process.signal()
@@ -297,7 +297,7 @@ def test_an_unknown_setting_is_mentioned(start, tmp_path):
 
 
 def test_importing_the_module_makes_no_application():
-    """`python -m app` makes its own; who asks for it by name, as uvicorn does, makes the one that there is then."""
+    """`python -m app` makes its own; accessing `app.main.app`, as uvicorn does, makes it once."""
     code = "import app.main; print('app' in vars(app.main), app.main.app is app.main.app)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -73,6 +73,13 @@ def test_keys_that_are_none_are_refused(value, monkeypatch):
         Settings()
 
 
+def test_one_port_for_requests_and_probes_is_refused():
+    """The system would let both sockets have it, until one listens."""
+    with pytest.raises(ValidationError, match="APP_PROBE_PORT must be another port"):
+        Settings(port=8000, probe_port=8000)
+    assert Settings(port=0, probe_port=0).probe_port == 0
+
+
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_an_empty_variable_means_the_default(monkeypatch, name):
     """So a compose file may pass on a variable that nobody has set."""

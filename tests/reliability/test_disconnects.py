@@ -1,4 +1,4 @@
-"""Clients that leave, at every point of their request, while others are served."""
+"""Clients that disconnect at any point of their request, while others are served."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ async def work(port: int, seed: int, until: float, counts: dict[str, int]) -> No
     client.close()
 
 
-def test_clients_that_leave_poison_nobody(start, models, tell):
+def test_disconnects_affect_no_other_client(start, models, tell):
     """With 30 % of requests aborted at random, every other one gets the answer for its own image."""
     process = start(model_dir=models, precision="f32", max_batch_size=8)
     process.wait_until("ok")
@@ -52,7 +52,7 @@ def test_clients_that_leave_poison_nobody(start, models, tell):
     )
 
 
-# The service with a model that takes a third of a second for each image.
+# The service with a model that takes 0.3 s per image.
 SLOW = """
 import time
 import app.versions.model
@@ -63,8 +63,8 @@ main()
 """
 
 
-def test_who_left_costs_no_inference(start, models):
-    """Of a crowd that leaves at once, only those reach the model whose batch was already running."""
+def test_clients_that_have_left_cost_no_inference(start, models):
+    """If 40 clients disconnect, only the images of running batches reach the model."""
     process = start(
         program=("-c", SLOW), model_dir=models, precision="f32", inference_threads=1, max_batch_size=1,
         request_timeout_seconds=60,

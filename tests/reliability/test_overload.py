@@ -20,12 +20,12 @@ PLACES = 16
 SECONDS = 4.0
 # Enough to offer ten times the load although each waits for its answer: a rejection takes up to 4 s.
 CROWD = 2000
-# The service, running each batch four times: the shipped model is so fast that clients on the same two cores could not
+# The service, running each batch six times: the shipped model is so fast that clients on the same two cores could not
 # offer ten times what it sustains.
 HEAVY = """
 import app.versions.model
 predict = app.versions.model.Model.predict
-app.versions.model.Model.predict = lambda *images, **how: [predict(*images, **how) for _ in range(4)][0]
+app.versions.model.Model.predict = lambda *images, **how: [predict(*images, **how) for _ in range(6)][0]
 from app.__main__ import main
 main()
 """

@@ -1,4 +1,4 @@
-"""The service opens no connection to anywhere: in a network without a way out, nothing even tries."""
+"""The service opens no outbound connection, and does not try to."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ import pytest
 
 from tests.app.process import ROOT
 
-# Runs inside a network namespace that has a loopback and no route: the kernel counts every packet that has nowhere to
-# go, whoever sent it, so that native libraries are seen as well as Python.
+# Runs in a network namespace with a loopback and no route. The kernel counts every packet without a route, so it sees
+# native libraries as well as Python.
 SCRIPT = r"""
 import fcntl, socket, struct, sys
 sys.path.insert(0, {root!r})
@@ -38,7 +38,7 @@ try:
 finally:
     process.end()
 print("strays", count_strays())
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:  # what a stray looks like
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:  # a control, which must be counted
     try:
         other.connect(("192.0.2.1", 53))
     except OSError:
@@ -48,12 +48,12 @@ print("control", count_strays())
 
 
 def test_the_service_never_calls_out(models, tell, tmp_path):
-    """Neither at its start nor while it serves: no telemetry, no look-up, no download."""
+    """Neither at the start nor while it serves: no telemetry, DNS query or download."""
     unshare = shutil.which("unshare")
     if not unshare or subprocess.run([unshare, "-rn", "true"], check=False).returncode:
         pytest.skip("network namespaces can't be made here")
     script = SCRIPT.format(root=str(ROOT), models=str(models))
-    # As on a new machine: OpenVINO asks for no consent there, and is silent where it believes to be in a CI job.
+    # As on a new machine: OpenVINO's telemetry is off in CI jobs.
     environment = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
     done = subprocess.run(
         [unshare, "-rn", sys.executable, "-c", script],

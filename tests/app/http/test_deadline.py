@@ -1,4 +1,4 @@
-"""Behaviour towards clients that leave, dawdle or wait too long: app.http.deadline."""
+"""Behaviour of app.http.deadline: clients that disconnect, are slow or wait too long."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from tests.app.fakes import HeldModel, encode, make_model
 
 
 def test_a_deadline_answers_504(make_client):
-    """The client is told, and what it waited for is dropped."""
+    """The client gets 504, and its work is dropped."""
     held = HeldModel()
     client = make_client(held, request_timeout_seconds=0.1)
     check_problem(predict(client, encode()), 504, "deadline_passed")
@@ -17,7 +17,7 @@ def test_a_deadline_answers_504(make_client):
 
 
 def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
-    """What waits too long is dropped from the queue, not run for nobody; what comes later is served."""
+    """It is dropped from the queue, and later images are served."""
     held = HeldModel()
     client = make_client(held, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
     check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
@@ -29,7 +29,7 @@ def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
 
 
 async def call(app, body_messages):
-    """Call `app` as a server would; after `body_messages`, its client is silent until the answer or leaves."""
+    """Call `app` as a server does; after `body_messages` the client sends nothing more."""
     sent = []
 
     async def receive():
@@ -52,7 +52,7 @@ async def call(app, body_messages):
 
 
 def test_a_client_that_leaves_costs_no_inference(models):
-    """Its image is dropped wherever it is: half sent, or waiting for its batch."""
+    """Its image is dropped, whether half sent or waiting for its batch."""
     held = HeldModel()
     one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
     app = create_app(one_lane, load=lambda *_, **__: make_model(held))
@@ -75,7 +75,7 @@ def test_a_client_that_leaves_costs_no_inference(models):
 
 
 def test_a_body_that_trickles_answers_408(models):
-    """A slow client holds a place for so long and no longer."""
+    """A slow client holds a place for a limited time."""
     app = create_app(Settings(model_dir=models, upload_timeout_seconds=0.05), load=lambda *_, **__: make_model())
     half = {"type": "http.request", "body": b"x", "more_body": True}
 

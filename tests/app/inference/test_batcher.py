@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Gate:
-    """A `run` that doubles numbers, records its batches, and waits at each until opened."""
+    """A `run` that doubles numbers, records its batches, and blocks until opened."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -56,7 +56,7 @@ async def start(batcher: Batcher[int, int], items: Sequence[int]) -> list[asynci
 
 
 async def test_an_idle_batcher_runs_one_item_at_once():
-    """Nobody waits for a batch to fill."""
+    """It does not wait for a batch to fill."""
     batches = []
     batcher = make_batcher(lambda items: batches.append(list(items)) or items)
     started = time.monotonic()
@@ -66,8 +66,8 @@ async def test_an_idle_batcher_runs_one_item_at_once():
     batcher.close()
 
 
-async def test_what_came_while_a_batch_ran_is_the_next():
-    """Batches fill by themselves, up to the largest, in the order of arrival, and each waiter gets its own result."""
+async def test_items_that_arrive_during_a_batch_form_the_next():
+    """Batches fill up to the largest size, in order of arrival, and each waiter gets its own result."""
     gate = Gate()
     batcher = make_batcher(gate)
     tasks = await start(batcher, [0])
@@ -79,8 +79,8 @@ async def test_what_came_while_a_batch_ran_is_the_next():
     batcher.close()
 
 
-async def test_what_is_submitted_in_one_turn_goes_together():
-    """Several images of one request are one batch, though the batcher was idle."""
+async def test_items_submitted_in_one_iteration_share_a_batch():
+    """The images of one request form one batch, even in an idle batcher."""
     gate = Gate()
     gate.opened.release(1)
     batcher = make_batcher(gate)
@@ -89,8 +89,8 @@ async def test_what_is_submitted_in_one_turn_goes_together():
     batcher.close()
 
 
-async def test_lanes_share_what_waits():
-    """Two batches run beside each other, each of half of what came together; a third waits for a lane."""
+async def test_lanes_share_the_waiting_items():
+    """Two batches run in parallel, each with half of the items; a third one waits for a lane."""
     gate = Gate()
     batcher = make_batcher(gate, lanes=2)
     tasks = await start(batcher, [1, 2, 3, 4])
@@ -104,7 +104,7 @@ async def test_lanes_share_what_waits():
     batcher.close()
 
 
-async def test_a_lane_that_is_free_takes_what_comes():
+async def test_a_free_lane_takes_the_next_item():
     """A single item does not wait for the batch before it."""
     gate = Gate()
     batcher = make_batcher(gate, lanes=2)
@@ -118,8 +118,8 @@ async def test_a_lane_that_is_free_takes_what_comes():
     batcher.close()
 
 
-async def test_lanes_give_way_to_what_is_on_its_way():
-    """Beside a batch that runs, no other starts until as many wait as are being prepared."""
+async def test_lanes_hold_back_while_items_are_prepared():
+    """Beside a running batch, no other starts until as many items wait as are being prepared."""
     gate = Gate()
     batcher = make_batcher(gate, lanes=2)
     tasks = await start(batcher, [1])
@@ -135,8 +135,8 @@ async def test_lanes_give_way_to_what_is_on_its_way():
     batcher.close()
 
 
-async def test_what_waits_while_others_are_on_their_way_runs_after_the_batch_before():
-    """However long the others take."""
+async def test_items_that_wait_beside_preparation_run_after_the_current_batch():
+    """However long the preparation of the others takes."""
     gate = Gate()
     batcher = make_batcher(gate, lanes=2)
     with batcher.admit(), batcher.admit(), batcher.admit():
@@ -148,8 +148,8 @@ async def test_what_waits_while_others_are_on_their_way_runs_after_the_batch_bef
     batcher.close()
 
 
-async def test_what_only_waits_to_be_prepared_takes_no_lane():
-    """Of many processors, two at a time prepare: the others run what there is at once."""
+async def test_items_that_wait_for_a_preparer_hold_back_no_lane():
+    """With two preparers, the other processors run the waiting items immediately."""
     gate = Gate()
     batcher = make_batcher(gate, lanes=4, preparers=2)
     with ExitStack() as stack:
@@ -165,8 +165,8 @@ async def test_what_only_waits_to_be_prepared_takes_no_lane():
     batcher.close()
 
 
-async def test_what_comes_to_nothing_while_prepared_gives_the_lanes_back():
-    """Images that are broken: what waited beside them waits for one batch, not for several."""
+async def test_items_that_fail_in_preparation_free_the_lanes():
+    """If those images are broken, the waiting items wait for one batch, not for several."""
     gate = Gate()
     batcher = make_batcher(gate, lanes=3, preparers=3)
     tasks = await start(batcher, [1])
@@ -183,8 +183,8 @@ async def test_what_comes_to_nothing_while_prepared_gives_the_lanes_back():
     batcher.close()
 
 
-async def test_batches_have_no_other_sizes_than_those_named():
-    """What is over goes into the next one."""
+async def test_batches_have_the_given_sizes_only():
+    """The rest goes into the next one."""
     gate = Gate()
     gate.opened.release(3)
     batcher = make_batcher(gate, batch_sizes=[1, 2, 4])
@@ -202,7 +202,7 @@ async def test_sizes_are_few(most, sizes):
 
 
 async def test_an_item_whose_waiter_left_never_runs():
-    """Work that nobody waits for is dropped before its batch is formed, and its neighbours get their own results."""
+    """It is dropped before its batch is formed, and the others get their own results."""
     gate = Gate()
     batcher = make_batcher(gate)
     tasks = await start(batcher, [0])
@@ -217,7 +217,7 @@ async def test_an_item_whose_waiter_left_never_runs():
 
 
 async def test_an_item_whose_waiter_leaves_at_the_last_moment_never_runs():
-    """Between a cancellation and its waiter's noticing, a batch may be formed."""
+    """A batch can be formed between a cancellation and its effect on the waiter."""
     gate = Gate()
     gate.opened.release(1)
     batcher = make_batcher(gate)
@@ -228,8 +228,8 @@ async def test_an_item_whose_waiter_leaves_at_the_last_moment_never_runs():
     batcher.close()
 
 
-async def test_leaving_while_the_batch_runs_touches_no_neighbour():
-    """A cancelled item in a running batch is no reason to lose the others."""
+async def test_a_cancellation_during_a_batch_affects_no_other_item():
+    """The others in the batch get their results."""
     gate = Gate()
     batcher = make_batcher(gate)
     tasks = await start(batcher, [0, 1, 2])
@@ -243,8 +243,8 @@ async def test_leaving_while_the_batch_runs_touches_no_neighbour():
     batcher.close()
 
 
-async def test_one_items_failure_is_its_own():
-    """The batch is run again item by item: only the one that fails alone fails."""
+async def test_a_failing_item_fails_alone():
+    """The batch runs again item by item, and only the bad item fails."""
 
     def run(items: Sequence[int]) -> list[int]:
         if 2 in items:
@@ -259,7 +259,7 @@ async def test_one_items_failure_is_its_own():
 
 
 async def test_the_results_of_batches_are_given_over_several_iterations(monkeypatch):
-    """So that a probe, which the event loop takes up in between, does not wait for all of them."""
+    """So a probe does not wait for all of them."""
     monkeypatch.setattr("app.inference.batcher._RESULTS_PER_ITERATION", 4)
     gate = Gate()
     batcher = make_batcher(gate, batch_sizes=[1, 16], lanes=2)
@@ -289,14 +289,14 @@ async def test_the_results_of_batches_are_given_over_several_iterations(monkeypa
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_a_wrong_number_of_results_is_a_failure(count):
-    """Two items and any other number of results: nobody knows whose is whose."""
+    """With two items and another number of results, no result can be assigned."""
     batcher = make_batcher(lambda items: [0] * (count if len(items) == 2 else 5))
     answers = await asyncio.gather(ask(batcher, 1), ask(batcher, 2), return_exceptions=True)
     assert [type(answer) for answer in answers] == [InferenceError, InferenceError]
     batcher.close()
 
 
-async def test_a_full_queue_says_when_to_come_back(monkeypatch):
+async def test_a_full_queue_says_when_to_retry(monkeypatch):
     """`Retry-After` is a second plus the depth of the queue divided by the measured rate."""
     monkeypatch.setattr("app.inference.retry_after.random", Mock(uniform=lambda low, _: low, random=lambda: 0))
 
@@ -321,7 +321,7 @@ async def test_a_full_queue_says_when_to_come_back(monkeypatch):
 
 
 async def test_a_place_is_held_while_its_item_is_prepared():
-    """Images being decoded count: otherwise they would pile up before the queue."""
+    """Images being decoded count, or they would pile up before the queue."""
     batcher = make_batcher(lambda items: items, max_queue_size=1)
     with batcher.admit() as submit:
         with pytest.raises(QueueFullError):
@@ -332,7 +332,7 @@ async def test_a_place_is_held_while_its_item_is_prepared():
 
 
 async def test_items_are_measured_while_there_is_work_and_not_while_idle():
-    """A quiet night does not make the next full queue look like hours of waiting."""
+    """Idle time does not count as time for the items."""
     batcher = make_batcher(lambda items: items, max_queue_size=2)
     await ask(batcher, 1)
     await asyncio.sleep(1.2)

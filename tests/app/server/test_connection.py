@@ -228,4 +228,8 @@ def test_nothing_is_left_of_a_body_that_nobody_read(serving):
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n" + bytes(50_000))
         assert read_answer(client).startswith("404 ")
         (connection,) = serving.server_state.connections
+        for _ in range(200):
+            if not connection.cycle.body:
+                break
+            time.sleep(0.01)
         assert len(connection.cycle.body) == 0

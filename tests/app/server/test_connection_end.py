@@ -1,4 +1,4 @@
-"""Behaviour of app.server where connections end: after a last answer, and when the service stops."""
+"""Behaviour of app.server at the end of connections: after the last answer, and when the service stops."""
 
 import contextlib
 import gc
@@ -19,7 +19,7 @@ from tests.app.sockets import GET, dial, find_port, read_all, read_answer
 
 @contextlib.contextmanager
 def ending(server: Server):
-    """End the server right after the body: all that clients do in it still waits in the kernel."""
+    """Stop the server right after the `with` body. What clients send in it is still in the kernel then."""
     reached, opened = threading.Event(), threading.Event()
 
     async def tick(_: int) -> bool:
@@ -33,7 +33,7 @@ def ending(server: Server):
 
 
 def test_a_connection_goes_on_after_a_refused_upload(serving):
-    """Whose rest arrives in good time: the next request is served on it."""
+    """If the rest of the upload arrives in time, the next request is served."""
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
         assert "404 " in read_answer(client)
@@ -45,7 +45,7 @@ def test_a_connection_goes_on_after_a_refused_upload(serving):
 
 
 def test_a_body_after_its_answer_ends(serving, monkeypatch):
-    """A refused upload that goes on for ever holds no connection, whether it flows or trickles."""
+    """A refused upload that never ends does not hold the connection."""
     monkeypatch.setattr("app.server.connection._LINGER_SECONDS", 0.5)
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nx")
@@ -60,7 +60,7 @@ def test_a_body_after_its_answer_ends(serving, monkeypatch):
 
 @pytest.mark.parametrize("version", ["1.1\r\nConnection: close", "1.0"])
 def test_the_last_answer_arrives_though_its_body_still_comes(serving, version):
-    """Closing before the body has been read would make the client's kernel drop the answer."""
+    """If the service closed before it has read the body, the client's kernel would drop the answer."""
     port = find_port(serving)
     head = f"POST /predict HTTP/{version}\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 17000000\r\n\r\n"
     for _ in range(5):
@@ -74,7 +74,7 @@ def test_the_last_answer_arrives_though_its_body_still_comes(serving, version):
 
 
 def test_the_answer_to_a_body_that_still_comes_outlives_a_stop(serving):
-    """Its connection is kept, and would be closed as idle."""
+    """Its connection would be closed as idle otherwise."""
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000))
         assert client.recv(9, socket.MSG_PEEK) == b"HTTP/1.1 "  # it is there, and not read yet
@@ -87,7 +87,7 @@ def test_the_answer_to_a_body_that_still_comes_outlives_a_stop(serving):
 
 
 def test_a_connection_is_kept_no_longer_for_a_body_after_its_answer(serve):
-    """Once the body has come to its end, the connection is as idle as any other."""
+    """After the end of the body, the keep-alive timeout applies."""
     port = find_port(serve(keep_alive_seconds=1))
     with dial(port) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
@@ -102,7 +102,7 @@ def test_a_connection_is_kept_no_longer_for_a_body_after_its_answer(serve):
 @pytest.mark.parametrize("option", ["Connection: close", "X-Kept: yes"])
 @pytest.mark.parametrize("rest", [b"zz\r\n", b"0\r\nA: " + 40_000 * b"x", b"5;" + 40_000 * b"e"])
 def test_what_is_wrong_with_a_body_after_its_answer_ends_it_quietly(serving, caplog, option, rest):
-    """A bad chunk, a large trailer or extension: no second answer, and no traceback."""
+    """After a bad chunk, a large trailer or extension there is no second answer and no traceback."""
     with dial(find_port(serving)) as client:
         head = f"POST /nowhere HTTP/1.1\r\nHost: x\r\n{option}\r\nTransfer-Encoding: chunked\r\n\r\n"
         client.sendall(head.encode())
@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_body_after_its_answer_ends_it_quietly(serving, cap
 
 
 def test_a_body_that_does_not_come_ends_with_its_last_answer(serving, monkeypatch):
-    """It is not waited for without end."""
+    """The service waits for it only for a limited time."""
     monkeypatch.setattr("app.server.connection._LINGER_SECONDS", 0.3)
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nConnection: close\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
@@ -147,7 +147,7 @@ POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent
     ],
 )
 def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest, statuses):
-    """Each request is answered in its turn, and the connection ends with the malformed one."""
+    """Each request is answered in order, and the connection ends after the malformed one."""
     with dial(find_port(slow)) as client:
         client.sendall(POST)
         time.sleep(0.1)
@@ -171,7 +171,7 @@ def test_a_client_that_leaves_is_noticed(slow, caplog):
 
 
 def test_a_head_that_has_begun_when_the_service_ends_may_take_its_time(serving):
-    """It is the first byte that has little time then, not the head."""
+    """Only the first byte has a shorter deadline then, not the head."""
     with dial(find_port(serving)) as client:
         time.sleep(0.2)
         serving.should_exit = True
@@ -183,7 +183,7 @@ def test_a_head_that_has_begun_when_the_service_ends_may_take_its_time(serving):
 
 
 def test_requests_that_wait_to_be_accepted_outlive_the_listener(serving):
-    """What the kernel has accepted is served: a listener that is just closed resets it."""
+    """Closing the listener alone would reset what the kernel has accepted."""
     port = find_port(serving)
     with contextlib.ExitStack() as stack:
         with ending(serving):
@@ -201,7 +201,7 @@ def test_requests_that_wait_to_be_accepted_outlive_the_listener(serving):
 
 
 def test_a_request_on_a_kept_connection_outlives_the_listener(serving):
-    """It came before the connection was closed, and its client can't know that nobody read it."""
+    """It arrived before the connection was closed, and its client can't know that it was not read."""
     port = find_port(serving)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(dial(port)) for _ in range(10)]
@@ -215,7 +215,7 @@ def test_a_request_on_a_kept_connection_outlives_the_listener(serving):
 
 
 def test_silent_connections_do_not_hold_up_the_end(serving):
-    """One that was accepted last has a moment to say something, and no more."""
+    """A new connection has a second to send its first byte."""
     port = find_port(serving)
     with dial(port) as client:
         time.sleep(0.1)

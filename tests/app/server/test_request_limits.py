@@ -1,4 +1,4 @@
-"""Behaviour of app.server.request_limits: which requests are taken for one, over real sockets."""
+"""Behaviour of app.server.request_limits: which request heads are accepted, over real sockets."""
 
 import contextlib
 import re
@@ -43,8 +43,8 @@ def test_a_head_without_end_is_refused(process, head):
         assert len(head) > 200_000
 
 
-def test_what_is_no_http_is_a_problem(process):
-    """Even what never becomes a request is answered as everything else is."""
+def test_a_malformed_request_gets_a_problem(process):
+    """Problem details are the answer to malformed requests too."""
     with dial(process.port) as client:
         client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello TLS\r\n\r\n")
         check_refused(read_all(client), 400, "malformed_request")
@@ -64,8 +64,8 @@ def test_what_is_no_http_is_a_problem(process):
         (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "not a valid HTTP/1.1 request"),
     ],
 )
-def test_a_request_that_others_may_understand_otherwise_is_a_problem(process, head, detail):
-    """A proxy in front may take another host for meant, or another byte for the request's last."""
+def test_an_ambiguous_request_gets_a_problem(process, head, detail):
+    """A proxy in front could see another host, or another end of the request."""
     with dial(process.port) as client:
         client.sendall(head + b"\r\n0\r\n\r\n")
         assert detail in check_refused(read_all(client), 400, "malformed_request")
@@ -75,7 +75,7 @@ def test_a_request_that_others_may_understand_otherwise_is_a_problem(process, he
     "request_", [b"GET /health/live HTTP/1.0\r\n\r\n", POST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"]
 )
 def test_old_and_chunked_requests_are_taken(process, request_):
-    """HTTP/1.0 knows no Host, and codings no case."""
+    """HTTP/1.0 has no Host, and codings are case-insensitive."""
     with dial(process.port) as client:
         client.sendall(request_ + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert read_all(client)[:12] in {b"HTTP/1.1 200", b"HTTP/1.1 404"}
@@ -91,8 +91,8 @@ def test_old_and_chunked_requests_are_taken(process, request_):
         (b"x", b"400"),
     ],
 )
-def test_a_target_of_another_form_is_understood_or_a_problem(process, target, status):
-    """As the first request of a connection and as one that follows; none is a fault of the service."""
+def test_a_target_of_another_form_is_served_or_gets_a_problem(process, target, status):
+    """As the first request of a connection and as a later one; none is an internal error."""
     request = b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n"
     for before, expected in ((b"", [status]), (GET, [b"200", status])):
         with dial(process.port) as client:
@@ -104,8 +104,8 @@ def test_a_target_of_another_form_is_understood_or_a_problem(process, target, st
     assert not [line for line in process.log if "Traceback" in line or "Fatal" in line]
 
 
-def test_what_follows_a_body_is_no_header_of_its_request(serve):
-    """A proxy in front that takes headers away, or sets them, does not look there (RFC 9110, 6.5.1)."""
+def test_trailers_are_no_headers_of_the_request(serve):
+    """A proxy in front that removes or sets headers leaves trailers alone (RFC 9110, section 6.5.1)."""
     key = "0123456789abcdef"
     port = find_port(serve(api_keys=key))
     head = POST.replace(b"/nowhere", b"/model") + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
@@ -123,8 +123,8 @@ UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Setting
     "body", [b"Content-Length: 1000\r\n\r\n" + bytes(1000), b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
 )
 @pytest.mark.parametrize("pieces", [1, 5])
-def test_a_wish_for_another_protocol_is_passed_over(process, body, pieces):
-    """`curl --http2` sends it with every upload: the body belongs to the request, and the next request follows it."""
+def test_an_upgrade_to_another_protocol_is_ignored(process, body, pieces):
+    """`curl --http2` sends it with every upload. The body belongs to the request, and the next request follows it."""
     request = b"POST /nowhere?x HTTP/1.1\r\nHost: x\r\n" + UPGRADE + body
     websocket = GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
     data = request * 2 + websocket + GET
