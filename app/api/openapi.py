@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from app.http.dependencies import get_cache
 from app.http.paths import get_root
+from app.http.shared_response import SharedResponse
 
 
 async def show_openapi(request: Request) -> Response:
@@ -19,7 +20,7 @@ async def show_openapi(request: Request) -> Response:
     async def write() -> bytes:
         document = request.app.openapi()
         servers = {"servers": [{"url": root}]} if root else {}
-        return json.dumps({**document, **servers}, ensure_ascii=False).encode()
+        return json.dumps({**document, **servers}, ensure_ascii=False, separators=(",", ":")).encode()
 
     body = await get_cache(request).get(("openapi", root), write)
-    return Response(body, media_type="application/json")
+    return SharedResponse(body, media_type="application/json")

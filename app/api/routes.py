@@ -164,7 +164,12 @@ async def describe_model(request: Request) -> Response:
     ```
     """
     metadata = get_classifier(request).store.require_model().metadata
-    return Response(metadata.model_dump_json(), media_type="application/json")
+
+    async def write() -> bytes:
+        return metadata.model_dump_json().encode()
+
+    body = await get_cache(request).get(("model", metadata.name, metadata.version), write)
+    return Response(body, media_type="application/json")
 
 
 @router.get("/metrics", tags=["operate"], summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from app.http.shared_response import SharedResponse
 from app.pages.render import HEADERS
 
 
@@ -38,6 +39,6 @@ def serve_files(files: Iterable[File]) -> Callable[[Request], Awaitable[Response
         headers = {**HEADERS, "ETag": tags[name]}
         if tags[name] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(contents[name], media_type=mimetypes.guess_type(name)[0], headers=headers)
+        return SharedResponse(contents[name], media_type=mimetypes.guess_type(name)[0], headers=headers)
 
     return serve_file

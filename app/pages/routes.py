@@ -28,6 +28,7 @@ from app.http.dependencies import get_cache, get_classifier, get_settings
 from app.http.middleware import find_header
 from app.http.paths import get_root
 from app.http.problems import Problem, speaks_protocol, write_json
+from app.http.shared_response import SharedResponse
 from app.http.uploads import read_image
 from app.images.decode import encode_png
 from app.images.formats import FORMAT_NAMES
@@ -159,7 +160,8 @@ async def show_plot(request: Request) -> Response:
             raise HTTPException(404, "the card has no such picture")
         return data
 
-    return Response(await _get_cached(request, ("plot", name), model, read), media_type=media_type, headers=HEADERS)
+    data = await _get_cached(request, ("plot", name), model, read)
+    return SharedResponse(data, media_type=media_type, headers=HEADERS)
 
 
 async def show_sample(request: Request) -> Response:
@@ -174,7 +176,7 @@ async def show_sample(request: Request) -> Response:
         return path.read_bytes()
 
     data = await _get_cached(request, ("sample", name), model, read)
-    return Response(data, media_type=MEDIA_TYPES[Path(name).suffix.lower()], headers=HEADERS)
+    return SharedResponse(data, media_type=MEDIA_TYPES[Path(name).suffix.lower()], headers=HEADERS)
 
 
 async def show_documentation(request: Request) -> HTMLResponse:

@@ -124,7 +124,8 @@ async def show_version_signature(request: Request, name: str, version: str) -> M
 async def predict_instances(request: Request, name: str) -> Response:
     """Classify encoded images in base64, or arrays of the model's own size; all of them or none.
 
-    The reply has the probabilities of all classes for each image. Their names are in `/model`.
+    The reply has the probabilities of all classes for each image. Their names are in `/model`. Other outputs of a
+    version are left out, so that a new version never changes the form of the reply.
 
     ```console
     $ printf '{"instances": [{"b64": "%s"}]}' "$(base64 < image.png | tr -d '[:space:]')" > instances.json

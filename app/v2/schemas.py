@@ -32,7 +32,7 @@ class ModelReady(ServerReady):
 
 
 class TensorMetadata(BaseModel):
-    """One tensor of the model; a dimension of -1 is open."""
+    """A tensor of the model; a dimension of -1 can have any size."""
 
     name: str
     datatype: str
@@ -50,14 +50,14 @@ class ModelDescription(BaseModel):
 
 
 class ResponseOutput(TensorMetadata):
-    """One output tensor."""
+    """An output tensor."""
 
     parameters: dict[str, Any] | None = None
     data: list[float] | None = None
 
 
 class InferenceResponse(BaseModel):
-    """The answer to an inference request."""
+    """The reply to an inference request."""
 
     model_name: str
     model_version: str

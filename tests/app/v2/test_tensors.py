@@ -100,7 +100,7 @@ def with_bytes(count: int, announced: object, json_length: int | None = None) ->
         (with_bytes(144, None), "binary_data_size says None"),
         (with_bytes(0, 0), "neither 'data' nor bytes"),
         (with_bytes(144, 144, json_length=10**6), "its header announces 1000000 bytes of JSON"),
-        ((b"", {"inference-header-content-length": "-1"}), "no number of bytes: '-1'"),
+        ((b"", {"inference-header-content-length": "-1"}), "not a number of bytes: '-1'"),
         ((b"", {"inference-header-content-length": "9" * 400}), "bytes of JSON"),
     ],
 )
