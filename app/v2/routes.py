@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (v2, REST) over the same batcher, for clients written for KServe, Triton or MLServer."""
+"""The Open Inference Protocol (v2, REST), for clients of KServe, Triton and MLServer."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ from app.v2.schemas import (
 from app.v2.tensors import DATATYPES, REQUEST_EXAMPLE, InferenceRequest, Question, parse_request
 from app.versions.model import Model, Scores
 
-# How many bytes of a body are JSON; the tensors' own bytes follow.
+# The number of bytes of JSON in a body; binary tensors follow.
 _JSON_LENGTH = "Inference-Header-Content-Length"
 _BYTES = "application/octet-stream"
 
@@ -50,7 +50,7 @@ router = APIRouter(
 
 
 def _write_schema() -> dict[str, Any]:
-    """Write what a request says in one piece: FastAPI lists the parts of no model that it does not check itself."""
+    """Return the request's schema with its parts inlined. FastAPI only lists parts of models that it validates."""
     schema = InferenceRequest.model_json_schema()
     parts = schema.pop("$defs")
     text = json.dumps(schema)
@@ -67,13 +67,13 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
             {
                 "name": _JSON_LENGTH,
                 "in": "header",
-                "description": "How many bytes of the body are JSON, if bytes of tensors follow it.",
+                "description": "The number of bytes of JSON in the body, if binary tensors follow.",
                 **_LENGTH,
             }
         ],
         "requestBody": {
             "required": True,
-            "description": f"JSON; with the header `{_JSON_LENGTH}`, bytes of tensors may follow it.",
+            "description": f"JSON; with the header `{_JSON_LENGTH}`, binary tensors may follow.",
             "content": {
                 "application/json": {
                     "schema": _write_schema(),
@@ -89,7 +89,7 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
             "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}},
             "headers": {
                 **REQUEST_ID_HEADER,
-                _JSON_LENGTH: {"description": f"With `{_BYTES}`: how many of the bytes are JSON.", **_LENGTH}
+                _JSON_LENGTH: {"description": f"With `{_BYTES}`: the number of bytes of JSON.", **_LENGTH}
             },
         },
         **_document(
@@ -102,9 +102,9 @@ _INFER_DOCUMENTATION: dict[str, Any] = {
 }  # fmt: skip
 
 
-@router.get("", summary="What this server is")
+@router.get("", summary="Server metadata")
 async def describe_server(request: Request) -> ServerMetadata:
-    """Give the server's name and version, and the extensions of the protocol that it speaks.
+    """Return the server's name and version, and the protocol extensions that it supports.
 
     ```console
     $ curl localhost:8000/v2
@@ -113,14 +113,14 @@ async def describe_server(request: Request) -> ServerMetadata:
     return ServerMetadata(name=request.app.title, version=request.app.version, extensions=["binary_tensor_data"])
 
 
-# Some load balancers probe by HEAD, see `app.api.health`.
+# Some load balancers probe with HEAD, see `app.api.health`.
 _also_head = partial(router.api_route, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-@router.get("/health/live", summary="Whether this process answers at all")
+@router.get("/health/live", summary="Liveness")
 @_also_head("/health/live")
 async def server_live() -> ServerLive:
-    """Liveness: 200 as long as the process answers.
+    """Return 200 as long as the process answers.
 
     ```console
     $ curl localhost:8000/v2/health/live
@@ -131,18 +131,18 @@ async def server_live() -> ServerLive:
 
 @router.get(
     "/health/ready",
-    summary="Whether this process can serve",
+    summary="Readiness",
     responses={
         503: {
             "model": ServerReady,
-            "description": "Not (any more): `/health` has the reason.",
+            "description": "Not ready; `/health` has the reason.",
             "headers": REQUEST_ID_HEADER,
         }
     },
 )
 @_also_head("/health/ready")
 async def server_ready(request: Request, response: Response) -> ServerReady:
-    """Readiness: 200 while requests should come here, 503 while they should not.
+    """Return 200 if this process can serve requests, otherwise 503.
 
     ```console
     $ curl localhost:8000/v2/health/ready
@@ -153,13 +153,13 @@ async def server_ready(request: Request, response: Response) -> ServerReady:
     return ServerReady(ready=ready)
 
 
-# Each of these calls comes twice, for whatever version serves and for one that is named. A handler of both would have
-# FastAPI look for the version in the query where the path has none.
+# Each of these endpoints exists twice, with and without a version in the path. With one handler for both, FastAPI would
+# look for a missing version in the query.
 
 
-@router.get("/models/{name}", summary="What the model takes and gives", responses=_MODEL_ERRORS)
+@router.get("/models/{name}", summary="Inputs and outputs of the model", responses=_MODEL_ERRORS)
 async def describe_tensors(request: Request, name: str) -> ModelDescription:
-    """Say what the model takes and gives.
+    """Return the model's versions, inputs and outputs.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME
@@ -168,9 +168,9 @@ async def describe_tensors(request: Request, name: str) -> ModelDescription:
     return _describe_model(require_named(get_classifier(request).store.require_model(), name))
 
 
-@router.get("/models/{name}/versions/{version}", summary="What this version takes and gives", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}", summary="Inputs and outputs of this version", responses=_MODEL_ERRORS)
 async def describe_version(request: Request, name: str, version: str) -> ModelDescription:
-    """Say what the model takes and gives, if this version serves.
+    """Return the inputs and outputs of this version, if it serves.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/versions/$VERSION
@@ -179,9 +179,9 @@ async def describe_version(request: Request, name: str, version: str) -> ModelDe
     return _describe_model(require_named(get_classifier(request).store.require_model(), name, version))
 
 
-@router.get("/models/{name}/ready", summary="Whether the model serves", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/ready", summary="Readiness of the model", responses=_MODEL_ERRORS)
 async def model_ready(request: Request, name: str) -> ModelReady:
-    """Say that the model serves; an error says that it does not.
+    """Return that the model serves, or an error if it does not.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/ready
@@ -191,9 +191,9 @@ async def model_ready(request: Request, name: str) -> ModelReady:
     return ModelReady(name=name, ready=True)
 
 
-@router.get("/models/{name}/versions/{version}/ready", summary="Whether this version serves", responses=_MODEL_ERRORS)
+@router.get("/models/{name}/versions/{version}/ready", summary="Readiness of this version", responses=_MODEL_ERRORS)
 async def version_ready(request: Request, name: str, version: str) -> ModelReady:
-    """Say that this version serves; an error says that it does not.
+    """Return that this version serves, or an error if it does not.
 
     ```console
     $ curl localhost:8000/v2/models/$NAME/versions/$VERSION/ready
@@ -207,8 +207,8 @@ async def version_ready(request: Request, name: str, version: str) -> ModelReady
 async def infer(request: Request, name: str) -> Response:
     """Classify images of the model's own size: all of them, or none.
 
-    The outputs are the probabilities and, if the version has it, the typicality; a request may name one of them.
-    `$NAME` and `$SIZE` stand for what `/model` says.
+    The outputs are the probabilities and, if the version has it, the typicality. A request can choose one of them.
+    `$NAME` and `$SIZE` are the model's name and size, from `/model`.
 
     ```console
     $ python -c "import json; print(json.dumps({'inputs': [{'name': 'images', 'datatype': 'UINT8',
@@ -272,7 +272,7 @@ def _read_json_length(request: Request) -> int | None:
     if said is None:
         return None
     if not said.isdecimal():
-        raise errors.TensorError(f"{_JSON_LENGTH} is no number of bytes: {said[:20]!r}")
+        raise errors.TensorError(f"{_JSON_LENGTH} is not a number of bytes: {said[:20]!r}")
     return int(said[:20])
 
 
