@@ -1,7 +1,6 @@
-"""Requests of TensorFlow Serving's REST API: images in JSON, as base64 or as arrays. Knows no HTTP and no model.
+"""Parses requests of TensorFlow Serving's REST API: images in JSON, as base64 or as arrays. Knows no HTTP and no model.
 
-The API is described at https://www.tensorflow.org/tfx/serving/api_rest. A model here has one input, so its name can be
-left out.
+See https://www.tensorflow.org/tfx/serving/api_rest. The model has one input, so its name is optional.
 """
 
 import binascii
@@ -16,7 +15,7 @@ from app.contract import TensorSpec
 from app.errors import TensorError, UploadTooLargeError
 
 SIGNATURE = "serving_default"
-# How many values a request may have besides the numbers of its images.
+# Maximum number of values in a request besides the numbers of its images.
 _OTHER_VALUES = 65_536
 
 Image = bytes | NDArray[np.uint8]
@@ -27,7 +26,7 @@ class Instances(NamedTuple):
     """The images of a request."""
 
     images: list[Image]
-    columnar: bool  # whether they came as "inputs", which is answered by "outputs", or as "instances"
+    columnar: bool  # "inputs", which are answered with "outputs"; otherwise "instances"
 
 
 def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instances:
@@ -39,21 +38,22 @@ def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instanc
         max_images: the maximum number of images.
 
     Raises:
-        TensorError: the body is not a predict request, or does not fit the model.
-        UploadTooLargeError: the body has more values than so many arrays can have.
+        TensorError: the body is not a predict request, or does not match the model.
+        UploadTooLargeError: the body has more values than `max_images` arrays have.
     """
-    # A parsed value takes up to 80 bytes, and every value stands behind one of these. Base64 contains none of them.
+    # A parsed value takes up to 80 bytes. One of these characters precedes every value, and base64 contains none of
+    # them.
     values = body.count(b",") + body.count(b"[") + body.count(b"{")
     if values > _OTHER_VALUES + 2 * int(np.prod(takes.shape)) * max_images:
-        raise UploadTooLargeError(f"that are more numbers than {max_images} images have; send images as base64")
+        raise UploadTooLargeError(f"the body has more numbers than {max_images} images; send images as base64")
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise TensorError(f"the body is not JSON: {error}") from error
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
-        raise TensorError('the body has either "instances" or "inputs"; for example {"instances": [{"b64": "…"}]}')
+        raise TensorError('send either "instances" or "inputs", for example {"instances": [{"b64": "…"}]}')
     if (signature := request.get("signature_name")) not in {None, "", SIGNATURE}:
-        raise TensorError(f"the model has the signature {SIGNATURE!r}; asked for: {str(signature)[:50]!r}")
+        raise TensorError(f"the model has the signature {SIGNATURE!r}; requested: {str(signature)[:50]!r}")
     columnar = "inputs" in request
     rows = _unwrap(request["inputs"], takes.name) if columnar else request["instances"]
     if not isinstance(rows, list) or not 1 <= len(rows) <= max_images:
@@ -63,7 +63,7 @@ def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instanc
 
 
 def _unwrap(value: Any, name: str) -> Any:
-    """Return what `value` holds under the input's name, or `value` itself."""
+    """Return the value under the input's name, or `value` itself."""
     return value[name] if isinstance(value, dict) and value.keys() == {name} else value
 
 
@@ -78,7 +78,7 @@ def _read_image(value: Any, index: int, takes: TensorSpec) -> Image:
         raise TensorError(
             f'image {index} is neither {{"b64": "…"}} nor an array, by itself or as {takes.name!r}: {found}'
         )
-    pixels = np.asarray(value, dtype=object)  # by itself, NumPy would give each number the room of the longest text
+    pixels = np.asarray(value, dtype=object)  # otherwise NumPy would store each number in the space of the longest text
     if pixels.shape != takes.shape or {type(number) for number in pixels.flat} != {int}:
         kinds = " and ".join(sorted({type(number).__name__ for number in pixels.flat})) or "nothing"
         raise TensorError(

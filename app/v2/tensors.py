@@ -53,14 +53,14 @@ class InferenceRequest(BaseModel):
 
 
 class WantedOutput(NamedTuple):
-    """An output that the answer should have."""
+    """A requested output and its encoding."""
 
     name: str
-    as_bytes: bool  # behind the JSON
+    as_bytes: bool  # after the JSON
 
 
 class Question(NamedTuple):
-    """An inference request, understood."""
+    """A parsed inference request."""
 
     id: str | None
     images: NDArray[np.uint8]  # (N, H, W, 3)
@@ -70,31 +70,31 @@ class Question(NamedTuple):
 def parse_request(
     body: bytes, json_length: int | None, *, takes: TensorSpec, gives: Sequence[TensorSpec], max_images: int
 ) -> Question:
-    """Read the images out of the body of an inference request.
+    """Parse the body of an inference request.
 
     Args:
-        body: all of it.
-        json_length: how many of its bytes are JSON; None if all are.
+        body: the whole body.
+        json_length: the number of bytes of JSON; None if there is nothing else.
         takes: the model's input.
         gives: the model's outputs.
-        max_images: the most that are taken at once.
+        max_images: the maximum number of images.
 
     Raises:
-        TensorError: the body is no inference request, or its tensors are not those of the model.
-        UploadTooLargeError: there is more JSON than so many images can need.
+        TensorError: the body is not an inference request, or does not match the model.
+        UploadTooLargeError: the JSON is longer than `max_images` images need.
     """
     size = math.prod(takes.shape)
     head, tail = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
     if json_length is not None and len(head) < json_length:
-        raise TensorError(f"the body has {len(body)} bytes, its header announces {json_length} bytes of JSON")
+        raise TensorError(f"the body has {len(body)} bytes, but its header announces {json_length} bytes of JSON")
     if len(head) > _JSON_BYTES_FOR_THE_REST + _JSON_BYTES_PER_NUMBER * size * max_images:
-        raise UploadTooLargeError(f"that is more JSON than {max_images} images need; send them as binary data")
+        raise UploadTooLargeError(f"the JSON is longer than {max_images} images need; send them as binary data")
     try:
         request = InferenceRequest.model_validate_json(head)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        subject = f"the request's {place!r}" if place else "the body is no inference request"
+        subject = f"the request's {place!r}" if place else "the body is not an inference request"
         raise TensorError(f"{subject}: {first['msg']}") from error
 
     if [tensor.name for tensor in request.inputs] != [takes.name]:
@@ -120,26 +120,26 @@ def _read_bytes(tensor: RequestInput, data: bytes, expected: int) -> NDArray[np.
     if not len(data) == announced == expected or tensor.data is not None:
         raise TensorError(
             f"{tensor.name!r} needs {expected} bytes, binary_data_size says {str(announced)[:20]}, "
-            f"and {len(data)} stand behind the JSON"
+            f"and {len(data)} follow the JSON"
         )
     return np.frombuffer(data, np.uint8)
 
 
 def _read_json(tensor: RequestInput, expected: int) -> NDArray[np.uint8]:
     if tensor.data is None:
-        raise TensorError(f"{tensor.name!r} has neither 'data' nor bytes behind the JSON")
-    # As objects: by itself, NumPy would give every number the room that the longest text among them takes.
+        raise TensorError(f"{tensor.name!r} has neither 'data' nor bytes after the JSON")
+    # As objects, because NumPy would otherwise store every number in the space of the longest text among them.
     numbers = np.asarray(tensor.data, dtype=object).ravel()
     kinds = {type(number) for number in numbers}
     if numbers.size != expected or kinds != {int}:
         found = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise TensorError(
-            f"{tensor.name!r} needs {expected} integers; its data are {numbers.size} of {found or 'nothing'}"
+            f"{tensor.name!r} needs {expected} integers; its data has {numbers.size} of {found or 'nothing'}"
         )
     try:
         return numbers.astype(np.uint8)
     except OverflowError as error:
-        raise TensorError(f"the data of {tensor.name!r} must lie between 0 and 255") from error
+        raise TensorError(f"the data of {tensor.name!r} must be between 0 and 255") from error
 
 
 def _choose_outputs(request: InferenceRequest, names: Sequence[str]) -> list[WantedOutput]:
@@ -148,7 +148,7 @@ def _choose_outputs(request: InferenceRequest, names: Sequence[str]) -> list[Wan
     asked = [output.name for output in requested]
     if not set(asked) <= set(names) or len(set(asked)) < len(asked):
         known = " and ".join(map(repr, names))
-        raise TensorError(f"the model's outputs are {known}, each once; asked for: {_name(requested)}")
+        raise TensorError(f"the model's outputs are {known}, each at most once; requested: {_name(requested)}")
     wanted = []
     for output in requested:
         parameters = (request.parameters or {}) | (output.parameters or {})

@@ -29,7 +29,7 @@ def test_a_key_is_asked_for_once_and_sent(open_locked):
         choose(page, as_file(encode("red")), as_file(encode("blue")))
     # With Basic, the browser would open its own dialogue over the field.
     assert refusal.value.all_headers()["www-authenticate"] == 'Bearer realm="classifier"'
-    field = page.get_by_label("This service asks for an API key")
+    field = page.get_by_label("This service needs an API key")
     expect(field).to_be_focused()
     expect(field).to_have_accessible_description("")
     expect(page.locator("#shown .problem h2")).to_have_text("An API key is needed")
@@ -52,10 +52,10 @@ def test_a_wrong_key_shows_an_error(open_locked):
     """A key that the service rejects, and one that can't be sent in a header. The correct key succeeds."""
     page = open_locked
     choose(page, as_file(encode("red")))
-    field = page.get_by_label("This service asks for an API key")
+    field = page.get_by_label("This service needs an API key")
     for key, objection in (
-        ("wrong", "This key was refused."),
-        ("100 €", "No key is like this: keys have only plain letters, digits and signs (ASCII)."),
+        ("wrong", "The key is wrong."),
+        ("100 €", "A key has only ASCII letters, digits and punctuation."),
     ):
         field.fill(key)
         field.press("Enter")
@@ -74,7 +74,7 @@ def test_a_kept_key_that_cannot_be_sent_is_asked_for_again(open_locked, key):
     page = open_locked
     page.evaluate("key => sessionStorage.setItem('api-key', key)", key)
     choose(page, as_file(encode("red")))
-    expect(page.get_by_label("This service asks for an API key")).to_be_focused()
+    expect(page.get_by_label("This service needs an API key")).to_be_focused()
     assert page.evaluate("sessionStorage.length") == 0
 
 
@@ -87,7 +87,7 @@ def test_a_new_key_is_tried_for_requests_rejected_in_the_meantime(open_locked):
     while len(held) < 2:
         page.wait_for_timeout(10)
     held[0].continue_()
-    page.get_by_label("This service asks for an API key").fill(API_KEY)
+    page.get_by_label("This service needs an API key").fill(API_KEY)
     page.keyboard.press("Enter")
     expect_label(page, "red")
     held[1].continue_()

@@ -78,7 +78,7 @@ def test_a_dropped_picture_is_classified(open_page, where):
     expect_label(page, "blue")
     expect(page.locator("body")).not_to_have_class("dragging")
     page.dispatch_event(where, "drop", {"dataTransfer": transfer(page, "", b"")})
-    expect(page.locator("#status")).to_contain_text("That was no file")
+    expect(page.locator("#status")).to_contain_text("That is not a file")
 
 
 def test_a_pasted_picture_is_classified(open_page):
@@ -200,7 +200,7 @@ def test_too_many_pictures_are_reported(open_page):
     choose(page, *(as_file(encode("red"), f"{number}.png") for number in range(61)))
     expect(page.locator("#status")).to_have_text(
         re.compile(
-            r"^60 of 60 done\. .*: No\. Only the first 60 are taken; python -m app\.classify takes whole folders\.$"
+            r"^60 of 60 done\. .*: No\. Only the first 60 were sent; python -m app\.classify reads whole folders\.$"
         )
     )
     choose(page, as_file(encode("red"), "one.png"))

@@ -18,7 +18,7 @@ from tests.page.conftest import serve
         (b"text", "This is not a picture that is read here", "JPEG, PNG"),
         (encode()[:60], "The picture is damaged or cut short", "send the whole file"),
         (encode(size=(1001, 1000), kind="JPEG"), "The picture has too many pixels", "at most 1,000,000 are decoded"),
-        (bytes(100_000), "The file is too large", "Make it smaller: at most 100.0 kB are taken."),
+        (bytes(100_000), "The file is too large", "Make it smaller: the limit is 100.0 kB."),
     ],
 )
 def test_a_rejection_is_explained(open_page, data, heading, advice):

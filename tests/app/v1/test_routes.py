@@ -123,7 +123,7 @@ IMAGE = as_b64(encode())
         ([IMAGE], 'either "instances" or "inputs"'),
         ({}, 'either "instances" or "inputs"'),
         ({"instances": [IMAGE], "inputs": [IMAGE]}, 'either "instances" or "inputs"'),
-        ({"instances": [IMAGE], "signature_name": "other"}, "asked for: 'other'"),
+        ({"instances": [IMAGE], "signature_name": "other"}, "requested: 'other'"),
         ({"instances": []}, "1 to 32 images; sent: a list of 0"),
         ({"instances": [IMAGE] * 33}, "sent: a list of 33"),
         ({"instances": IMAGE}, "sent: dict"),

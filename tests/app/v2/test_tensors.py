@@ -42,8 +42,8 @@ TENSOR = ONE["inputs"][0]
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "the body is no inference request"),
-        (b"[" * 100_000, "the body is no inference request"),
+        (b"", "the body is not an inference request"),
+        (b"[" * 100_000, "the body is not an inference request"),
         (b'{"inputs": [{"name": "images"}]}', "the request's 'inputs.0.datatype': Field required"),
         ({"inputs": [TENSOR | {"parameters": 1}]}, "the request's 'inputs.0.parameters': Input should be"),
         ({"inputs": []}, "sent: none"),
@@ -55,7 +55,7 @@ TENSOR = ONE["inputs"][0]
         ({"inputs": [TENSOR | {"shape": [10**9, 8, 6, 3]}]}, "[1 to 32, 8, 6, 3]"),
         ({"inputs": [TENSOR | {"shape": []}]}, "sent: UINT8 []"),
         ({"inputs": [TENSOR | {"data": None}]}, "neither 'data' nor bytes"),
-        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data are 2 of int"),
+        ({"inputs": [TENSOR | {"data": [1, 2]}]}, "needs 144 integers; its data has 2 of int"),
         ({"inputs": [TENSOR | {"data": [[1], [2, 3]]}]}, "2 of list"),
         ({"inputs": [TENSOR | {"data": [0.5] * 144}]}, "144 of float"),
         ({"inputs": [TENSOR | {"data": [True] * 144}]}, "144 of bool"),
@@ -69,7 +69,7 @@ TENSOR = ONE["inputs"][0]
         ({"inputs": [TENSOR | {"data": [-1] * 144}]}, "between 0 and 255"),
         ({"inputs": [TENSOR | {"data": [256] * 144}]}, "between 0 and 255"),
         ({"inputs": [TENSOR | {"data": [10**30] * 144}]}, "between 0 and 255"),
-        (ONE | {"outputs": [{"name": "logits"}]}, "asked for: 'logits'"),
+        (ONE | {"outputs": [{"name": "logits"}]}, "requested: 'logits'"),
         (ONE | {"outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}, "classification"),
         ({"inputs": [TENSOR | {"parameters": {"shared_memory_region": "x"}, "data": None}]}, "neither"),
     ],
@@ -94,8 +94,8 @@ def with_bytes(count: int, announced: object, json_length: int | None = None) ->
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
-        (with_bytes(143, 144), "needs 144 bytes, binary_data_size says 144, and 143 stand"),
-        (with_bytes(145, 144), "and 145 stand"),
+        (with_bytes(143, 144), "needs 144 bytes, binary_data_size says 144, and 143 follow"),
+        (with_bytes(145, 144), "and 145 follow"),
         (with_bytes(144, 143), "binary_data_size says 143"),
         (with_bytes(144, None), "binary_data_size says None"),
         (with_bytes(0, 0), "neither 'data' nor bytes"),

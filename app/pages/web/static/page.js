@@ -26,7 +26,7 @@ function add(files) {
   if (!pictures.length) return;
   begin();
   if (pictures.length > MOST_PICTURES) {
-    note = `. Only the first ${MOST_PICTURES} are taken; python -m app.classify takes whole folders.`;
+    note = `. Only the first ${MOST_PICTURES} were sent; python -m app.classify reads whole folders.`;
     pictures.length = MOST_PICTURES;
   }
   const alone = pictures.length === 1; // else the tiles are what to look at
@@ -101,7 +101,7 @@ function unlock(entry) {
   locked.push(entry);
   if (!access.hidden) return;
   access.hidden = false;
-  object(getKey() ? "This key was refused." : "");
+  object(getKey() ? "The key is wrong." : "");
 }
 
 /** Asks for another key, and says what is wrong with the last. */
@@ -114,7 +114,7 @@ function object(text) {
 access.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!isKey(field.value)) {
-    object("No key is like this: keys have only plain letters, digits and signs (ASCII).");
+    object("A key has only ASCII letters, digits and punctuation.");
     return;
   }
   setKey(field.value);
@@ -163,7 +163,7 @@ addEventListener("drop", (event) => {
   body.classList.remove("dragging");
   const files = event.dataTransfer?.files ?? [];
   if (files.length) add(files);
-  else say("That was no file. Save the picture first, then drop it here.");
+  else say("That is not a file. Save the picture first, then drop it here.");
 });
 
 if (!find("#model").dataset.version) awaitModel();

@@ -59,7 +59,7 @@ export async function classify(url, file, tell) {
     const body = new FormData();
     body.append("file", file, file.name);
     const key = getKey();
-    tell("Looking at it …");
+    tell("Classifying …");
     const begun = performance.now();
     let response;
     let article;
