@@ -215,11 +215,9 @@ def _clear(image: Image.Image, data: bytes, frame: tuple[int, int, int, int] | N
         image.info["transparency"] = transparency * 255 // (2 ** data[_PNG_BITS] - 1)  # scale it like the pixels
     elif image.format == "PNG" and isinstance(transparency, tuple) and data[_PNG_BITS] == 16:  # noqa: PLR2004
         image.info["transparency"] = tuple(value >> 8 for value in transparency)
-    elif (
-        frame and frame != (0, 0, *image.size) and not image.has_transparency_data
-    ):  # Pillow fills the rest with a colour
+    elif frame and frame != (0, 0, *image.size) and not image.has_transparency_data:
         left, top, right, bottom = frame
-        image = image.convert("RGB")
+        image = image.convert("RGB")  # in which Pillow has given the rest a colour
         for box in (
             (0, 0, image.width, top),
             (0, bottom, image.width, image.height),

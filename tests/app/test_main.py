@@ -186,6 +186,8 @@ def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
     os.kill(decoder, signal.SIGSTOP)
     assert ask(connection, "POST", "/predict", picture)[0] == 504
     assert ask(connection, "POST", "/predict", picture)[0] == 200
+    connection.request("GET", "/metrics")
+    assert 'classifier_decoder_restarts_total{reason="cancelled"} 1.0' in connection.getresponse().read().decode()
     (decoder,) = list_decoders(process.popen.pid)
     connection.close()
     for _ in range(signals):
