@@ -1,6 +1,6 @@
 """An exported version measured again: on data as its metadata describes them, and beside the figures that it has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from training import cifar10
 from training.calibration import Calibration
 from training.config import OFFICIAL
 from training.data import Data, load_data
+from training.elsewhere import NamedFolder
 from training.errors import DataError, VersionError
 from training.metrics import Evaluation, evaluate, load_network
 from training.mistakes import write_mistakes
@@ -24,6 +25,7 @@ LOG_TOLERANCE = 0.01  # between logarithms of probabilities: float noise moves t
 TOLERATED_IMAGES = 2  # where there are so few images that this is more
 BF16 = "runtimes, openvino bf16, "  # not measured on a processor without bfloat16
 INT8 = "runtimes, openvino int8, "
+ELSEWHERE = ("test_sets, ", "foreign, ")
 
 
 class Difference(NamedTuple):
@@ -46,10 +48,18 @@ class Again(NamedTuple):
     """Of int8, on a processor whose 8-bit arithmetic is not that of the one which measured it."""
 
 
-def measure_again(folder: Path, source: str, *, skip_damaged: bool = False, mistakes: Path | None = None) -> Again:
+def measure_again(
+    folder: Path,
+    source: str,
+    *,
+    skip_damaged: bool = False,
+    mistakes: Path | None = None,
+    test_sets: Sequence[NamedFolder] = (),
+    foreign: Sequence[NamedFolder] = (),
+) -> Again:
     """Measure the version in `folder` on the test set of the data that `source` names, and compare.
 
-    `mistakes` is a file to write its wrong answers to.
+    `mistakes` is a file to write its wrong answers to; `test_sets` and `foreign` are as in `training.metrics.evaluate`.
 
     Raises:
         VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.
@@ -58,7 +68,9 @@ def measure_again(folder: Path, source: str, *, skip_damaged: bool = False, mist
     metadata = read_metadata(folder)
     data = _load_described_data(source, metadata, skip_damaged=skip_damaged)
     try:
-        measured, probabilities = evaluate(folder, data.test, metadata.class_names, metadata.smoothing)
+        measured, probabilities = evaluate(
+            folder, data.test, metadata.class_names, metadata.smoothing, test_sets=test_sets, foreign=foreign
+        )
         with np.load(folder / GOLDEN_FILE) as golden:
             logits = load_network(folder)(golden["images"], "golden images")
             calibrate = Calibration(metadata.smoothing, metadata.temperature)
@@ -78,13 +90,14 @@ def measure_again(folder: Path, source: str, *, skip_damaged: bool = False, mist
 def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:
     """Return which figures of an evaluation are not those in a version's `metrics`, by more than rounding.
 
-    A figure that only one side has is a difference, but for bfloat16's.
+    A figure that only one side has is a difference, but for bfloat16's and those of pictures from elsewhere, which are
+    measured only where somebody has them.
     """
     new, old = dict(_list_figures(measured.model_dump(mode="json"))), dict(_list_figures(recorded))
     sizes = dict(zip(measured.per_class_accuracy, map(sum, measured.confusion), strict=True))
     differences = []
     for name in new | old:
-        if name.startswith(BF16) and not (name in new and name in old):
+        if name.startswith((BF16, *ELSEWHERE)) and not (name in new and name in old):
             continue
         kind, _, detail = name.partition(", ")
         images = sizes.get(detail, 0) if kind == "per_class_accuracy" else sum(sizes.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.contract import METADATA_FILE
 from training.config import OFFICIAL
 from training.errors import TrainingError
-from training.options import Parser
+from training.options import Parser, add_elsewhere_flags
 
 PROGRAM = "python -m training.evaluate"
 
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training (default: %(default)s)")
     parser.add_argument("--skip-damaged", action="store_true", help="leave out files that can't be read as images")
     parser.add_argument("--mistakes", type=Path, metavar="FILE", help="write the wrong answers, by file name, as CSV")
+    add_elsewhere_flags(parser)
     options = parser.parse_args(arguments)
     # Only now: TensorFlow takes seconds to import and prints.
     from training.comparison import measure_again  # noqa: PLC0415 - as said
@@ -26,7 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         again = measure_again(
-            options.version, options.data, skip_damaged=options.skip_damaged, mistakes=options.mistakes
+            options.version,
+            options.data,
+            skip_damaged=options.skip_damaged,
+            mistakes=options.mistakes,
+            test_sets=options.test_sets,
+            foreign=options.foreign,
         )
     except (TrainingError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)

@@ -179,7 +179,14 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
             export_model(served, staged)
             if options.quantize:
                 quantize_model(staged, fit.train.images, fit.validation.images, recipe.seed)
-            evaluation, probabilities = evaluate(staged, data.test, data.class_names, calibrate.smoothing)
+            evaluation, probabilities = evaluate(
+                staged,
+                data.test,
+                data.class_names,
+                calibrate.smoothing,
+                test_sets=options.test_sets,
+                foreign=options.foreign,
+            )
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
             raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
         newest = find_newest(models)

@@ -1,7 +1,9 @@
 """What an exported version is worth on the test set, measured through its files by the runtimes that serve it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -18,6 +20,7 @@ from app.runtime.load import Answers, Images, Probabilities, load_runtime
 from app.runtime.openvino import make_core
 from training.calibration import Calibration, Labels, measure_calibration_error
 from training.data import Split
+from training.elsewhere import ForeignSet, NamedFolder, TestSet, measure_foreign, measure_test_set
 from training.graph import find_logits
 from training.robustness import ENLARGED_8, VARIANTS, name_variant
 
@@ -33,8 +36,12 @@ BATCH_SIZE = 100
 
 ATYPICAL = 0.05
 
-Predict = Callable[[Images, str], Answers]
-"""Any number of images, and the title of a progress bar, to what the model gives for them."""
+
+class Predict(Protocol):
+    """Runs a model."""
+
+    def __call__(self, images: Images, title: str) -> Answers:
+        """Return what it gives for any number of images; `title` is that of the progress bar."""
 
 
 class RuntimeFigures(BaseModel, frozen=True):
@@ -70,18 +77,35 @@ class Evaluation(BaseModel, frozen=True):
     """Accuracy on changed test images, by the change."""
     same_label_enlarged: float
     """Share of the images whose label stays when the file is enlarged eightfold."""
+    test_sets: dict[str, TestSet] = {}
+    foreign: dict[str, ForeignSet] = {}
 
 
 def evaluate(
-    folder: Path, test: Split, class_names: Sequence[str], smoothing: float
+    folder: Path,
+    test: Split,
+    class_names: Sequence[str],
+    smoothing: float,
+    *,
+    test_sets: Sequence[NamedFolder] = (),
+    foreign: Sequence[NamedFolder] = (),
 ) -> tuple[Evaluation, Probabilities]:
     """Measure the version in `folder`, whose calibration takes `smoothing` back, on the whole test set.
+
+    Args:
+        folder: of the version.
+        test: the test set.
+        class_names: in the order of the labels.
+        smoothing: the share of each answer that the calibration takes back.
+        test_sets: more pictures of the classes, <class>/*.
+        foreign: pictures that show none of the classes.
 
     Returns:
         The figures, and the reference runtime's probabilities (N, classes).
 
     Raises:
         RefusedVersionError: no runtime can load it.
+        DataError: there is something wrong with pictures from elsewhere.
     """
     labels = test.labels
     answers = _answer_by_runtime(folder, test)
@@ -92,6 +116,8 @@ def evaluate(
     changed = {
         name: predict(change(test.images), name).probabilities.argmax(axis=1) for name, change in VARIANTS.items()
     }
+    size = (test.images.shape[1], test.images.shape[2])
+    known = answers[ROBUSTNESS_RUNTIME]
     confusion = confusion_matrix(labels, reference.argmax(axis=1), labels=range(len(class_names)))
     correct = int(confusion.trace())
     interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
@@ -110,9 +136,11 @@ def evaluate(
             name_variant(name, test.images.shape[1]): float((answer == labels).mean())
             for name, answer in changed.items()
         },
-        same_label_enlarged=float(
-            (changed[ENLARGED_8] == answers[ROBUSTNESS_RUNTIME].probabilities.argmax(axis=1)).mean()
-        ),
+        same_label_enlarged=float((changed[ENLARGED_8] == known.probabilities.argmax(axis=1)).mean()),
+        test_sets={
+            name: measure_test_set(path, class_names, size, partial(predict, title=name)) for name, path in test_sets
+        },
+        foreign={name: measure_foreign(path, size, known, partial(predict, title=name)) for name, path in foreign},
     )
     return evaluation, reference
 

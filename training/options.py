@@ -50,6 +50,9 @@ class Options(BaseModel):
     promote: Literal["always", "if-better"] = "always"
     folds: int | None = None
     """Of cross-validation; None: decided by the number of test images."""
+    test_sets: tuple[tuple[str, Path], ...] = ()
+    foreign: tuple[tuple[str, Path], ...] = ()
+    """Pictures from elsewhere: what tables call them, and their folder."""
     notes: tuple[Path, ...] = ()
 
 
@@ -88,6 +91,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         help=f"named hyperparameters; the flags below change single ones; {FINETUNE_RECIPE} with --from",
     )
     _add_job_flags(parser)
+    add_elsewhere_flags(parser)
     group = parser.add_argument_group(f"hyperparameters (defaults of the recipe {name!r})")
     for field_name, field in Recipe.model_fields.items():
         group.add_argument(f"--{field_name.replace('_', '-')}", **_describe_flag(field, getattr(recipe, field_name)))
@@ -217,6 +221,35 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Markdown that ends the model card; given several times, one after the other",
     )
+
+
+def add_elsewhere_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name pictures from elsewhere than the data set."""
+    parser.add_argument(
+        "--test-set",
+        dest="test_sets",
+        type=_parse_named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="measure accuracy on the pictures DIR/<class>/* too, and call them NAME; may be given several times",
+    )
+    parser.add_argument(
+        "--foreign",
+        type=_parse_named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="measure how well typicality tells the pictures in DIR, which show none of the classes, from the test "
+        "images; may be given several times",
+    )
+
+
+def _parse_named_folder(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and Path(folder).is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, DIR being a folder")
+    return name, Path(folder)
 
 
 def _require_possible(parser: Parser, values: dict[str, Any]) -> None:

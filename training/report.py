@@ -173,14 +173,57 @@ def format_table(evaluation: Evaluation) -> str:
         )
     ]
     changes = [(name, percent(share)) for name, share in evaluation.robustness.items()]
+    tables = _format_elsewhere(evaluation)
     return "\n".join(
         [
             draw_table(("measure", "test set"), rows),
             draw_table(("class", "accuracy", "right"), classes),
             draw_table(("runtime", "accuracy", "negative log-likelihood", "calibration error", "same label"), runtimes),
             draw_table(("test images changed", "accuracy"), changes),
+            *tables,
         ]
     ).rstrip()
+
+
+def _format_elsewhere(evaluation: Evaluation) -> list[str]:
+    """Return the tables of typicality and of pictures from elsewhere, as far as they were measured."""
+    shares = [
+        (name, percent(figures.atypical))
+        for name, figures in evaluation.runtimes.items()
+        if figures.atypical is not None
+    ]
+    test_sets = [
+        (name, f"{figures.images:,}", percent(figures.accuracy, digits=1), percent(figures.class_mean, digits=1))
+        for name, figures in evaluation.test_sets.items()
+    ]
+    foreign = [
+        (
+            name,
+            f"{figures.images:,}",
+            _show(figures.typicality_auroc),
+            "–" if figures.typicality_caught is None else percent(figures.typicality_caught, digits=1),
+            _show(figures.probability_auroc),
+            percent(figures.probability_caught, digits=1),
+        )
+        for name, figures in evaluation.foreign.items()
+    ]
+    tables: dict[tuple[str, ...], Sequence[Sequence[str]]] = {
+        ("runtime", "test images with a typicality below 0.05 (5 % is ideal)"): shares,
+        ("pictures from elsewhere", "pictures", "accuracy", "mean of the classes"): test_sets,
+        (
+            "foreign pictures",
+            "pictures",
+            "AUROC by typicality",
+            "caught, 95 % of test images kept",
+            "AUROC by the largest probability",
+            "caught by it",
+        ): foreign,
+    }
+    return [draw_table(header, rows) for header, rows in tables.items() if rows]
+
+
+def _show(auroc: float | None) -> str:
+    return "–" if auroc is None else f"{auroc:.3f}"
 
 
 def percent(share: float, digits: int = 2) -> str:

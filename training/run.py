@@ -68,6 +68,8 @@ def read_job(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError):
         return {}
     job["notes"] = [Path(path) for path in job.pop("notes", [])]
+    for key in ("test_sets", "foreign"):
+        job[key] = [(name, Path(path)) for name, path in job.pop(key, [])]
     return job | {key: Path(job[key]) for key in ("models",) if key in job}
 
 
@@ -76,6 +78,8 @@ def write_job(run: Path, options: "Options") -> None:
     job = options.model_dump(exclude={"recipe", "resume", "runs"}, exclude_none=True)
     job |= {key: str(Path(job[key]).absolute()) for key in ("models", "start") if key in job}
     job["notes"] = [str(path.absolute()) for path in options.notes]
+    for key in ("test_sets", "foreign"):
+        job[key] = [[name, str(path.absolute())] for name, path in job[key]]
     if options.data != OFFICIAL:
         job["data"] = str(Path(options.data).absolute())
     (run / JOB_FILE).write_text(json.dumps(job, indent=2), encoding="utf-8")  # in ASCII: a path may be no text

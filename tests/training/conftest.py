@@ -51,6 +51,12 @@ def write_folder(folder: Path, split: Split, extension: str) -> None:
         path.write_bytes(file.getvalue())
 
 
+def write_noise(path: Path, seed: int) -> None:
+    """Write a picture that shows none of the classes."""
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+
+
 def shrink_network(patch: pytest.MonkeyPatch) -> None:
     """Leave two narrow units, one that pools: every kind of layer, in a fraction of the time."""
     patch.setattr("training.model.STAGES", ((8, 1), (16, 1)))
@@ -100,7 +106,10 @@ def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     table.write_text("## What else was tried\n\nNothing.\n")
     notes = ("--notes", str(history), "--notes", str(table))
     places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs", "--name", "shapes")
-    train_lower_network("--data", str(image_folder), *places, *notes)
+    for index in range(3):
+        write_noise(folder / "noise" / f"{index}.png", seed=index)
+    elsewhere = ("--test-set", f"again={image_folder}/test", "--foreign", f"noise={folder}/noise")
+    train_lower_network("--data", str(image_folder), *places, *notes, *elsewhere)
     return folder
 
 

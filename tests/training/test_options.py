@@ -149,3 +149,15 @@ def test_quantize_without_nncf_is_refused_before_any_training(monkeypatch, capsy
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "NNCF is not installed; pip install '.[quantize]'" in error
+
+
+def test_folders_of_pictures_from_elsewhere_have_names(tmp_path, capsys):
+    """What tables call them, and where they are; given several times, all of them."""
+    flags = ("--test-set", f"photographs={tmp_path}", "--foreign", f"a={tmp_path}", "--foreign", f"b={tmp_path}")
+    options = parse_options(flags)
+    assert options.test_sets == (("photographs", tmp_path),)
+    assert options.foreign == (("a", tmp_path), ("b", tmp_path))
+    for text in (str(tmp_path), f"={tmp_path}", f"a={tmp_path}/none"):
+        with pytest.raises(SystemExit):
+            parse_options(["--foreign", text])
+        assert "is not NAME=DIR, DIR being a folder" in capsys.readouterr().err
