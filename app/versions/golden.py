@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, TYPICALITY_TOLERANCES
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, limit_typicality_difference
 from app.errors import RefusedVersionError
 from app.runtime.load import Answers, Images
 from app.versions.model import Model
@@ -53,7 +53,8 @@ def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> Non
         raise RefusedVersionError("a golden image gets another label than at export")
     if golden_typicality is not None:
         typicality = np.concatenate([answer.typicality for answer in answers if answer.typicality is not None])
-        worst, tolerance = float(np.abs(typicality - golden_typicality[order]).max()), TYPICALITY_TOLERANCES[precision]
+        worst = float(np.abs(typicality - golden_typicality[order]).max())
+        tolerance = limit_typicality_difference(precision, model.metadata.data.validation_size)
         if not worst <= tolerance:
             raise RefusedVersionError(
                 f"its golden images give another typicality than at export: off by {worst:.4f}, "
