@@ -144,8 +144,8 @@ class Settings(BaseSettings):
         8192 * 6144,
         ge=1,
         le=2**30,
-        description="Largest image by its header; above it 413. Progressive JPEG, WebP, AVIF and HEIC take more memory "
-        "a pixel and meet the limit of `APP_DECODERS` sooner: WebP and AVIF at about a quarter.",
+        description="Maximum pixels in an image's header; then 413. Progressive JPEG, WebP, AVIF and HEIC need more "
+        "memory per pixel, so their limit is lower: about a quarter for WebP and AVIF.",
     )
     max_connections: int = Field(
         1000,
