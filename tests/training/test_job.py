@@ -18,7 +18,7 @@ STEPS = {
     "predict_features": lambda _network, _normalize, images: [images],
     "fit_typicality": lambda _features, labels, _held_out: [labels],
     "quantize_model": lambda _folder, images, held_out, *_: [images, held_out],
-    "evaluate": lambda _folder, test, *_: [test.images],
+    "evaluate": lambda _folder, test, *_, **__: [test.images],
 }
 """Each step that takes images or labels, and how to find them among its arguments, with what else tells."""
 
