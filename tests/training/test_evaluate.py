@@ -35,7 +35,7 @@ def test_version_measured_again_agrees_with_its_metadata(quantized, image_folder
 def copy(version, tmp_path, monkeypatch):
     """A version that measures what its metadata says, without the time it takes."""
     recorded = Evaluation.model_validate(json.loads((version / METADATA_FILE).read_text())["metrics"])
-    monkeypatch.setattr("training.comparison.evaluate", lambda *_: (recorded, None))
+    monkeypatch.setattr("training.comparison.evaluate", lambda *_, **__: (recorded, None))
     return shutil.copytree(version, tmp_path / "1")
 
 
@@ -66,7 +66,7 @@ def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder,
     metadata["metrics"]["runtimes"]["openvino int8"]["accuracy"] -= 0.2
     copy = shutil.copytree(quantized, tmp_path / "2")
     edit_metadata(copy, metrics=metadata["metrics"])
-    monkeypatch.setattr("training.comparison.evaluate", lambda *_: (measured, None))
+    monkeypatch.setattr("training.comparison.evaluate", lambda *_, **__: (measured, None))
     for flags, status in ({"avx512_vnni"}, 1), ({"avx2"}, 0):
         monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda flags=flags: flags)
         assert main([str(copy), "--data", str(image_folder)]) == status
@@ -74,7 +74,7 @@ def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder,
     without = measured.model_copy(
         update={"runtimes": {name: f for name, f in measured.runtimes.items() if name != "openvino int8"}}
     )
-    monkeypatch.setattr("training.comparison.evaluate", lambda *_: (without, None))
+    monkeypatch.setattr("training.comparison.evaluate", lambda *_, **__: (without, None))
     shutil.rmtree(copy / INT8_FILE.split("/")[0])
     files = {path: digest for path, digest in metadata["files"].items() if not path.startswith("int8/")}
     edit_metadata(copy, files=files)
