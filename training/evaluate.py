@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # Only now: TensorFlow takes seconds to import and prints.
     from training.comparison import measure_again  # noqa: PLC0415 - as said
-    from training.report import format_table  # noqa: PLC0415 - as said
+    from training.report import format_elsewhere, format_table  # noqa: PLC0415 - as said
 
     try:
         again = measure_again(
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
-    print(format_table(again.measured))
+    print(f"{format_table(again.measured)}\n\n{format_elsewhere(again.measured)}".rstrip())
     for difference in again.expected:
         print(f"no disagreement on this CPU, whose 8-bit sums may overflow: {difference}", file=sys.stderr)
     for difference in again.differences:

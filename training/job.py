@@ -37,7 +37,7 @@ from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
 from training.quantize import quantize_model
-from training.report import Card, format_table, write_card
+from training.report import Card, format_elsewhere, format_table, write_card
 from training.rival import compare_with_newest, require_same_classes
 from training.run import read_history, read_kept_epoch, read_start, require_writable, write_job
 from training.split import count_smallest_class
@@ -237,7 +237,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
             publish_version(staged, folder, fields)
         except ExportError as error:
             raise ExportError(f"{error}; {again}") from error
-    print(format_table(evaluation))
+    print(f"{format_table(evaluation)}\n\n{format_elsewhere(evaluation)}")
     for line in [*([describe_folds(folds)] if folds else []), *([str(rivalry)] if rivalry else [])]:
         print(f"\n{line}")
     print(f"\nexported {folder}")

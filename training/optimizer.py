@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from training.config import Recipe
+from training.layers import choose_momentum
 
 
 class Muon(keras.optimizers.Muon):
@@ -61,7 +62,9 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimiz
             warmup_steps=warmup_steps,
         )
     decay = recipe.weight_decay or None
-    average: Any = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    average: Any = {}
+    if recipe.ema:  # in a short run over fewer steps, as BatchNormalization's averages are
+        average = {"use_ema": True, "ema_momentum": choose_momentum(total_steps, recipe.ema)}
     match recipe.optimizer:
         case "adam":
             optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **average)

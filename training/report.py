@@ -26,6 +26,11 @@ ENCODINGS = {
     "heic": "HEIC",
 }
 """Names of what the data set's files are called after."""
+LOSSLESS = frozenset({"lossless", "png", "bmp", "gif"})
+LOSSY = (
+    " That encoding is lossy, so the images lack detail\nthat the original pixels have. Do not compare accuracy on "
+    "them with figures published for the original pixels."
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def format_card(card: Card) -> str:
         recipe="\n".join(f"- `{name}` = {value!r}" for name, value in changed.items()) or "- none",
         calibration=_describe_calibration(card.calibration, card.calibrated_on),
         table=format_table(card.evaluation),
+        elsewhere=format_elsewhere(card.evaluation),
+        lossy="" if LOSSLESS.intersection(encodings) else LOSSY,
         remarks="".join(f"\n{remark}\n" for remark in card.remarks),
         notes=card.notes,
     )
@@ -173,20 +180,18 @@ def format_table(evaluation: Evaluation) -> str:
         )
     ]
     changes = [(name, percent(share)) for name, share in evaluation.robustness.items()]
-    tables = _format_elsewhere(evaluation)
     return "\n".join(
         [
             draw_table(("measure", "test set"), rows),
             draw_table(("class", "accuracy", "right"), classes),
             draw_table(("runtime", "accuracy", "negative log-likelihood", "calibration error", "same label"), runtimes),
             draw_table(("test images changed", "accuracy"), changes),
-            *tables,
         ]
     ).rstrip()
 
 
-def _format_elsewhere(evaluation: Evaluation) -> list[str]:
-    """Return the tables of typicality and of pictures from elsewhere, as far as they were measured."""
+def format_elsewhere(evaluation: Evaluation) -> str:
+    """Return typicality and pictures from elsewhere as Markdown tables, as far as they were measured."""
     shares = [
         (name, percent(figures.atypical))
         for name, figures in evaluation.runtimes.items()
@@ -219,7 +224,7 @@ def _format_elsewhere(evaluation: Evaluation) -> list[str]:
             "caught by it",
         ): foreign,
     }
-    return [draw_table(header, rows) for header, rows in tables.items() if rows]
+    return "\n".join(draw_table(header, rows) for header, rows in tables.items() if rows).rstrip()
 
 
 def _show(auroc: float | None) -> str:

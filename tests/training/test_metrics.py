@@ -15,7 +15,7 @@ from training.export import predict_logits
 from training.metrics import Evaluation, load_network
 from training.model import mini_model
 from training.pipeline import measure_normalization
-from training.run import CHECKPOINT_FILE
+from training.run import BEST_FILE
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +52,15 @@ def test_every_runtime_that_serves_is_measured(recorded):
 
 @pytest.fixture(scope="module")
 def logits(job, metadata, image_folder):
-    """What Keras gives for the test images by the weights in the run's checkpoint, without the exported files."""
+    """What Keras gives for the test images by the weights of the run's best epoch, without the exported files."""
     recipe = Recipe(**metadata["recipe"])
     data = load_data(str(image_folder))
     train_split, _ = split_validation(data.train, recipe.validation, recipe.seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
         network = mini_model(num_classes=3, dropout=recipe.dropout)
-    (checkpoint,) = job.glob(f"runs/*/{CHECKPOINT_FILE}")
-    with np.load(checkpoint) as saved:
+    (best,) = job.glob(f"runs/*/{BEST_FILE}")
+    with np.load(best) as saved:
         for index, variable in enumerate(network.weights):
             variable.assign(saved[f"arr_{index}"])
     normalize = measure_normalization(train_split.images, recipe.normalization)

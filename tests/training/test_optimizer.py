@@ -43,6 +43,16 @@ def test_muon_leaves_biases_and_head_to_adam():
         np.testing.assert_allclose(variable, 1 - 0.1 * np.sign(gradient), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("steps", "momentum"), [(30_000, 0.999), (100, 0.9), (4, 0.5)])
+@pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
+def test_weights_are_averaged_over_a_part_of_the_run(name, steps, momentum):
+    """In a short run over fewer steps than the recipe says, or the average would be of its beginning."""
+    optimizer = make_optimizer(Recipe(optimizer=name, ema=0.999), total_steps=steps)
+    assert optimizer.use_ema
+    assert optimizer.ema_momentum == pytest.approx(momentum)
+    assert not make_optimizer(Recipe(optimizer=name), total_steps=steps).use_ema
+
+
 @pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
 def test_weights_decay_and_biases_do_not(name):
     """Without a gradient kernels and the classifier's weights shrink by decay × learning rate; what shifts does not."""

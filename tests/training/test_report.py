@@ -5,7 +5,7 @@ from app.contract import METADATA_FILE, ModelMetadata
 from training.calibration import Calibration
 from training.config import Recipe
 from training.metrics import Evaluation
-from training.report import Card, format_card, format_table
+from training.report import Card, format_card, format_elsewhere, format_table
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,20 @@ def test_tables_show_every_figure(recorded):
     assert "%" not in table.replace(" %", "")
 
 
+def test_pictures_from_elsewhere_have_tables(recorded):
+    """Atypical test images by runtime, further test sets, foreign pictures; what was not measured has no table."""
+    text = format_elsewhere(recorded)
+    for name, figures in recorded.runtimes.items():
+        assert f"| {name} | {100 * figures.atypical:.2f} % |" in text
+    again, noise = recorded.test_sets["again"], recorded.foreign["noise"]
+    assert f"| again | 24 | {100 * again.accuracy:.1f} % | {100 * again.class_mean:.1f} % |" in text
+    assert f"| noise | 3 | {noise.typicality_auroc:.3f} | {100 * noise.typicality_caught:.1f} % | " in text
+    nothing = recorded.model_copy(update={"test_sets": {}, "foreign": {}, "runtimes": {}})
+    assert format_elsewhere(nothing) == ""
+    without = noise.model_copy(update={"typicality_auroc": None, "typicality_caught": None})
+    assert "| noise | 3 | – | – | " in format_elsewhere(recorded.model_copy(update={"foreign": {"noise": without}}))
+
+
 def test_rows_that_are_often_alike_show_their_own_figure(recorded):
     """Of a good model the right class is nearly always among two, and the label of a larger file the same."""
     table = format_table(recorded.model_copy(update={"top2_accuracy": 0.1234, "same_label_enlarged": 0.4321}))
@@ -80,6 +94,7 @@ def test_card_tells_how_the_run_was_started(metadata, recorded):
     assert f"at commit {'a' * 40}; measured and exported by commit {'b' * 40}." in " ".join(text.split())
     assert f"The recipe is `{start.recipe}`" in text
     assert "pixels stored as JPEG: " in text
+    assert "That encoding is lossy" in text
     same = format_card(
         Card("shapes 1", recipe, start, "a" * 40, data, epochs[:1], recorded, Calibration(0, 1.3), notes="")
     )
