@@ -27,14 +27,14 @@ class Classifier:
         *,
         batch_sizes: Sequence[int],
         max_queue_size: int,
-        lanes: int = 1,
+        workers: int = 1,
         observe_batch: Callable[[int], None] = lambda _: None,
         observe_typicality: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Make an idle classifier; it closes `decoders`.
 
         `observe_batch` is called with the size of each batch, `observe_typicality` with the typicality of each image,
-        both in an inference thread. For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
+        both in an inference thread. For `batch_sizes`, `max_queue_size` and `workers` see `app.inference.batcher`.
         """
         self.store = store
         self._decoders = decoders
@@ -45,8 +45,8 @@ class Classifier:
             self._predict,
             batch_sizes=batch_sizes,
             max_queue_size=max_queue_size,
-            lanes=lanes,
-            preparers=decoders.count,
+            workers=workers,
+            decoders=decoders.count,
         )
 
     def require_ready(self) -> Model:
