@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import ServiceError
 from app.images.decoders import Decoders
 from app.inference.batcher import Batcher
 from app.telemetry.timings import note_model, timing
@@ -90,7 +91,12 @@ class Classifier:
         held = [work]
 
         def run() -> Result:
-            return held.pop()()
+            try:
+                return held.pop()()
+            except ServiceError as error:
+                # Its frames hold the upload and what has been parsed of it, until the event loop gets to the answer.
+                error.__context__ = None
+                raise error.with_traceback(None) from None
 
         with timing("decode"):
             try:
