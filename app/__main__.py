@@ -23,7 +23,7 @@ def main() -> None:
     from pydantic import ValidationError  # noqa: PLC0415 -- after the handlers, like the other imports here
 
     from app.server.listeners import bind  # noqa: PLC0415
-    from app.settings import Settings, describe_faults  # noqa: PLC0415
+    from app.settings import DECODERS_BEFORE, Settings, describe_faults  # noqa: PLC0415
     from app.telemetry.logs import configure_logs, open_closed_streams  # noqa: PLC0415
 
     open_closed_streams()
@@ -40,7 +40,7 @@ def main() -> None:
             print(f"APP_HOST={settings.host} {name}={port}: can't listen there: {error.strerror}", file=sys.stderr)
             sys.exit(2)
     log = configure_logs(settings.log_level, settings.log_format)
-    known = {f"APP_{name.upper()}" for name in Settings.model_fields}
+    known = {DECODERS_BEFORE, *(f"APP_{name.upper()}" for name in Settings.model_fields)}
     for name in sorted(name for name in os.environ if name.startswith("APP_") and name not in known):
         logger.warning("%s is not a setting of this service", name)
 

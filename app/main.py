@@ -23,7 +23,7 @@ from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
 from app.inference.classifier import Classifier
 from app.pages.routes import install_pages, write_problem
-from app.runtime.load import count_lanes
+from app.runtime.load import count_workers
 from app.settings import Settings
 from app.telemetry.metrics import Metrics, ModelState, ServingModel
 from app.v1.routes import router as v1_router
@@ -129,7 +129,7 @@ async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[No
         decoders,
         batch_sizes=list_batch_sizes(settings.max_batch_size),
         max_queue_size=settings.max_queue_size,
-        lanes=count_lanes(settings.runtime, settings.inference_threads),
+        workers=count_workers(settings.runtime, settings.inference_threads),
         observe_batch=metrics.observe_batch,
         observe_typicality=metrics.observe_typicality,
     )

@@ -5,12 +5,15 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.contract import Precision, RuntimeName
 
 LogFormat = Literal["auto", "json", "text"]
+
+DECODERS_BEFORE = "APP_DECODE_THREADS"
+"""The name of `APP_DECODERS` when images were decoded in threads; it still works."""
 
 _MIN_KEY_LENGTH = 16
 _LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.1", "::1")
@@ -22,7 +25,7 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")  # as browsers send it
 class Settings(BaseSettings):
     """Settings of one service process. The descriptions also say how to tune them."""
 
-    model_config = SettingsConfigDict(env_prefix="APP_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="APP_", env_ignore_empty=True, frozen=True, populate_by_name=True)
 
     host: str = Field(
         "127.0.0.1",
@@ -101,6 +104,7 @@ class Settings(BaseSettings):
         2,
         ge=1,
         le=64,
+        validation_alias=AliasChoices("APP_DECODERS", DECODERS_BEFORE),
         description="Processes that decode images. Each may take 4 bytes a pixel of `APP_MAX_IMAGE_PIXELS`, "
         "`APP_MAX_UPLOAD_BYTES` and 24 MiB: 232 MiB by default.",
     )
@@ -140,8 +144,8 @@ class Settings(BaseSettings):
         8192 * 6144,
         ge=1,
         le=2**30,
-        description="Largest image by its header; above it 413. Progressive JPEG, WebP, AVIF and HEIC take more memory "
-        "a pixel and meet the limit of `APP_DECODERS` sooner: WebP and AVIF at about a quarter.",
+        description="Maximum pixels in an image's header; then 413. Progressive JPEG, WebP, AVIF and HEIC need more "
+        "memory per pixel, so their limit is lower: about a quarter for WebP and AVIF.",
     )
     max_connections: int = Field(
         1000,
@@ -278,6 +282,7 @@ def describe_faults(error: ValidationError) -> list[str]:
     """Describe each invalid setting in one line: its name and the fault."""
     faults = []
     for finding in error.errors(include_url=False):
-        name = "_".join(("APP", *map(str, finding["loc"]))).upper() if finding["loc"] else "settings"
+        place = "_".join(map(str, finding["loc"])).upper().removeprefix("APP_")  # an alias has the prefix already
+        name = f"APP_{place}" if place else "settings"
         faults.append(f"{name}: {finding['msg'].removeprefix('Value error, ')}")
     return faults

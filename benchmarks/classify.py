@@ -1,7 +1,7 @@
 """Images per second of `python -m app.classify` on a folder of small images, compared with the runtime alone.
 
 `python -m benchmarks.classify` writes classify.md into benchmarks/results. The start of the command is measured on a
-folder with one batch per lane, and subtracted. The runtime gets batches of the same size from one caller per lane,
+folder with one batch per worker, and subtracted. The runtime gets batches of the same size from one caller per worker,
 which is the most that the command could reach. The two alternate, so that other load on the machine affects both.
 """
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
-from app.runtime.load import count_lanes
+from app.runtime.load import count_workers
 from app.settings import Settings
 from app.versions.loader import make_loader
 from app.versions.model import Model
@@ -74,8 +74,8 @@ def time_command(folder: Path, count: int) -> float:
 
 def measure(model: Model, settings: Settings, *, count: int, rounds: int) -> list[Round]:
     """Measure the command and the runtime in turn."""
-    lanes = count_lanes(settings.runtime, settings.inference_threads)
-    few = lanes * settings.max_batch_size
+    workers = count_workers(settings.runtime, settings.inference_threads)
+    few = workers * settings.max_batch_size
     batch = make_batch(settings.max_batch_size, model.metadata.input.shape)
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -85,8 +85,8 @@ def measure(model: Model, settings: Settings, *, count: int, rounds: int) -> lis
         for _ in range(rounds):
             start_seconds = time_command(start, few)
             seconds = time_command(whole, count) - start_seconds
-            runs = time_runs(lambda: model.runtime.predict(batch), seconds, lanes)
-            found.append(Round((count - few) / seconds, lanes * len(batch) / fmean(runs), start_seconds))
+            runs = time_runs(lambda: model.runtime.predict(batch), seconds, workers)
+            found.append(Round((count - few) / seconds, workers * len(batch) / fmean(runs), start_seconds))
     return found
 
 
@@ -118,7 +118,7 @@ def main() -> None:
         f"# `python -m app.classify` and the runtime alone\n\n`python -m benchmarks.classify`: {options.count:,}"
         f" images of 32 × 32, half PNG and half JPEG; {model.metadata.name} {model.metadata.version},"
         f" {model.runtime.name}, {model.runtime.precision}, batches of {settings.max_batch_size},"
-        f" {count_lanes(settings.runtime, settings.inference_threads)} at once;\n"
+        f" {count_workers(settings.runtime, settings.inference_threads)} at once;\n"
         f"{options.rounds} rounds in turn, without the command's start.\n\n- Machine: {describe_machine()}.\n"
         f"- Libraries: {describe_libraries('openvino', 'pillow', 'numpy')}.\n\n"
     )

@@ -1,7 +1,7 @@
 """Images per second of the shipped model by runtime, precision and batch size, without a service.
 
-Measured with one caller, whose batch gets all threads, and with one caller per lane, whose batches get one thread each,
-which is how the service calls the runtime under load.
+Measured with one caller, whose batch gets all threads, and with one caller per worker, whose batches get one thread
+each, which is how the service calls the runtime under load.
 
 `python -m benchmarks.runtime` writes runtime.md into benchmarks/results. The runtimes are measured in turn, in
 rounds, so that other load on the machine affects all of them.
@@ -22,7 +22,7 @@ import numpy as np
 from app.contract import METADATA_FILE, ModelMetadata, Precision, RuntimeName
 from app.errors import RefusedVersionError
 from app.runtime.cpu import count_cpus, has_bf16
-from app.runtime.load import Images, Runtime, count_lanes, load_runtime
+from app.runtime.load import Images, Runtime, count_workers, load_runtime
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.pictures import find_version
 from training.table import draw_table
@@ -127,8 +127,8 @@ def load_candidates(version: Path) -> tuple[dict[str, Contender], dict[str, str]
             left_out[candidate.title] = str(error)
             continue
         contenders[candidate.title] = Contender(runtime, 1)
-        if (lanes := count_lanes(candidate.name, 0)) > 1:
-            contenders[f"{candidate.title}, a batch a thread"] = Contender(runtime, lanes)
+        if (workers := count_workers(candidate.name, 0)) > 1:
+            contenders[f"{candidate.title}, a batch a thread"] = Contender(runtime, workers)
     return contenders, left_out
 
 

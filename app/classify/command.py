@@ -26,7 +26,7 @@ from app.classify.stdio import discard_output, prepare_streams, tell
 from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
 from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
-from app.runtime.load import count_lanes
+from app.runtime.load import count_workers
 from app.settings import Settings, describe_faults
 from app.versions.loader import make_loader
 from app.versions.model import Model, Scores
@@ -66,12 +66,12 @@ def classify_files(
     decoders: Decoders,
     *,
     batch_size: int,
-    lanes: int,
+    workers: int,
     max_bytes: int,
 ) -> Iterator[list[Outcome]]:
     """Classify files batch by batch, in order. A file that fails does not affect the others.
 
-    Reads files in as many threads as `decoders` has processes; the model runs up to `lanes` batches at the same time.
+    Reads files in as many threads as `decoders` has processes; the model runs up to `workers` batches at the same time.
     """
 
     def decode_batch(batch: list[str]) -> list[Decoded]:
@@ -96,11 +96,11 @@ def classify_files(
             return [Outcome(name, image if isinstance(image, Failure) else failure) for name, image in batch]
         return [Outcome(name, image if isinstance(image, Failure) else next(scores)) for name, image in batch]
 
-    with ThreadPoolExecutor(decoders.count) as readers, ThreadPoolExecutor(lanes) as runners:
+    with ThreadPoolExecutor(decoders.count) as readers, ThreadPoolExecutor(workers) as runners:
         # One task per batch, because the overhead of a task is a notable part of decoding a small file.
         batches = (list(names[start : start + batch_size]) for start in range(0, len(names), batch_size))
-        decoded = _run_ahead(readers, decode_batch, batches, lanes + decoders.count)
-        yield from _run_ahead(runners, predict, decoded, lanes)
+        decoded = _run_ahead(readers, decode_batch, batches, workers + decoders.count)
+        yield from _run_ahead(runners, predict, decoded, workers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,14 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         settings = Settings()
-        lanes = count_lanes(settings.runtime, settings.inference_threads)
+        workers = count_workers(settings.runtime, settings.inference_threads)
         decoders = Decoders(
             settings.decoders,
             max_pixels=settings.max_image_pixels,
             max_bytes=settings.max_upload_bytes,
             timeout_seconds=settings.decode_timeout_seconds,
         )
-        batch_size = min(settings.max_batch_size, math.ceil(len(names) / lanes))  # so that a few files use all lanes
+        batch_size = min(
+            settings.max_batch_size, math.ceil(len(names) / workers)
+        )  # so that a few files use all workers
         model = _load_newest(settings, batch_size)
     except ValidationError as error:
         return _complain("; ".join(describe_faults(error)))
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hidden = None if len(names) > len(options.images) else True
     with decoders, tqdm(total=len(names), unit=" images", disable=hidden) as progress:
         for batch in classify_files(
-            model, names, decoders, batch_size=batch_size, lanes=lanes, max_bytes=settings.max_upload_bytes
+            model, names, decoders, batch_size=batch_size, workers=workers, max_bytes=settings.max_upload_bytes
         ):
             written = [_write(outcome, options.top_k, as_json=options.json) for outcome in batch]
             if lines := [line for line in written if line is not None]:

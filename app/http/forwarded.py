@@ -81,12 +81,12 @@ class Forwarded:
 
 
 def read_address(text: str) -> Address | None:
-    """Read an IP address, with or without a port; None if it is not one."""
+    """Read an IP address, with or without a port or scope (`%eth0`); None if it is not one."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return ip_address(text)
+        return ip_address(text.partition("%")[0])  # a scope can be any text, of any length
     except ValueError:
         return None

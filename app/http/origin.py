@@ -5,7 +5,6 @@ the site of the page (`Sec-Fetch-Site`, `Origin`) and the name of the service (`
 """
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -80,7 +79,7 @@ class OriginCheck:
         is_own = (
             site in {"same-origin", "none"}
             if site
-            else not origin or _cut_default_port(urlsplit(origin).netloc) == _cut_default_port(host)
+            else not origin or _cut_default_port(origin.partition("://")[2]) == _cut_default_port(host)
         )
         if not is_own and origin not in self._origins:
             raise CrossSiteError(

@@ -1,9 +1,10 @@
 """A bounded queue, and dynamic batching without a timer. It knows neither images nor models.
 
 A batch is whatever was queued while the last batches ran. So an idle service answers a single item immediately, and a
-busy one fills its batches by itself. Batches run in parallel lanes, one thread each. A lane takes its next batch
-without a round trip through the event loop, which may be busy with requests. Items are prepared (decoded) on the same
-processors, so lanes hold back while many are being prepared; otherwise every batch would have one or two items.
+busy one fills its batches by itself. Batches run in parallel inference workers, one thread each. A worker takes its
+next batch without a round trip through the event loop, which may be busy with requests. Items are prepared (decoded)
+on the same processors, so workers hold back while many are being prepared; otherwise every batch would have one or two
+items.
 """
 
 import asyncio
@@ -54,31 +55,31 @@ class Batcher(Generic[Item, Result]):
         *,
         batch_sizes: Sequence[int],
         max_queue_size: int,
-        lanes: int = 1,
-        preparers: int = 0,
+        workers: int = 1,
+        decoders: int = 0,
     ) -> None:
         """Create an idle batcher.
 
         Args:
-            run: returns one result for each item, in order; called in threads, at most `lanes` calls at a time.
+            run: returns one result for each item, in order; called in threads, at most `workers` calls at a time.
             batch_sizes: allowed numbers of items for `run`; 1 must be among them.
             max_queue_size: maximum number of items admitted and not yet answered.
-            lanes: maximum number of batches that run in parallel.
-            preparers: how many items can be prepared at a time, on the processors that the lanes use.
+            workers: maximum number of batches that run in parallel.
+            decoders: how many items can be prepared at a time, on the processors that the workers use.
         """
         self._run = run
         self._batch_sizes = sorted(batch_sizes)
         self._max_queue_size = max_queue_size
-        self._lanes = lanes
-        self._preparers = preparers
+        self._workers = workers
+        self._decoders = decoders
         self._admitted = 0
         self._preparing = 0  # admitted and not submitted yet; changed by the event loop only
         self._lock = threading.Lock()  # protects the next four
         self._closed = False
         self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
-        self._open = 0  # lanes whose thread is running or about to run
-        self._running = 0  # lanes with a batch
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="inference")
+        self._open = 0  # workers whose thread is running or about to run
+        self._running = 0  # workers with a batch
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
         self._results: deque[_Delivery[Result]] = deque()
         self._retry_after = RetryAfter()
 
@@ -143,9 +144,9 @@ class Batcher(Generic[Item, Result]):
         submitted = time.monotonic()
         with self._lock:
             self._waiting[future] = item
-            lane_is_free = self._open < self._lanes
-        if lane_is_free:
-            loop.call_soon(self._open_lanes, loop)  # not now, so that items submitted in one iteration share a batch
+            worker_is_free = self._open < self._workers
+        if worker_is_free:
+            loop.call_soon(self._open_workers, loop)  # not now, so that items submitted in one iteration share a batch
         try:
             result, started, finished = await future
         except InferenceError as error:  # logged here, in the context of the request
@@ -158,31 +159,31 @@ class Batcher(Generic[Item, Result]):
         note_stage("inference", finished - started)
         return result
 
-    def _open_lanes(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the useful lanes that are not open yet. Called in any thread."""
+    def _open_workers(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the useful workers that are not open yet. Called in any thread."""
         with self._lock:
             if self._closed:
                 return
-            count = min(self._lanes - self._open, self._count_useful_lanes() - (self._open - self._running))
+            count = min(self._workers - self._open, self._count_useful_workers() - (self._open - self._running))
             for _ in range(count):
                 self._open += 1
                 self._threads.submit(self._work, loop)
 
-    def _count_useful_lanes(self) -> int:
-        """Return how many of the lanes without a batch should share the waiting items.
+    def _count_useful_workers(self) -> int:
+        """Return how many of the workers without a batch should share the waiting items.
 
-        Items being prepared need processors too, so one lane stays free for each. But a lane is useful anyway if as
-        many items wait as are still to be submitted, which makes a large batch, and one is useful if no lane has a
+        Items being prepared need processors too, so one worker stays free for each. But a worker is useful anyway if as
+        many items wait as are still to be submitted, which makes a large batch, and one is useful if no worker has a
         batch.
         """
-        free, waiting = self._lanes - self._running, len(self._waiting)
-        left = free - min(self._preparing, self._preparers)
+        free, waiting = self._workers - self._running, len(self._waiting)
+        left = free - min(self._preparing, self._decoders)
         return min(free, waiting, max(left, waiting // max(1, self._preparing), 0 if self._running else 1))
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run batches until nothing waits. Called in a lane's thread."""
+        """Run batches until nothing waits. Called in a worker's thread."""
         while batch := self._take():
-            self._open_lanes(loop)  # for the items that this batch left
+            self._open_workers(loop)  # for the items that this batch left
             started = time.monotonic()
             results = _run_each(self._run, list(batch.values()))
             finished = time.monotonic()
@@ -192,12 +193,12 @@ class Batcher(Generic[Item, Result]):
             loop.call_soon_threadsafe(self._deliver, loop, deliveries)
 
     def _take(self) -> dict[asyncio.Future[_Timed[Result]], Item]:
-        """Form a batch from a lane's share of the waiting items; if it is empty, the lane closes."""
+        """Form a batch from a worker's share of the waiting items; if it is empty, the worker closes."""
         with self._lock:
             for future in [future for future in self._waiting if future.done()]:
                 del self._waiting[future]
-            lanes = self._count_useful_lanes()
-            share = math.ceil(len(self._waiting) / lanes) if lanes else 0
+            workers = self._count_useful_workers()
+            share = math.ceil(len(self._waiting) / workers) if workers else 0
             size = max((size for size in self._batch_sizes if size <= share), default=0)
             batch = dict(self._waiting.popitem(last=False) for _ in range(size))
             if batch:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import ServiceError
 from app.images.decoders import Decoders
 from app.inference.batcher import Batcher
 from app.telemetry.timings import note_model, timing
@@ -27,14 +28,14 @@ class Classifier:
         *,
         batch_sizes: Sequence[int],
         max_queue_size: int,
-        lanes: int = 1,
+        workers: int = 1,
         observe_batch: Callable[[int], None] = lambda _: None,
         observe_typicality: Callable[[float], None] = lambda _: None,
     ) -> None:
         """Make an idle classifier; it closes `decoders`.
 
         `observe_batch` is called with the size of each batch, `observe_typicality` with the typicality of each image,
-        both in an inference thread. For `batch_sizes`, `max_queue_size` and `lanes` see `app.inference.batcher`.
+        both in an inference thread. For `batch_sizes`, `max_queue_size` and `workers` see `app.inference.batcher`.
         """
         self.store = store
         self._decoders = decoders
@@ -45,8 +46,8 @@ class Classifier:
             self._predict,
             batch_sizes=batch_sizes,
             max_queue_size=max_queue_size,
-            lanes=lanes,
-            preparers=decoders.count,
+            workers=workers,
+            decoders=decoders.count,
         )
 
     def require_ready(self) -> Model:
@@ -90,7 +91,12 @@ class Classifier:
         held = [work]
 
         def run() -> Result:
-            return held.pop()()
+            try:
+                return held.pop()()
+            except ServiceError as error:
+                # Its frames hold the upload and what has been parsed of it, until the event loop gets to the answer.
+                error.__context__ = None
+                raise error.with_traceback(None) from None
 
         with timing("decode"):
             try:

@@ -48,7 +48,7 @@ class Runtime:
     input: TensorSpec
     output: TensorSpec
     predict: Callable[[Images], Answers]
-    """Runs a batch; may be called from as many threads at once as `count_lanes` returns."""
+    """Runs a batch; may be called from as many threads at once as `count_workers` returns."""
     predict_alone: Callable[[Images], Answers] | None = None
     """Runs a batch on all threads, for the lowest latency on an idle machine. None if `predict` does that itself."""
     typicality: TensorSpec | None = None
@@ -84,7 +84,7 @@ def import_runtime(name: RuntimeName) -> None:
         _import_tensorflow()
 
 
-def count_lanes(name: RuntimeName, threads: int) -> int:
+def count_workers(name: RuntimeName, threads: int) -> int:
     """Return how many batches this runtime should run at the same time, with `threads` as given to `load_runtime`.
 
     OpenVINO runs one on each thread: threads that share a batch wait for each other at every layer, which wastes a few
@@ -105,21 +105,21 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
         raise RefusedVersionError(f"{INT8_FILE} is larger than {MAX_GRAPH_BYTES:,} bytes")
     try:
         model = core.read_model(graph)
-        lanes = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
+        workers = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
         # Unpinned, threads that share an image often share a core too. On a machine with more cores than threads,
         # the threads of every replica would be pinned to the same few.
         pin = {"ENABLE_CPU_PINNING": threads == count_affine_cpus()}
         whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
     except (OSError, RuntimeError) as error:
         raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
-    used = "int8" if quantized else lanes.get_property("INFERENCE_PRECISION_HINT").to_string()
+    used = "int8" if quantized else workers.get_property("INFERENCE_PRECISION_HINT").to_string()
     if precision not in {"auto", used}:
         raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
     if len(model.inputs) != 1:
         raise RefusedVersionError(f"it has {len(model.inputs)} inputs, not one")
     outputs = {min(port.names, default=""): port for port in model.outputs}
     output, typicality = _tell_outputs(list(outputs))
-    predict = _Lanes(lanes, threads, [output, typicality] if typicality else [output])
+    predict = _Workers(workers, threads, [output, typicality] if typicality else [output])
     return Runtime(
         "openvino",
         used,
@@ -139,22 +139,22 @@ def _tell_outputs(names: Sequence[str]) -> tuple[str, str | None]:
     return others[0], TYPICALITY if TYPICALITY in names else None
 
 
-class _Lanes:
+class _Workers:
     """Runs batches at the same time, each on one thread."""
 
     def __init__(self, model: "CompiledModel", count: int, outputs: Sequence[str]) -> None:
-        """Take the model compiled for `count` lanes, and the names of the outputs that make an answer."""
+        """Take the model compiled for `count` workers, and the names of the outputs that make an answer."""
         self.outputs = outputs
         self._idle = deque(model.create_infer_request() for _ in range(count))
         self._room = threading.BoundedSemaphore(count)
 
     def __call__(self, images: Images) -> Answers:
-        """Run a batch; waits while every lane is busy."""
+        """Run a batch; waits while every worker is busy."""
         with self._room:
             request = self._idle.popleft()
             try:
-                # `start_async` runs it on the OpenVINO thread that has this lane's kernels ready. `infer` would run it
-                # on the calling thread, which OpenVINO may assign to a lane that is busy.
+                # `start_async` runs it on the OpenVINO thread that has this worker's kernels ready. `infer` would run
+                # it on the calling thread, which OpenVINO may assign to a worker that is busy.
                 request.start_async([images], share_inputs=True)
                 request.wait()
                 answers = Answers(*(request.get_tensor(name).data.copy() for name in self.outputs))
@@ -164,21 +164,21 @@ class _Lanes:
 
 
 class _Whole:
-    """Runs a batch on all threads; a batch that comes while another runs goes to the lanes."""
+    """Runs a batch on all threads; a batch that comes while another runs goes to the workers."""
 
-    def __init__(self, model: "CompiledModel", lanes: _Lanes) -> None:
+    def __init__(self, model: "CompiledModel", workers: _Workers) -> None:
         """Take the model compiled for one batch on all threads."""
         self._request = model.create_infer_request()
         self._free = threading.Lock()
-        self._lanes = lanes
+        self._workers = workers
 
     def __call__(self, images: Images) -> Answers:
         """Run a batch."""
         if not self._free.acquire(blocking=False):
-            return self._lanes(images)
+            return self._workers(images)
         try:
             self._request.infer([images], share_inputs=True)
-            answers = Answers(*(self._request.get_tensor(name).data.copy() for name in self._lanes.outputs))
+            answers = Answers(*(self._request.get_tensor(name).data.copy() for name in self._workers.outputs))
         finally:
             self._free.release()
         return answers

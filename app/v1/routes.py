@@ -151,9 +151,11 @@ async def _predict(request: Request, name: str, version: str | None = None) -> R
     # Not the model: a slow upload would keep it in memory after the next version has taken over.
     takes = require_named(classifier.require_ready(), name, version).metadata.input
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
-    parse = partial(parse_request, body, takes=takes, max_images=settings.max_files)
     async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
-        instances = await classifier.run_decoding(parse)
+        instances = await classifier.run_decoding(
+            partial(parse_request, body, takes=takes, max_images=settings.max_files)
+        )
+        del body  # its images can wait for a decoder, and take nearly as much memory
         scores = await _classify(classifier, instances.images)
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile
     return _answer(instances, scores)

@@ -21,9 +21,13 @@ DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 # Maximum JSON bytes per number, including indentation, and for everything except the numbers.
 _JSON_BYTES_PER_NUMBER = 16
 _JSON_BYTES_FOR_THE_REST = 65_536
+_MAX_TENSORS = 64
 
 _TENSOR: JsonDict = {"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 3], "data": [255, 0, 0] * 4}
 REQUEST_EXAMPLE: JsonDict = {"id": "42", "inputs": [_TENSOR]}
+
+
+# Lists fail at the first bad item, because Pydantic would keep an error for each: gigabytes for a million.
 
 
 class RequestInput(BaseModel):
@@ -31,7 +35,7 @@ class RequestInput(BaseModel):
 
     name: str
     datatype: str
-    shape: list[NonNegativeInt] = Field(description="The first dimension counts the images.")
+    shape: list[NonNegativeInt] = Field(fail_fast=True, description="The first dimension counts the images.")
     parameters: dict[str, Any] | None = Field(None, description="`binary_data_size` if the data follow the JSON.")
     data: list[Any] | None = Field(None, description="The numbers, flat or nested.")
 
@@ -48,8 +52,8 @@ class InferenceRequest(BaseModel):
 
     id: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="`binary_data_output`: true for binary outputs.")
-    inputs: list[RequestInput]
-    outputs: list[RequestedOutput] | None = None
+    inputs: list[RequestInput] = Field(max_length=_MAX_TENSORS, fail_fast=True)
+    outputs: list[RequestedOutput] | None = Field(None, max_length=_MAX_TENSORS, fail_fast=True)
 
 
 class WantedOutput(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app.contract import ModelMetadata
-from app.runtime.load import Runtime, count_lanes, load_runtime
+from app.runtime.load import Runtime, count_workers, load_runtime
 from app.runtime.precision import choose_precision
 from app.settings import Settings
 from app.versions.model import Model
@@ -17,12 +17,12 @@ Load = Callable[[Path], Model]
 
 def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Load:
     """Return the function that loads a version as `settings` say, ready for batches of these sizes."""
-    lanes = count_lanes(settings.runtime, settings.inference_threads)
+    workers = count_workers(settings.runtime, settings.inference_threads)
     has_loaded = False  # a version, which may serve while the next one loads
 
     def load(folder: Path) -> Model:
         nonlocal has_loaded
-        model = load_model(folder, load_runtime=run, batch_sizes=batch_sizes, lanes=lanes)
+        model = load_model(folder, load_runtime=run, batch_sizes=batch_sizes, workers=workers)
         has_loaded = True
         return model
 

@@ -9,6 +9,7 @@ that runtimes reserve. It applies on top of what the runtime needs with no model
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from app.versions.verify import load_model
 # A preflight of the shipped model takes half a second.
 _TIMEOUT_SECONDS = 120
 _BACKGROUND_NICENESS = 5
+_PR_SET_PDEATHSIG = 1
 _REFUSED, _UNREADABLE = 3, 4  # exit statuses; the reason is on standard output
 _MAX_REASON_CHARACTERS = 1000
 _TITLES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow"}
@@ -105,7 +107,9 @@ def run_preflight(
 def main(request: _Request) -> int:
     """Load the version under the memory limit; return the exit status, with the reason on standard output."""
     os.nice(request.niceness)
-    with contextlib.suppress(OSError):  # Linux has it
+    with contextlib.suppress(AttributeError):  # Linux has it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # so that it never outlives the service
+    with contextlib.suppress(OSError):  # as this
         # In a container whose memory runs out the kernel should kill this process, not the one that serves.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 

@@ -29,7 +29,11 @@ MAX_METADATA_BYTES = 2**20
 
 
 def load_model(
-    folder: Path, *, load_runtime: Callable[[Path, ModelMetadata], Runtime], batch_sizes: Sequence[int], lanes: int = 1
+    folder: Path,
+    *,
+    load_runtime: Callable[[Path, ModelMetadata], Runtime],
+    batch_sizes: Sequence[int],
+    workers: int = 1,
 ) -> Model:
     """Load, verify and warm the version in `folder`.
 
@@ -37,7 +41,7 @@ def load_model(
         folder: a version folder, named by its number.
         load_runtime: loads the graph in a folder whose files have been verified.
         batch_sizes: sizes of the batches that the model will run.
-        lanes: number of batches that will run at the same time.
+        workers: number of batches that will run at the same time.
 
     Raises:
         RefusedVersionError: the version may not serve; the text says why.
@@ -51,7 +55,7 @@ def load_model(
     model = Model(metadata, load_runtime(folder, metadata), folder)
     _verify_signature(model)
     verify_golden(model, folder, batch_sizes)
-    _warm(model, lanes)
+    _warm(model, workers)
     return model
 
 
@@ -93,17 +97,17 @@ def _verify_signature(model: Model) -> None:
             raise RefusedVersionError(f"{METADATA_FILE} describes the {role} as {named}, the graph has {found}")
 
 
-def _warm(model: Model, lanes: int) -> None:
-    """Run one image in every lane at once: each lane lays out the weights and compiles kernels of its own.
+def _warm(model: Model, workers: int) -> None:
+    """Run one image in every worker at once: each worker lays out the weights and compiles kernels of its own.
 
-    That is most of what makes a lane's first batch slow. Other batch sizes ran with the golden images, in any lane;
-    running each size in each lane would take longer, on processors that serve another version meanwhile.
+    That is most of what makes a worker's first batch slow. Other batch sizes ran with the golden images, in any worker;
+    running each size in each worker would take longer, on processors that serve another version meanwhile.
     """
     image = np.zeros((1, *model.metadata.input.shape), dtype=np.uint8)
     try:
-        with ThreadPoolExecutor(lanes) as threads:
-            for lane in [threads.submit(model.predict, image) for _ in range(lanes)]:
-                lane.result()
+        with ThreadPoolExecutor(workers) as threads:
+            for worker in [threads.submit(model.predict, image) for _ in range(workers)]:
+                worker.result()
     except MemoryError:
         raise
     except Exception as error:

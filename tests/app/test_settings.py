@@ -8,7 +8,7 @@ import pytest
 from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import Settings, describe_faults
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -35,6 +35,19 @@ def test_the_reference_lists_every_setting():
         r"^\|.*\|\n\|---\|---\|---\|---\|\n((?:\| `APP_.*\n)+)", REFERENCE.read_text("utf-8"), re.MULTILINE
     )
     assert table.splitlines() == [write_row(name) for name in Settings.model_fields]
+
+
+def test_the_old_name_of_a_setting_still_works(monkeypatch):
+    """APP_DECODERS was APP_DECODE_THREADS; the new name wins, and a fault names it."""
+    monkeypatch.setenv("APP_DECODE_THREADS", "3")
+    assert Settings().decoders == 3
+    monkeypatch.setenv("APP_DECODERS", "4")
+    assert Settings().decoders == 4
+    assert Settings(decoders=5).decoders == 5
+    monkeypatch.setenv("APP_DECODERS", "0")
+    with pytest.raises(ValidationError) as found:
+        Settings()
+    assert describe_faults(found.value) == ["APP_DECODERS: Input should be greater than or equal to 1"]
 
 
 def test_settings_come_from_the_environment(monkeypatch):

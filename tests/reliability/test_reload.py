@@ -331,7 +331,7 @@ def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
 
     The best of eight tries counts, since the host's other work slows requests, too. In nine runs on two cores of an AMD
     EPYC (family 25, model 1) the first try had none over it. While nobody read a version at low priority before it was
-    loaded, 2 of 12 tries had some; while every lane warmed every batch size, and while the event loop freed the old
+    loaded, 2 of 12 tries had some; while every worker warmed every batch size, and while the event loop freed the old
     version, more.
     """
     process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)

@@ -187,8 +187,8 @@ def test_noise_of_float_sums_refuses_no_export(noise, refused, tmp_path, monkeyp
     shrink_network(monkeypatch)
     served = serve(mini_model(num_classes=3))
 
-    def add_noise(*given):
-        images, probabilities = make_golden(*given)
+    def add_noise(classify, size):
+        images, probabilities = make_golden(classify, size)
         return images, probabilities + np.float32(noise)
 
     monkeypatch.setattr("training.export.make_golden", add_noise)

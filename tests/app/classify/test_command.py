@@ -232,7 +232,7 @@ def test_images_go_in_full_batches(model, tmp_path, monkeypatch):
 
 
 def test_few_images_go_beside_each_other(model, folder, monkeypatch):
-    """One lane with all of them would leave the others idle."""
+    """One worker with all of them would leave the others idle."""
     monkeypatch.setenv("APP_INFERENCE_THREADS", "2")
     (folder / "d.png").write_bytes(encode())
     assert run(folder) == 0
@@ -261,7 +261,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path, decoders, monkeypatch):
         return decode(data, size)
 
     monkeypatch.setattr(decoders, "decode_blocking", count)
-    outcomes = command.classify_files(make_model(hold), names, decoders, batch_size=4, lanes=1, max_bytes=MAX_BYTES)
+    outcomes = command.classify_files(make_model(hold), names, decoders, batch_size=4, workers=1, max_bytes=MAX_BYTES)
     first = threading.Thread(target=lambda: next(outcomes))
     first.start()
     for _ in range(500):
@@ -383,7 +383,7 @@ def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
 def test_the_pixels_are_those_of_the_service(folder, decoders):
     """Decoded to the model's size by the same code."""
     [[outcome]] = command.classify_files(
-        make_model(), [str(folder / "a.png")], decoders, batch_size=1, lanes=1, max_bytes=MAX_BYTES
+        make_model(), [str(folder / "a.png")], decoders, batch_size=1, workers=1, max_bytes=MAX_BYTES
     )
     np.testing.assert_array_equal(outcome.result.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
 

@@ -19,7 +19,7 @@ def test_a_deadline_answers_504(make_client):
 def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
     """It is dropped from the queue, and later images are served."""
     held = HeldModel()
-    client = make_client(held, request_timeout_seconds=0.2, inference_threads=1)  # one lane, which can be held
+    client = make_client(held, request_timeout_seconds=0.2, inference_threads=1)  # one worker, which can be held
     check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
     late = [("files", encode())] * 3
     check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
@@ -54,8 +54,8 @@ async def call(app, body_messages):
 def test_a_client_that_leaves_costs_no_inference(models):
     """Its image is dropped, whether half sent or waiting for its batch."""
     held = HeldModel()
-    one_lane = Settings(model_dir=models, inference_threads=1)  # which can be held
-    app = create_app(one_lane, load=lambda *_, **__: make_model(held))
+    one_worker = Settings(model_dir=models, inference_threads=1)  # which can be held
+    app = create_app(one_worker, load=lambda *_, **__: make_model(held))
     whole = {"type": "http.request", "body": encode()}
     half = {"type": "http.request", "body": encode(), "more_body": True}
     gone = {"type": "http.disconnect"}

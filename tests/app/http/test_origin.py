@@ -91,6 +91,7 @@ CROSS = [
     {"origin": "https://evil.example"},
     {"origin": "http://localhost:3000"},
     {"origin": "null"},
+    {"origin": "http://["},
 ]
 OWN = [
     {},

@@ -38,10 +38,10 @@ def make_batcher(
     run: Callable,
     batch_sizes: Sequence[int] = (1, 2, 3, 4),
     max_queue_size: int = 64,
-    lanes: int = 1,
-    preparers: int = 2,
+    workers: int = 1,
+    decoders: int = 2,
 ) -> Batcher[int, int]:
-    return Batcher(run, batch_sizes=batch_sizes, max_queue_size=max_queue_size, lanes=lanes, preparers=preparers)
+    return Batcher(run, batch_sizes=batch_sizes, max_queue_size=max_queue_size, workers=workers, decoders=decoders)
 
 
 async def ask(batcher: Batcher[int, int], item: int) -> int:
@@ -89,10 +89,10 @@ async def test_items_submitted_in_one_iteration_share_a_batch():
     batcher.close()
 
 
-async def test_lanes_share_the_waiting_items():
-    """Two batches run in parallel, each with half of the items; a third one waits for a lane."""
+async def test_workers_share_the_waiting_items():
+    """Two batches run in parallel, each with half of the items; a third one waits for a worker."""
     gate = Gate()
-    batcher = make_batcher(gate, lanes=2)
+    batcher = make_batcher(gate, workers=2)
     tasks = await start(batcher, [1, 2, 3, 4])
     await gate.wait_until_running()
     await gate.wait_until_running()
@@ -104,10 +104,10 @@ async def test_lanes_share_the_waiting_items():
     batcher.close()
 
 
-async def test_a_free_lane_takes_the_next_item():
+async def test_a_free_worker_takes_the_next_item():
     """A single item does not wait for the batch before it."""
     gate = Gate()
-    batcher = make_batcher(gate, lanes=2)
+    batcher = make_batcher(gate, workers=2)
     tasks = await start(batcher, [1])
     await gate.wait_until_running()
     tasks += await start(batcher, [2])
@@ -118,10 +118,10 @@ async def test_a_free_lane_takes_the_next_item():
     batcher.close()
 
 
-async def test_lanes_hold_back_while_items_are_prepared():
+async def test_workers_hold_back_while_items_are_prepared():
     """Beside a running batch, no other starts until as many items wait as are being prepared."""
     gate = Gate()
-    batcher = make_batcher(gate, lanes=2)
+    batcher = make_batcher(gate, workers=2)
     tasks = await start(batcher, [1])
     await gate.wait_until_running()
     with batcher.admit(), batcher.admit():
@@ -138,7 +138,7 @@ async def test_lanes_hold_back_while_items_are_prepared():
 async def test_items_that_wait_beside_preparation_run_after_the_current_batch():
     """However long the preparation of the others takes."""
     gate = Gate()
-    batcher = make_batcher(gate, lanes=2)
+    batcher = make_batcher(gate, workers=2)
     with batcher.admit(), batcher.admit(), batcher.admit():
         tasks = await start(batcher, [1])
         await gate.wait_until_running()
@@ -148,10 +148,10 @@ async def test_items_that_wait_beside_preparation_run_after_the_current_batch():
     batcher.close()
 
 
-async def test_items_that_wait_for_a_preparer_hold_back_no_lane():
-    """With two preparers, the other processors run the waiting items immediately."""
+async def test_items_that_wait_for_a_decoder_hold_back_no_worker():
+    """With two decoders, the other processors run the waiting items immediately."""
     gate = Gate()
-    batcher = make_batcher(gate, lanes=4, preparers=2)
+    batcher = make_batcher(gate, workers=4, decoders=2)
     with ExitStack() as stack:
         for _ in range(20):
             stack.enter_context(batcher.admit())
@@ -165,10 +165,10 @@ async def test_items_that_wait_for_a_preparer_hold_back_no_lane():
     batcher.close()
 
 
-async def test_items_that_fail_in_preparation_free_the_lanes():
+async def test_items_that_fail_in_preparation_free_the_workers():
     """If those images are broken, the waiting items wait for one batch, not for several."""
     gate = Gate()
-    batcher = make_batcher(gate, lanes=3, preparers=3)
+    batcher = make_batcher(gate, workers=3, decoders=3)
     tasks = await start(batcher, [1])
     await gate.wait_until_running()
     with batcher.admit(), batcher.admit(), batcher.admit():
@@ -262,7 +262,7 @@ async def test_the_results_of_batches_are_given_over_several_iterations(monkeypa
     """So a probe does not wait for all of them."""
     monkeypatch.setattr("app.inference.batcher._RESULTS_PER_ITERATION", 4)
     gate = Gate()
-    batcher = make_batcher(gate, batch_sizes=[1, 16], lanes=2)
+    batcher = make_batcher(gate, batch_sizes=[1, 16], workers=2)
     iterations, answered = 0, []
 
     async def count() -> None:

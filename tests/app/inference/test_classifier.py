@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import BrokenImageError, NotReadyError, QueueFullError
+from app.errors import BrokenImageError, NotReadyError, QueueFullError, TensorError
 from app.images.decoders import Decoders
 from app.inference.classifier import Classifier
 from app.runtime.load import Answers, Images, Probabilities
@@ -143,6 +144,26 @@ async def test_tensors_that_nobody_waits_for_are_let_go(models):
     assert sys.getrefcount(given_up) == unheld
     opened.set()
     await slow
+    classifier.close()
+
+
+async def test_what_was_parsed_of_a_refused_request_is_let_go_at_once(models):
+    """It can be larger than the request, and the event loop may take a while to answer."""
+    classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
+    seen = []
+
+    def refuse() -> None:
+        parsed = {"x"}
+        seen.append(weakref.ref(parsed))
+        try:
+            parsed.remove("y")
+        except KeyError as error:
+            raise TensorError("no y") from error
+
+    with pytest.raises(TensorError, match="no y") as refused:
+        await classifier.run_decoding(refuse)
+    assert refused.value.__traceback__
+    assert seen[0]() is None
     classifier.close()
 
 

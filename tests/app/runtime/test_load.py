@@ -7,7 +7,7 @@ import pytest
 
 from app.errors import RefusedVersionError
 from app.runtime.cpu import count_cpus
-from app.runtime.load import count_lanes, load_runtime
+from app.runtime.load import count_workers, load_runtime
 from tests.app.artifacts import load_version
 from tests.app.fakes import INPUT
 
@@ -44,7 +44,7 @@ def test_float32_is_float32_by_tensorflow_too(exported):
 
 
 def test_batches_beside_each_other_keep_to_their_own_images(exported):
-    """Lanes share no buffers: with more callers than lanes, each caller gets its own answers."""
+    """Workers share no buffers: with more callers than workers, each caller gets its own answers."""
     runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
     alone = load_runtime(exported, name="openvino", precision="f32", threads=1)
 
@@ -59,11 +59,11 @@ def test_batches_beside_each_other_keep_to_their_own_images(exported):
         list(callers.map(ask, range(4)))
 
 
-def test_openvino_has_a_lane_for_each_thread_and_tensorflow_one_for_all():
+def test_openvino_has_a_worker_for_each_thread_and_tensorflow_one_for_all():
     """TensorFlow spreads one batch over threads or a GPU itself."""
-    assert count_lanes("openvino", 3) == 3
-    assert count_lanes("openvino", 0) == count_cpus()
-    assert count_lanes("tensorflow", 3) == 1
+    assert count_workers("openvino", 3) == 3
+    assert count_workers("openvino", 0) == count_cpus()
+    assert count_workers("tensorflow", 3) == 1
 
 
 def test_openvino_chooses_a_precision_that_passes(exported):

@@ -124,6 +124,7 @@ IMAGE = as_b64(encode())
         ({}, 'either "instances" or "inputs"'),
         ({"instances": [IMAGE], "inputs": [IMAGE]}, 'either "instances" or "inputs"'),
         ({"instances": [IMAGE], "signature_name": "other"}, "requested: 'other'"),
+        ({"instances": [IMAGE], "signature_name": []}, "requested: '[]'"),
         ({"instances": []}, "1 to 32 images; sent: a list of 0"),
         ({"instances": [IMAGE] * 33}, "sent: a list of 33"),
         ({"instances": IMAGE}, "sent: dict"),
@@ -138,6 +139,7 @@ IMAGE = as_b64(encode())
         ({"instances": RED}, "shape [8, 6, 3], of integers from 0 to 255; sent: [6, 3] of int"),
         ({"instances": [[]]}, "sent: [0] of nothing"),
         ({"instances": [[[1], [2, 3]]]}, "sent: [2] of list"),
+        (b'{"instances": [' + b"[" * 40 + b"1" + b"]" * 40 + b"]}", "sent: [1, 1, 1, 1, 1, 1, 1, 1] of int"),
         ({"instances": (np.array([RED]) / 255).tolist()}, "sent: [8, 6, 3] of float"),
         ({"instances": [[[[True] * 3] * 6] * 8]}, "of bool"),
         ({"instances": [[[["1"] * 3] * 6] * 8]}, "of str"),
@@ -149,6 +151,13 @@ def test_a_wrong_request_is_told_what_is_wrong(client, body, said):
     """And which of its images it is."""
     response = client.post(PREDICT, content=body if isinstance(body, bytes) else json.dumps(body))
     assert said in check_error(response, 400, "wrong_tensor")
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, {"x" * 100_000: 1}, {"x" * 100_000 + str(n): 1 for n in range(9)}])
+def test_an_error_quotes_little_of_a_request(client, value):
+    """Whatever its length: the answer is not an echo."""
+    response = client.post(PREDICT, json={"instances": [value]})
+    assert len(check_error(response, 400, "wrong_tensor")) < 500
 
 
 @pytest.mark.parametrize(
@@ -203,6 +212,17 @@ def test_numbers_take_no_more_memory_than_images_have(client):
     tracemalloc.stop()
     assert "send images as base64" in check_error(response, 413, "upload_too_large")
     assert peak < 5 * len(body)
+
+
+def test_an_emoji_does_not_multiply_the_memory_of_a_body(client):
+    """Python stores every character of a text with one in 4 bytes: that may happen to the text, not to a copy."""
+    body = json.dumps({"instances": ["\N{GRINNING FACE}" + "A" * 1_000_000]}, ensure_ascii=False).encode()
+    tracemalloc.start()
+    response = client.post(PREDICT, content=body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    check_error(response, 400, "wrong_tensor")
+    assert peak < 8 * len(body)
 
 
 def test_a_request_is_answered_by_one_version(make_client):

@@ -123,6 +123,25 @@ def test_a_text_among_the_numbers_takes_no_memory(client):
     assert peak < 4 * 2**20
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [' + b"1," * 60_000 + b"1]}",
+        b'{"inputs": [], "outputs": [' + b"1," * 60_000 + b"1]}",
+        b'{"inputs": [{"name": "images", "datatype": "UINT8", "shape": [' + b"-1," * 40_000 + b"-1]}]}",
+        b'{"inputs": [], "outputs": [' + b'{"name":""},' * 10_000 + b'{"name":""}]}',
+    ],
+)
+def test_many_bad_items_take_little_memory(client, body):
+    """An error for each of a million items would take over a gigabyte, and seconds with Python's lock held."""
+    tracemalloc.start()
+    response = infer(client, body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
+    assert peak < 4 * 2**20
+
+
 def test_more_json_than_the_images_need_is_refused(client):
     """Before it is parsed: that would hold up everyone."""
     response = infer(client, b" " * 200_000)

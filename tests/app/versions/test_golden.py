@@ -32,12 +32,12 @@ def load_with(exported) -> Callable[..., None]:
     """Load the good version, run by functions that get the images and the good answers."""
     good = load_version(exported).runtime.predict
 
-    def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), lanes=1):
+    def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), workers=1):
         def answer_with(run):
             return lambda images: Answers(run(images, good(images).probabilities))
 
         runtime = Runtime("fake", "f32", INPUT, OUTPUT, answer_with(predict), answer_with(alone))
-        load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=batch_sizes, lanes=lanes)
+        load_model(exported, load_runtime=lambda *_: runtime, batch_sizes=batch_sizes, workers=workers)
 
     return load
 
@@ -54,8 +54,8 @@ def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
     assert set(sizes) == {1, 2, 4, 32}
 
 
-def test_every_lane_is_run_before_a_client_needs_it(load_with):
-    """All at once, because the lane of a batch can't be chosen."""
+def test_every_worker_is_run_before_a_client_needs_it(load_with):
+    """All at once, because the worker of a batch can't be chosen."""
     meeting = threading.Barrier(3, timeout=10)
 
     def predict(images, answers):
@@ -63,7 +63,7 @@ def test_every_lane_is_run_before_a_client_needs_it(load_with):
             meeting.wait()
         return answers
 
-    load_with(predict, batch_sizes=[2, 32], lanes=3)
+    load_with(predict, batch_sizes=[2, 32], workers=3)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 32])
@@ -97,15 +97,15 @@ def test_every_golden_image_is_run(exported, load_with, batch_sizes, index):
         load_with(predict, batch_sizes=batch_sizes)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_a_model_that_fails_is_refused(load_with, lanes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_fails_is_refused(load_with, workers):
     """Whatever the runtime raises."""
 
     def predict(*_):
         raise RuntimeError("no kernel")
 
     with pytest.raises(RefusedVersionError, match="no kernel"):
-        load_with(predict, lanes=lanes)
+        load_with(predict, workers=workers)
 
 
 def test_other_golden_answers_are_refused(version, refuse):

@@ -1,5 +1,8 @@
 """Behaviour of app.versions.preflight."""
 
+import os
+import select
+import subprocess
 import sys
 from pathlib import Path
 
@@ -137,3 +140,27 @@ def test_a_version_that_never_finishes_loading_is_refused(program, tmp_path, mon
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(RefusedVersionError, match="takes longer than"):
         preflight(tmp_path)
+
+
+def test_a_preflight_ends_with_the_service(tmp_path):
+    """Even if it hangs, and the service is killed."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    preflight = (
+        "import time; from app.versions import preflight; "
+        f"preflight.load_model = lambda *_, **__: (open({str(pipe)!r}, 'w'), time.sleep(30)); "
+        "preflight.main(preflight._Request('', 'openvino', 'f32', [1], 0, 0))"
+    )
+    service = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])",
+            preflight,
+        ],
+        cwd=Path(__file__).parents[3],
+    )
+    with pipe.open() as reader:  # waits for the preflight
+        service.kill()
+        service.wait()
+        assert select.select([reader], [], [], 10)[0]  # the end of the pipe
