@@ -57,8 +57,9 @@ def extract_features(network: keras.Model) -> keras.Model:
     """
     stages = [layer.output for layer in network.layers if layer.name.startswith("stage_")][:-1]
     features = network.get_layer("features").output
-    means = [layers.GlobalAveragePooling2D(dtype="float32")(stage) for stage in stages]
-    return keras.Model(network.inputs, layers.Concatenate(dtype="float32")([features, *means]))
+    # Not GlobalAveragePooling2D: OpenVINO pools faster than it reduces.
+    means = [layers.Flatten()(layers.AveragePooling2D(stage.shape[1:3])(stage)) for stage in stages]
+    return keras.Model(network.inputs, layers.Concatenate()([features, *means]))
 
 
 def fit_typicality(features: Floats, labels: Labels, held_out: Floats) -> Typicality:
