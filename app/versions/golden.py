@@ -53,11 +53,13 @@ def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> Non
         raise RefusedVersionError("a golden image gets another label than at export")
     if golden_typicality is not None:
         typicality = np.concatenate([answer.typicality for answer in answers if answer.typicality is not None])
-        worst, tolerance = float(np.abs(typicality - golden_typicality[order]).max()), TYPICALITY_TOLERANCES[precision]
+        worst = float(np.abs(typicality - golden_typicality[order]).max())
+        # Typicality moves in steps of one held-out image. With few of them, two steps exceed the precision's tolerance.
+        tolerance = max(TYPICALITY_TOLERANCES[precision], 2 / model.metadata.data.validation_size)
         if not worst <= tolerance:
             raise RefusedVersionError(
                 f"its golden images give another typicality than at export: off by {worst:.4f}, "
-                f"where {precision} may be off by {tolerance}"
+                f"where {precision} may be off by {tolerance:.4g}"
             )
 
 

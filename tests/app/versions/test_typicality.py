@@ -86,6 +86,18 @@ def test_another_typicality_than_at_export_is_refused(version, name, typicality,
     refuse(version, name, reason)
 
 
+def test_few_held_out_images_make_coarse_steps(version):
+    """Typicality is a share of them: rounding may move an image past two, whatever the precision's tolerance."""
+    metadata = load_version(version, "openvino").metadata
+    with np.load(version / GOLDEN_FILE) as golden:
+        np.savez(version / GOLDEN_FILE, **{**golden, "typicality": BRIGHTNESS + np.float32(0.2)})
+    few = metadata.data.model_copy(update={"validation_size": 8})
+    seal(version, typicality=TYPICALITY, data=few)
+    load_version(version, "openvino")
+    seal(version, typicality=TYPICALITY)
+    refuse(version, "openvino", "off by 0.2")
+
+
 @RUNTIMES
 def test_golden_typicality_must_be_there(version, name):
     """Otherwise nothing would verify it."""
