@@ -68,7 +68,7 @@ class TensorSpec(_Record):
 
     name: str
     dtype: Literal["uint8", "float32"]
-    shape: tuple[PositiveInt, ...]
+    shape: tuple[PositiveInt, ...] = Field(fail_fast=True)  # Pydantic would keep an error for each bad item
 
 
 class DataSet(_Record):
@@ -125,7 +125,7 @@ class ModelMetadata(_Record):
     schema_version: Literal[1] = 1
     name: Name
     version: PositiveInt
-    class_names: Annotated[tuple[str, ...], AfterValidator(_require_distinct)] = Field(min_length=2)
+    class_names: Annotated[tuple[str, ...], Field(min_length=2, fail_fast=True), AfterValidator(_require_distinct)]
     input: TensorSpec
     output: TensorSpec
     typicality: TensorSpec | None = Field(
