@@ -159,7 +159,8 @@ def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
         idle, asking = open_page("/", service.url), open_page("/", service.url)
         expect(idle.locator("#model")).to_contain_text("No model serves at the moment")
         choose(asking, as_file(encode("red")))
-        reason = f"No model serves: {tmp_path} holds no version; expected {tmp_path}/<name>/<version>/. Trying again in"
+        expected = f"expected {tmp_path}/<name>/<version>/"
+        reason = f"No model serves: {tmp_path} contains no version; {expected}. Trying again in"
         expect(asking.locator("#shown .waiting")).to_contain_text(reason)
         expect(asking.locator("#status")).to_have_text("image.png: not ready, tries again")
         write_version(tmp_path)
