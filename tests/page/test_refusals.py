@@ -15,7 +15,7 @@ from tests.page.conftest import serve
     ("data", "heading", "advice"),
     [
         (b"", "The file is empty", "send the image's bytes"),
-        (b"text", "This is not a picture that is read here", "JPEG, PNG"),
+        (b"text", "This is not a supported picture format", "JPEG, PNG"),
         (encode()[:60], "The picture is damaged or cut short", "send the whole file"),
         (encode(size=(1001, 1000), kind="JPEG"), "The picture has too many pixels", "at most 1,000,000 are decoded"),
         (bytes(100_000), "The file is too large", "Make it smaller: the limit is 100.0 kB."),
