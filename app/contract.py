@@ -1,7 +1,7 @@
 """The contract between training and serving: the metadata and digests of a version folder.
 
 A version folder (`models/<name>/<version>/`) contains a TensorFlow SavedModel, `metadata.json` (a `ModelMetadata`),
-`golden.npz` (images, and what the trained model gave for them), `card/` and, if the model was quantized, `int8/` for
+`golden.npz` (images, and the trained model's answers for them), `card/` and, if the model was quantized, `int8/` for
 OpenVINO. This module knows neither TensorFlow nor OpenVINO nor HTTP.
 """
 
@@ -91,7 +91,7 @@ class TrainingRun(_Record):
     hardware: str
     precision: str = Field(description="Keras's dtype policy.")
     start: str | None = Field(
-        default=None, description="The version whose weights it started from, such as `flowers 3`; none: from scratch."
+        default=None, description="The version whose weights it started from, such as `flowers 3`; None: from scratch."
     )
 
 

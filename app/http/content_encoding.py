@@ -11,7 +11,7 @@ from app.http.middleware import find_header
 
 # zlib's `wbits` for each encoding that is supported.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-# The most that is unpacked at once. A gzip file can unpack to a thousand times its size.
+# The maximum to unpack at once. A gzip file can unpack to a thousand times its size.
 _PIECE_BYTES = 65_536
 
 
@@ -25,7 +25,7 @@ class ContentEncoding:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UnsupportedUploadError or MalformedUploadError from `receive`, so from wherever the body is read."""
+        """Pass the request on; its `receive` unpacks, or raises UnsupportedUploadError or MalformedUploadError."""
         encoding = find_header(scope, b"content-encoding").strip().lower() if scope["type"] == "http" else ""
         if encoding in {"", "identity"}:
             await self._app(scope, receive, send)

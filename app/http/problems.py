@@ -110,7 +110,7 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.TopKError: (422, "top_k=50, but the model has 10 classes; send 1 to 10"),
     errors.QueueFullError: (429, "256 images are waiting already; try again in 2 s"),
     errors.UploadsFullError: (429, "other uploads use the 268,435,456 bytes reserved for them; try again in 4 s"),
-    errors.ClientGoneError: (CLIENT_CLOSED_REQUEST, "the client left before its answer"),
+    errors.ClientGoneError: (CLIENT_CLOSED_REQUEST, "the client disconnected before its answer"),
     errors.InferenceError: (500, "the model failed on this image; the service's log has the reason"),
     errors.NotReadyError: (503, "no model serves: loading version 1"),
     errors.DeadlineError: (504, "no answer within 10 s; the service is busy, try again later"),

@@ -349,7 +349,7 @@ def test_the_program_without_a_model_says_so(tmp_path):
     """Exit status 2 and the reason."""
     done = start("x.png", env={**os.environ, "APP_MODEL_DIR": str(tmp_path)})
     assert done.returncode == 2
-    expected = f"{tmp_path} holds no version; expected {tmp_path}/<name>/<version>/"
+    expected = f"{tmp_path} contains no version; expected {tmp_path}/<name>/<version>/"
     assert done.stderr.decode() == f"python -m app.classify: no version to load: {expected}\n"
 
 
