@@ -317,9 +317,10 @@ def test_the_program_reads_standard_input_and_a_real_model(exported):
     ],
 )
 def test_closed_and_full_streams_are_one_line(exported, redirection, status, out, said):
-    """Not a traceback; and what goes to standard error stays out of standard output."""
+    """Not a traceback; standard output has no errors, and a GIF, which a decoder process decodes, is classified."""
+    picture = encode("blue", kind="GIF")
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=encode("blue"),
+        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=picture,
         env={**os.environ, "APP_MODEL_DIR": str(exported.parent)}, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (status, out, said)
