@@ -34,8 +34,16 @@ differed by up to 0.09. A wrong model differs by far more."""
 TYPICALITY_TOLERANCES = {"f32": 0.05, "f16": 0.1, "bf16": 0.1, "int8": 0.5}
 """Maximum difference between a typicality and its golden value.
 
-It is a share of the held-out images, so one image that moves past another changes it by a whole step: 0.0004 with 2,500
-held-out images, 0.05 with 20. With 2,500, bfloat16 differed by up to 0.02 and int8 by up to 0.48."""
+With 2,500 held-out images, bfloat16 differed by up to 0.02 and int8 by up to 0.48."""
+
+
+def limit_typicality_difference(precision: str, held_out: int) -> float:
+    """Return how far a typicality may be from its golden value, with `held_out` validation images.
+
+    It is a share of them, so an image that moves past another one changes it by a whole step: 0.0004 of 2,500 images,
+    0.05 of 20. Two steps are tolerated.
+    """
+    return max(TYPICALITY_TOLERANCES[precision], 2 / (held_out + 1))
 
 
 def _require_plain_relative(path: str) -> str:

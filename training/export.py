@@ -21,10 +21,10 @@ from app.contract import (
     GOLDEN_FILE,
     GOLDEN_TOLERANCES,
     METADATA_FILE,
-    TYPICALITY_TOLERANCES,
     ModelMetadata,
     TensorSpec,
     digest_files,
+    limit_typicality_difference,
 )
 from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
@@ -116,10 +116,11 @@ def export_model(served: ServedModel, folder: Path) -> None:
         "typicality": keras.ops.convert_to_numpy(served.typicality(features)),
     }
     np.savez(folder / GOLDEN_FILE, **golden)
+    typicality_limit = limit_typicality_difference("f32", len(served.typicality.held_out))
     reloaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
     for batch_size in (1, 7):
         answers = reloaded(images=tf.constant(images[:batch_size]))
-        for name, tolerance in (("probabilities", TOLERANCE), ("typicality", TYPICALITY_TOLERANCES["f32"])):
+        for name, tolerance in (("probabilities", TOLERANCE), ("typicality", typicality_limit)):
             difference = float(np.abs(answers[name].numpy() - golden[name][:batch_size]).max())
             if not difference <= tolerance:
                 raise ExportError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE, TYPICALITY_TOLERANCES
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE, limit_typicality_difference
 from app.runtime.load import load_runtime
 from app.runtime.openvino import make_core  # also keeps OpenVINO and NNCF from reporting to their makers
 from training.errors import ExportError
@@ -63,7 +63,9 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], held_out: npt.ND
     answers = load_runtime(folder, name="openvino", precision="int8", threads=0).predict(golden["images"])
     difference = np.abs(answers.probabilities - golden["probabilities"]).max(axis=1)
     moved = np.abs(answers.typicality - golden["typicality"])
-    steady = (difference <= GOLDEN_TOLERANCES["int8"] / 2) & (moved <= TYPICALITY_TOLERANCES["int8"] / 2)
+    steady = (difference <= GOLDEN_TOLERANCES["int8"] / 2) & (
+        moved <= limit_typicality_difference("int8", len(held_out)) / 2
+    )
     if 2 * steady.sum() < len(steady):
         median = float(np.median(difference))
         raise ExportError(f"quantized, it differs from Keras by {median:.2g}; --resume exports it without --quantize")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, TYPICALITY_TOLERANCES
+from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, limit_typicality_difference
 from app.errors import RefusedVersionError
 from app.runtime.load import Answers, Images
 from app.versions.model import Model
@@ -54,8 +54,7 @@ def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> Non
     if golden_typicality is not None:
         typicality = np.concatenate([answer.typicality for answer in answers if answer.typicality is not None])
         worst = float(np.abs(typicality - golden_typicality[order]).max())
-        # Typicality moves in steps of one held-out image. With few of them, two steps exceed the precision's tolerance.
-        tolerance = max(TYPICALITY_TOLERANCES[precision], 2 / model.metadata.data.validation_size)
+        tolerance = limit_typicality_difference(precision, model.metadata.data.validation_size)
         if not worst <= tolerance:
             raise RefusedVersionError(
                 f"its golden images have another typicality than at export: it differs by {worst:.4f}; "

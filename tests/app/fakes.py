@@ -50,9 +50,7 @@ def make_metadata(version: int = 1, files: dict[str, str] | None = None) -> Mode
         parameters=9,
         recipe={"epochs": 0},
         training=TrainingRun(recipe="none", command="none", commit="none", hardware="none", precision="none"),
-        data=DataSet(
-            name="none", source="none", pixel_encoding="none", train_size=1, validation_size=1000, test_size=1
-        ),
+        data=DataSet(name="none", source="none", pixel_encoding="none", train_size=1, validation_size=1, test_size=1),
         metrics={"accuracy": 1.0},
         smoothing=0.0,
         temperature=1.0,

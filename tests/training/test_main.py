@@ -207,7 +207,7 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
 def test_an_export_that_fails_is_one_line(step, error, words, image_folder, tmp_path, monkeypatch, capsys):
     """After hours of training: the reason, how to go on, and nothing left beside the versions."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise error
 
     shrink_network(monkeypatch)
