@@ -115,13 +115,17 @@ def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, list[Pat
         inner = [path for paths in classes.values() for path in paths if next(_list_folders(path), None)]
         hint = f"; did you mean {inner[0]}?" if inner else f"; expected {LAYOUTS}"
         raise DataError(f"{folder} has {len(classes)} class folders, and at least two are needed{hint}")
-    if stray := sum(1 for path in folder.iterdir() if not path.is_dir() and not is_litter(path.name)):
-        passed_over["file beside the class folders"] += stray
+    for path in folder.iterdir():
+        if is_litter(path.name) and path.is_dir():
+            passed_over[f"folder that is hidden or the operating system's: {path}/"] += 1
+        elif not (is_litter(path.name) or path.is_dir()):
+            passed_over["file beside the class folders"] += 1
     return dict(sorted(classes.items()))
 
 
 def _list_files(classes: dict[str, list[Path]], passed_over: Counter[str]) -> list[ImageFile]:
     files: list[ImageFile] = []
+    empty: list[str] = []
     for label, folders in enumerate(classes.values()):
         before = len(files)
         for path in sorted(path for folder in folders for path in folder.iterdir()):
@@ -134,7 +138,9 @@ def _list_files(classes: dict[str, list[Path]], passed_over: Counter[str]) -> li
             else:
                 files.append(ImageFile(path, label))
         if len(files) == before:
-            raise DataError(f"no images in {folders[0]}; add some, or remove the folder")
+            empty.append(str(folders[0]))
+    if empty:
+        raise DataError(f"no images in {', '.join(empty)}; add some, or remove the folder")
     return files
 
 

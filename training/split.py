@@ -50,12 +50,13 @@ def hold_out(
     (originals,) = find_originals(images)
     _, pictures = np.unique(originals, return_index=True)  # the first of each picture
     counts = np.bincount(labels[pictures], minlength=len(class_names))
-    for name, count in zip(class_names, counts, strict=True):
-        if count < 2:  # noqa: PLR2004 - one for each side
-            raise DataError(
-                f"class {name!r} has {count} different training images; two are needed to hold one out for {flag}: "
-                "add images, or remove the class"
-            )
+    few = [
+        f"class {name!r} has {count} different training image{'' if count == 1 else 's'}"
+        for name, count in zip(class_names, counts, strict=True)
+        if count < 2  # noqa: PLR2004 - one for each side
+    ]
+    if few:
+        raise DataError(f"{'; '.join(few)}; two are needed to hold one out for {flag}: add images, or remove the class")
     if (counts * share).min() >= 1:
         _, held = train_test_split(pictures, test_size=share, random_state=seed, stratify=labels[pictures])
     else:  # scikit-learn would leave out small classes

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app import errors
-from app.http.paths import get_path
+from app.http.paths import get_path, get_root
 from app.http.rejection_delay import RejectionDelay
 from app.telemetry.timings import note_problem
 
@@ -258,7 +258,8 @@ async def _answer_http_exception(request: Request, error: HTTPException, *, writ
     headers = dict(error.headers or {})
     allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
     reason = f"send {allowed}" if allowed else error.detail
-    detail = f"{request.method} {request.url.path[:100]}: {reason}; see /docs for the paths that exist"
+    docs = f"{get_root(request.scope)}/docs"
+    detail = f"{request.method} {request.url.path[:100]}: {reason}; see {docs} for the paths that exist"
     note_problem(kind.code)
     return write(request, make_problem(kind, detail, request.state.request_id), headers)
 
