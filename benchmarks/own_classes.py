@@ -283,7 +283,7 @@ def _percent(share: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for, then write and print the tables; status 2 with one line for what a person can fix."""
+    """Measure, then write and print the tables; status 2 with one line for an error that the user can fix."""
     parser = Parser(prog=PROGRAM, description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="image folders")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="images of each class (default: 20 60)")

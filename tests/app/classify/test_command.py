@@ -72,7 +72,7 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     (folder / "more" / "IMG_1.MOV").touch()
     assert run(folder) == 0
     out, err = capsys.readouterr()
-    assert err == f"{folder}: passed over, not named as images: 1 × .mov, 1 × .txt\n"
+    assert err == f"{folder}: skipped, not named as images: 1 × .mov, 1 × .txt\n"
     names = [line.split("\t")[0] for line in out.splitlines()]
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
@@ -88,7 +88,7 @@ def test_what_systems_leave_is_passed_over(folder, capsys):
     assert (len(out.splitlines()), err) == (3, "")
     assert run(folder / "Thumbs.db", folder / "a.png") == 0
     out, err = capsys.readouterr()
-    assert (len(out.splitlines()), err.count("Thumbs.db: passed over"), err.count("\n")) == (1, 1, 1)
+    assert (len(out.splitlines()), err.count("Thumbs.db: skipped"), err.count("\n")) == (1, 1, 1)
 
 
 def test_a_hidden_image_that_is_named_is_classified(folder, capsys):
