@@ -18,8 +18,8 @@ from app.runtime.load import Images
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, describe_content, load_data, split_validation
 from training.devices import select_devices
-from training.errors import ResumeError, TrainingError
 from training.export import predict_logits, read_commit
+from training.failures import ResumeError, TrainingError
 from training.options import Parser
 from training.pipeline import measure_normalization
 from training.report import sum_minutes

@@ -23,7 +23,7 @@ from benchmarks.machine import describe_libraries, describe_machine
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, load_data, split_validation
 from training.devices import Devices, select_devices
-from training.errors import TrainingError
+from training.failures import TrainingError
 from training.options import Parser
 from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
 from training.table import draw_table

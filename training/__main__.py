@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.errors import TrainingError
+from training.failures import TrainingError
 from training.options import PROGRAM, parse_options
 from training.run import CHECKPOINT_FILE, find_run
 

@@ -15,10 +15,10 @@ from training.calibration import Calibration
 from training.config import OFFICIAL
 from training.data import Data, load_data
 from training.elsewhere import NamedFolder
-from training.errors import DataError, VersionError
-from training.metrics import Evaluation, evaluate, load_network
+from training.evaluation import Evaluation, evaluate, load_network
+from training.failures import DataError, VersionError
 from training.mistakes import write_mistakes
-from training.versions import read_metadata
+from training.numbering import read_metadata
 
 TOLERANCE = 0.002  # of a share: 20 of 10,000 images; other processors round otherwise, and a few lie on a border
 LOG_TOLERANCE = 0.01  # between logarithms of probabilities: float noise moves them by a tenth of it
@@ -59,7 +59,8 @@ def measure_again(
 ) -> Again:
     """Measure the version in `folder` on the test set of the data that `source` names, and compare.
 
-    `mistakes` is a file to write its wrong answers to; `test_sets` and `foreign` are as in `training.metrics.evaluate`.
+    `mistakes` is a file to write its wrong answers to; `test_sets` and `foreign` are as for
+    `training.evaluation.evaluate`.
 
     Raises:
         VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.

@@ -1,6 +1,6 @@
 """Labelled images in memory: CIFAR-10's official download, its unpacked archive, or a folder of images.
 
-It knows pixels and splits. `folder.py` finds files, `split.py` draws splits, `pipeline.py` makes batches.
+It knows pixels and splits. `image_folder.py` finds files, `split.py` draws splits, `pipeline.py` makes batches.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from app.errors import RequestError
 from app.images.decoders import Decoders
 from training import cifar10
 from training.config import IMAGE_SIZE, OFFICIAL
-from training.errors import DataError, one_line
-from training.folder import ImageFile, find_images, require_text
+from training.failures import DataError, one_line
+from training.image_folder import ImageFile, find_images, require_text
 from training.split import hold_out
 
 # Of one image: more than any camera makes.

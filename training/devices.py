@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from app.runtime.cpu import count_cpus, describe_cpu, has_bf16
-from training.errors import DeviceError
+from training.failures import DeviceError
 
 # NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.
 FLOAT16_CAPABILITY = (7, 0)

@@ -13,7 +13,7 @@ from app.images.decoders import Decoders
 from app.images.formats import SUFFIXES
 from app.runtime.load import Answers, Images
 from training.data import MAX_BYTES, MAX_DECODE_SECONDS, MAX_PIXELS
-from training.errors import DataError, one_line
+from training.failures import DataError, one_line
 
 KEPT = 0.95
 """Share of the test images that are taken for what they are where a foreign picture counts as caught."""

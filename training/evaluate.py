@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.contract import METADATA_FILE
 from training.config import OFFICIAL
-from training.errors import TrainingError
+from training.failures import TrainingError
 from training.options import Parser, add_elsewhere_flags
 
 PROGRAM = "python -m training.evaluate"

@@ -28,8 +28,8 @@ from app.contract import (
 )
 from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
-from training.errors import ExportError
-from training.model import mini_model
+from training.failures import ExportError
+from training.network import mini_model
 from training.pipeline import Normalization
 from training.typicality import Typicality, extract_features
 

@@ -20,10 +20,10 @@ from app.runtime.openvino import make_core  # before openvino itself: it turns o
 from training.calibration import Calibration
 from training.config import Recipe
 from training.data import Split
-from training.errors import VersionError
-from training.model import mini_model
+from training.failures import VersionError
+from training.network import mini_model
+from training.numbering import read_metadata
 from training.pipeline import Normalization
-from training.versions import read_metadata
 
 TOLERANCE = 0.01
 """How far the rebuilt network's golden probabilities may be from the version's own: far more than rounding."""

@@ -17,7 +17,7 @@ from training.calibration import fit_calibration
 from training.config import Recipe
 from training.data import Data, Split, load_data, split_validation
 from training.devices import Devices, select_devices
-from training.errors import ExportError, FullError, VersionError
+from training.evaluation import evaluate
 from training.export import (
     ServedModel,
     describe_model,
@@ -29,10 +29,11 @@ from training.export import (
     rebuild_in_float32,
     stage_version,
 )
+from training.failures import ExportError, FullError, VersionError
 from training.finetune import Weights, fit_normalization, load_start, make_initial_weights
 from training.folds import FOLDS_FILE, Folds, cross_validate, describe_folds, read_folds, save_folds
-from training.metrics import evaluate
 from training.mistakes import write_mistakes
+from training.numbering import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
 from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
@@ -44,7 +45,6 @@ from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
 from training.typicality import fit_typicality
-from training.versions import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
 
 FOLDS = 3
 """Of cross-validation, unless the command line says otherwise."""

@@ -12,10 +12,10 @@ from pydantic.fields import FieldInfo
 
 from app.contract import Name
 from training.config import OFFICIAL, RECIPES, Recipe
-from training.errors import DataError
-from training.folder import LAYOUTS, find_images
+from training.failures import DataError
+from training.image_folder import LAYOUTS, find_images
+from training.numbering import find_newest
 from training.run import NEWEST, find_newest_run, read_job
-from training.versions import find_newest
 
 PROGRAM = "python -m training"
 DEFAULT_RECIPE = "fast"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE, limit_typicality_difference
 from app.runtime.load import load_runtime
 from app.runtime.openvino import make_core  # also keeps OpenVINO and NNCF from reporting to their makers
-from training.errors import ExportError
+from training.failures import ExportError
 from training.graph import find_held_out, list_exact
 from training.typicality import summarize_distances
 

@@ -10,7 +10,7 @@ from app.contract import CARD_FOLDER, DataSet, TrainingRun
 from app.runtime.load import Probabilities
 from training.calibration import Calibration, Labels
 from training.config import Recipe
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 from training.pipeline import steps_per_epoch
 from training.plots import choose_fonts, plot_confusion, plot_curves, plot_reliability
 from training.table import draw_table

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from app.errors import RefusedVersionError
 from app.runtime.load import Probabilities, load_runtime
 from training.data import Data, load_data
-from training.errors import ExportError, VersionError
-from training.metrics import BATCH_SIZE
+from training.evaluation import BATCH_SIZE
+from training.failures import ExportError, VersionError
+from training.numbering import find_newest, read_metadata
 from training.options import Options
 from training.report import percent
-from training.versions import find_newest, read_metadata
 
 
 class Rivalry(NamedTuple):

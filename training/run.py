@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from app.contract import TrainingRun
 from training.config import OFFICIAL, Recipe
-from training.errors import FolderError, ResumeError
+from training.failures import FolderError, ResumeError
 
 if TYPE_CHECKING:  # options.py reads runs
     from training.options import Options

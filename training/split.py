@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from training.errors import DataError
+from training.failures import DataError
 
 Indices = npt.NDArray[np.int64]
 

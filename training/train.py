@@ -18,9 +18,9 @@ from app.contract import TrainingRun
 from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
-from training.errors import DeviceError, DivergedError
+from training.failures import DeviceError, DivergedError
 from training.layers import choose_momentum
-from training.model import mini_model
+from training.network import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, Phase, list_phases, make_dataset, make_train_dataset, steps_per_epoch
 from training.run import (

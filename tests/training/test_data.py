@@ -7,7 +7,7 @@ import pytest
 from tests.training.conftest import CLASSES, draw_split, write_folder
 from training import cifar10
 from training.data import Split, load_data, split_validation
-from training.errors import DataError
+from training.failures import DataError
 
 
 def test_image_folder_gives_its_pictures_and_class_names(image_folder, split):

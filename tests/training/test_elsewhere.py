@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.runtime.load import Answers, Images
 from training.elsewhere import measure_foreign, measure_test_set, read_images
-from training.errors import DataError
+from training.failures import DataError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "gray": (90, 90, 90)}
 CLASSES = ("red", "green", "blue")

@@ -12,7 +12,7 @@ import pytest
 from app.contract import INT8_FILE, METADATA_FILE
 from tests.training.conftest import draw_split, write_folder
 from training.evaluate import main
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,16 +8,16 @@ from app.contract import METADATA_FILE
 from tests.training.conftest import draw_split, shrink_network
 from training.config import Recipe
 from training.data import load_data, split_validation
-from training.errors import VersionError
+from training.failures import VersionError
 from training.finetune import fit_normalization, load_start, make_initial_weights
-from training.model import mini_model
+from training.network import mini_model
 from training.pipeline import Normalization, measure_normalization
 
 
 @pytest.fixture
 def start(version, monkeypatch):
     """What the job's version gives to start from."""
-    monkeypatch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+    monkeypatch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
     return load_start(version)
 
 

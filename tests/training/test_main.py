@@ -18,7 +18,7 @@ from app.errors import RefusedVersionError
 from app.runtime.load import load_runtime
 from tests.training.conftest import SMALL_RUN, START, draw_split, shrink_network, train_lower_network, write_folder
 from training.__main__ import main
-from training.errors import ResumeError
+from training.failures import ResumeError
 from training.options import parse_options
 from training.run import (
     CHECKPOINT_FILE,

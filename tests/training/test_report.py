@@ -4,7 +4,7 @@ from PIL import Image
 from app.contract import METADATA_FILE, ModelMetadata
 from training.calibration import Calibration
 from training.config import Recipe
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 from training.report import Card, format_card, format_elsewhere, format_table
 
 

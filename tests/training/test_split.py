@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.errors import DataError
+from training.failures import DataError
 from training.split import find_originals, hold_out, split_folds
 
 NAMES = ("disc", "square")

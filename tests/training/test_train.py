@@ -16,9 +16,9 @@ from tests.training.conftest import START, draw_split, shrink_network
 from training.config import Recipe
 from training.data import Split
 from training.devices import Devices
-from training.errors import DivergedError, ResumeError
+from training.failures import DivergedError, ResumeError
 from training.layers import BatchNormalization
-from training.model import mini_model
+from training.network import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import make_dataset, measure_normalization, steps_per_epoch
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, read_history, start_run

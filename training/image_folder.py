@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from app.images.formats import SUFFIXES
 from app.litter import is_litter
-from training.errors import DataError
+from training.failures import DataError
 
 SPLITS = {
     "train": frozenset({"train", "training"}),

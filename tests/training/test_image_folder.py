@@ -1,8 +1,8 @@
 import pytest
 
 from tests.training.conftest import CLASSES, draw_split, write_folder
-from training.errors import DataError
-from training.folder import find_images
+from training.failures import DataError
+from training.image_folder import find_images
 
 
 def count(files):

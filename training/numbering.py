@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.contract import METADATA_FILE, DigestError, ModelMetadata, verify_files
-from training.errors import VersionError
+from training.failures import VersionError
 
 _VERSION = re.compile(r"[1-9][0-9]*")
 CANDIDATE_PREFIX = ".candidate-"

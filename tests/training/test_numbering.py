@@ -1,7 +1,7 @@
 import pytest
 
-from training.errors import VersionError
-from training.versions import find_newest, next_candidate, next_version, read_metadata
+from training.failures import VersionError
+from training.numbering import find_newest, next_candidate, next_version, read_metadata
 
 
 def test_versions_are_numbered_on(tmp_path):
