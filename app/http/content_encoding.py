@@ -48,6 +48,7 @@ async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
             f"Content-Encoding: {encoding[:50]} is not supported; send the body as it is, or with gzip or deflate"
         )
     unpacker = zlib.decompressobj(_WINDOWS[encoding])
+    has_begun = False
     more_body = True
     while more_body:
         message = await receive()
@@ -56,6 +57,10 @@ async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
             return
         more_body = message.get("more_body", False)
         packed, body = message.get("body", b""), b""
+        if packed and not has_begun:
+            has_begun = True
+            if encoding == "deflate" and packed[0] & 0x0F != zlib.DEFLATED:
+                unpacker = zlib.decompressobj(-zlib.MAX_WBITS)  # without zlib's header, as some clients send it
         while packed or len(body) == _PIECE_BYTES:  # what did not fit into a piece waits in the unpacker
             try:
                 body = unpacker.decompress(packed, _PIECE_BYTES)
