@@ -1,6 +1,6 @@
-"""Splits labelled images at random: each class in proportion, and never copies of one picture on both sides.
+"""Splits labelled images at random, stratified by class, with all copies of an image on the same side.
 
-It knows labels and pixels; it knows no files.
+It knows labels and pixels, but no files.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def hold_out(
         labels: (N,) class numbers.
         share: of each class, from 0 to 1.
         seed: the same seed chooses the same images.
-        flag: of the command line, which sets the share.
+        flag: the flag that sets the share, for error messages.
         class_names: one for each class number.
 
     Returns:
@@ -77,9 +77,9 @@ def hold_out(
 def split_folds(
     images: npt.NDArray[np.uint8], labels: Indices, folds: int, seed: int
 ) -> Iterator[tuple[Indices, Indices]]:
-    """Give for each of `folds` rounds the indices of the images to fit to and of those to judge by.
+    """Yield for each of `folds` rounds the indices of the images to fit to, and of those to predict.
 
-    Each image is judged once.
+    Each image is predicted once.
     """
     (originals,) = find_originals(images)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

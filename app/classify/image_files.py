@@ -18,7 +18,7 @@ _ENDINGS = tuple(SUFFIXES)
 
 
 class Found(NamedTuple):
-    """What the arguments of a command line lead to; the last two are lines for people."""
+    """The files that a command line names; the last two are messages for people."""
 
     names: list[str]
     """Files to classify."""

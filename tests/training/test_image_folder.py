@@ -45,7 +45,7 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
     ("folders", "words"),
     [
         (["test/a", "test/b"], "has test/ and no train/; expected train/<class>"),
-        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/: both may hold the validation images"),
+        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/, which can both mean the validation images"),
         (["train", "test"], "has no class folders in it"),
         (["photos/a", "photos/b"], "has 1 class folders, and at least two are needed; did you mean .*photos"),
         (["train/a", "train/b", "test/a", "test/c"], "test has no b; .*train has no c|train has no c; .*test has no b"),

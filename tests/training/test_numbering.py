@@ -24,5 +24,5 @@ def test_the_newest_version_is_the_highest_number(tmp_path):
 
 def test_a_folder_without_metadata_is_refused(tmp_path):
     """By its name."""
-    with pytest.raises(VersionError, match=f"{tmp_path} is no version"):
+    with pytest.raises(VersionError, match=f"{tmp_path} is not a version"):
         read_metadata(tmp_path)
