@@ -1,7 +1,7 @@
 """The contract between training and serving: the metadata and digests of a version folder.
 
 A version folder (`models/<name>/<version>/`) contains a TensorFlow SavedModel, `metadata.json` (a `ModelMetadata`),
-`golden.npz` (images, and what the trained model gave for them), `card/` and, if the model was quantized, `int8/` for
+`golden.npz` (images, and the trained model's answers for them), `card/` and, if the model was quantized, `int8/` for
 OpenVINO. This module knows neither TensorFlow nor OpenVINO nor HTTP.
 """
 
@@ -76,7 +76,7 @@ class TensorSpec(_Record):
 
     name: str
     dtype: Literal["uint8", "float32"]
-    shape: tuple[PositiveInt, ...]
+    shape: tuple[PositiveInt, ...] = Field(fail_fast=True)  # Pydantic would keep an error for each bad item
 
 
 class DataSet(_Record):
@@ -99,7 +99,7 @@ class TrainingRun(_Record):
     hardware: str
     precision: str = Field(description="Keras's dtype policy.")
     start: str | None = Field(
-        default=None, description="The version whose weights it started from, such as `flowers 3`; none: from scratch."
+        default=None, description="The version whose weights it started from, such as `flowers 3`; None: from scratch."
     )
 
 
@@ -133,7 +133,7 @@ class ModelMetadata(_Record):
     schema_version: Literal[1] = 1
     name: Name
     version: PositiveInt
-    class_names: Annotated[tuple[str, ...], AfterValidator(_require_distinct)] = Field(min_length=2)
+    class_names: Annotated[tuple[str, ...], Field(min_length=2, fail_fast=True), AfterValidator(_require_distinct)]
     input: TensorSpec
     output: TensorSpec
     typicality: TensorSpec | None = Field(

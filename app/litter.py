@@ -1,4 +1,4 @@
-"""Files and folders that operating systems and their programs leave among a person's own."""
+"""Recognizes files and folders that operating systems and programs leave in users' folders."""
 
 _NAMES = frozenset(
     {
@@ -7,11 +7,11 @@ _NAMES = frozenset(
         "@eadir", "#recycle", "@recycle", "lost+found", "picasa.ini", "zbthumbnail.info",
     }
 )  # fmt: skip
-"""As Windows, macOS, network storage, Linux and photo programs call them, in lower case."""
+"""From Windows, macOS, network storage, Linux and photo programs, in lower case."""
 
 
 def is_litter(name: str) -> bool:
-    """Whether `name`, without its folder, is hidden (`.DS_Store`, `._photo.jpg`) or one that a program leaves."""
+    """Whether a file or folder of this name is hidden (`.DS_Store`, `._photo.jpg`) or was left by a program."""
     return is_hidden(name) or name.lower() in _NAMES
 
 

@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
         openapi_url=None,  # see `app.api.openapi`
         docs_url=None,  # FastAPI's own pages load scripts from another site; `app.pages` has one that does not
         redoc_url=None,
-        # `app.telemetry` measures; FastAPI would read the settings of its own from the environment for each request
+        # `app.telemetry` measures; FastAPI's telemetry would read its settings from the environment for each request
         telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=partial(_run, settings=settings, load=load),
         generate_unique_id_function=lambda route: route.name,
@@ -79,7 +79,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     if settings.api_keys:
         app.add_middleware(RequireKey, keys=settings.api_keys, answer=answer)
         document_keys(app)
-    if settings.cors_origins:  # outside of the keys: a browser asks first, without one
+    if settings.cors_origins:  # outside of the key check: browsers send preflight requests without a key
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -113,7 +113,7 @@ def create_probe_app(app: FastAPI) -> FastAPI:
 
 @asynccontextmanager
 async def _run(app: FastAPI, settings: Settings, load: Load) -> AsyncIterator[None]:
-    """Serve at once, and load the model meanwhile; `/health` says `starting` until it is there."""
+    """Serve at once, and load the model meanwhile; `/health` says `starting` until it is loaded."""
     metrics: Metrics = app.state.metrics
     store = ModelStore(settings.model_dir, load, pinned=settings.model_version, observe=metrics.observe_load)
     decoders = Decoders(

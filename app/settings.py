@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Addresses and networks, separated by commas, of proxies whose `X-Forwarded-For`, `-Proto` and "
-        "`-Prefix` are believed, such as `10.0.0.0/8`; `*` for all. Loopback always is.",
+        "`-Prefix` the service trusts, such as `10.0.0.0/8`; `*` for all. It always trusts loopback.",
     )
     root_path: str = Field(
         "",
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         3.0,
         gt=0,
         le=3600,
-        description="The longest that decoding one image may take; after it 413, and the process is replaced.",
+        description="Maximum time to decode one image; then 413, and the process is replaced.",
     )
     max_batch_size: int = Field(
         32,

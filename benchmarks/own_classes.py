@@ -22,13 +22,13 @@ from training.calibration import Floats, Labels, fit_calibration, measure_calibr
 from training.config import RECIPES, Recipe
 from training.data import Split, load_data
 from training.devices import select_devices
-from training.errors import TrainingError
+from training.failures import TrainingError
 from training.finetune import Start, fit_normalization, load_start, make_initial_weights
 from training.folds import Folds, cross_validate, read_folds, save_folds
+from training.numbering import find_newest
 from training.options import START_MODELS, Parser
 from training.pipeline import measure_normalization
 from training.table import draw_table
-from training.versions import find_newest
 
 PROGRAM = "python -m benchmarks.own_classes"
 FOLDS = 3
@@ -283,7 +283,7 @@ def _percent(share: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for, then write and print the tables; status 2 with one line for what a person can fix."""
+    """Measure, then write and print the tables; status 2 with one line for an error that the user can fix."""
     parser = Parser(prog=PROGRAM, description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="image folders")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="images of each class (default: 20 60)")

@@ -18,8 +18,8 @@ from app.runtime.load import Images
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, describe_content, load_data, split_validation
 from training.devices import select_devices
-from training.errors import ResumeError, TrainingError
 from training.export import predict_logits, read_commit
+from training.failures import ResumeError, TrainingError
 from training.options import Parser
 from training.pipeline import measure_normalization
 from training.report import sum_minutes
@@ -90,7 +90,7 @@ def name_run(runs: Path, name: str, epochs: int) -> Path:
 
 
 def train_change(name: str, epochs: int, splits: Splits, runs: Path, command: str) -> None:
-    """Train one change, or go on with its run; `command` is what the run's folder says was typed.
+    """Train one change, or continue its run; `command` is the command line to record.
 
     Raises:
         ResumeError: its run was started by another recipe, on other data or in another precision.
@@ -134,7 +134,7 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
         rows.append([name, shown, *accuracies, minutes, f"{start.hardware}, {start.precision}"])
     names = [row[0] for row in rows]
     not_run = ", ".join(name for name in CHANGES if name not in names)
-    data = [] if source == OFFICIAL else ["--data DIR"]  # not which: it is a folder of whoever ran it
+    data = [] if source == OFFICIAL else ["--data DIR"]  # leaves out the local path
     header = HEADER.format(
         command=" ".join([PROGRAM, *names, *data, f"--epochs {epochs}"]),
         not_run=f"\nNot run: {not_run}." if not_run else "",
@@ -147,7 +147,7 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is asked for, then write and print the table; status 2 with one line for what a person can mend."""
+    """Train, then write and print the table; status 2 with one line for an error that the user can fix."""
     parser = Parser(prog=PROGRAM, description=__doc__)
     parser.add_argument("changes", nargs="*", metavar="NAME", help=f"of {', '.join(CHANGES)}")
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training")

@@ -23,7 +23,7 @@ from benchmarks.machine import describe_libraries, describe_machine
 from training.config import OFFICIAL, RECIPES, Recipe
 from training.data import Split, load_data, split_validation
 from training.devices import Devices, select_devices
-from training.errors import TrainingError
+from training.failures import TrainingError
 from training.options import Parser
 from training.pipeline import Normalization, make_dataset, make_train_dataset, measure_normalization, steps_per_epoch
 from training.table import draw_table
@@ -69,8 +69,8 @@ def make_article(split: Split, num_classes: int) -> Trainer:
 
 
 def make_ours(title: str, split: Split, num_classes: int, recipe: Recipe, devices: Devices) -> Trainer:
-    """Make the network and batches of a recipe, like `training.train` for images of the full size."""
-    recipe = recipe.model_copy(update={"low_resolution": 0.0})
+    """Make the network and batches of a recipe, like `training.train`, but with all images at full size."""
+    recipe = recipe.model_copy(update={"low_resolution": 0.0})  # the article's are, and every step takes the same time
     normalize = measure_normalization(split.images, recipe.normalization)
     limit = steps_per_epoch(len(split.labels), recipe) * recipe.epochs
     keras.config.set_dtype_policy(devices.precision)

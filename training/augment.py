@@ -1,6 +1,6 @@
-"""Random changes of a training batch that keep its labels: moves, mirror images, scale, colour, JPEG and cutout.
+"""Augments training batches at random: rotation, shift, flip, scale, colour, JPEG and cutout.
 
-Every change of geometry is folded into one transform a picture, so pixels are interpolated once at most.
+All geometric changes of an image are one transform, so pixels are interpolated at most once.
 """
 
 import math
@@ -15,19 +15,19 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 HALF_PIXEL = 0.5
-"""From the centre of a picture's last pixel to the picture's border."""
+"""From the centre of the last pixel to the image's border."""
 JPEG_QUALITIES = (30, 96)
-"""The lowest, and the one above the highest, of images that are compressed."""
+"""The lowest JPEG quality (inclusive) and the highest (exclusive)."""
 
 
 def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Tensor | None = None) -> tf.Tensor:
-    """Change each picture of a batch at random.
+    """Change each image of a batch at random.
 
     Args:
-        images: (N, H, W, 3) float32, 0 to 255, in random order: what a share of the images gets goes to the first.
-        recipe: how far each change may go.
+        images: (N, H, W, 3) float32, 0 to 255, in random order: changes for a share of the images go to the first ones.
+        recipe: the strength of each change.
         seed: (2,) integers; the same seed gives the same changes.
-        mirrored: (N,) bool, which pictures to mirror if the recipe mirrors any; None draws them.
+        mirrored: (N,) bool, which images to mirror if the recipe mirrors any; None draws them at random.
 
     Returns:
         (N, H, W, 3) float32, 0 to 255.
@@ -44,12 +44,12 @@ def _move(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Tenso
     angle = u[0] * math.radians(recipe.rotation)
     is_scaled = tf.abs(u[4]) <= recipe.scale_share
     scale = tf.where(is_scaled, tf.exp(u[1] * math.log1p(recipe.scale)), 1.0)
-    # half of the stretch widens, the other half flattens: the area stays
+    # the square root in width and in height, so that the area stays
     stretch = tf.where(is_scaled, tf.exp(u[6] * math.log1p(recipe.aspect) / 2), 1.0)
-    # whole pixels: a plain shift then copies pixels and blurs nothing
+    # whole pixels, so that a shift alone does not blur
     down, right = (tf.round(u[2 + axis] * recipe.shift * size) for axis, size in enumerate((height, width)))
     mirror = tf.where(u[5] < 0 if mirrored is None else mirrored, -1.0, 1.0) if recipe.flip else tf.ones(count)
-    # From a place in the new picture to one in the old, both measured from the centre: mirror, shrink and turn back.
+    # Maps coordinates in the new image to the old one, relative to the centre: mirrors, and reverts scale and rotation.
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
     cos, sin = tf.cos(angle) / scale, tf.sin(angle) / scale
     a, b, d, e = cos * mirror / stretch, -sin / stretch, sin * mirror * stretch, cos * stretch
@@ -69,7 +69,7 @@ def _move(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Tenso
 
 
 def _draw_borders(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draw which pictures get a plain border, (N, 1, 1), and its colour, (N, 1, 1, 3): their mean, white or any."""
+    """Draw which images get a plain border, (N, 1, 1), and its colour, (N, 1, 1, 3): their mean, white or random."""
     count = tf.shape(images)[0]
     u = tf.random.stateless_uniform((count, 5), seed)[:, None, None]
     mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
@@ -111,7 +111,7 @@ def _compress(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _cut_out(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
-    """Blank a square of each picture with its mean colour; near the border part of the square lies beyond it."""
+    """Fill a square of each image with its mean colour. The border cuts off part of some squares."""
     if not recipe.cutout:
         return images
     center = tf.random.stateless_uniform((2, tf.shape(images)[0], 1), seed)

@@ -1,4 +1,4 @@
-"""CIFAR-10 as its authors publish it: the official download, or the unpacked archive."""
+"""Reads CIFAR-10 from the official download or the unpacked archive."""
 
 import pickle
 from pathlib import Path
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from training.errors import DataError, one_line
+from training.failures import DataError, one_line
 
 ARCHIVE = "cifar-10-batches-py"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -36,7 +36,7 @@ def download() -> tuple[Labelled, Labelled]:
 
 
 def find_archive(folder: Path) -> Path | None:
-    """Return the folder of the unpacked archive's batches: `folder`, or the one in it; None if there is none."""
+    """Return the folder with the unpacked archive's batches, `folder` or one inside; None if there is none."""
     return next((path for path in (folder, folder / ARCHIVE) if (path / "data_batch_1").exists()), None)
 
 
@@ -52,7 +52,7 @@ def read_archive(folder: Path) -> tuple[Labelled, Labelled]:
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Loads arrays and nothing else: a pickle may name any function, and a data file may come from anywhere."""
+    """Loads arrays only, because a pickle from an untrusted source could call any function."""
 
     ALLOWED = frozenset({"ndarray", "dtype", "_reconstruct", "encode"})
 
@@ -70,8 +70,8 @@ def _read_batch(path: Path) -> Labelled:
             batch = _BatchUnpickler(file, encoding="bytes").load()
         pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], np.int64)
     except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{path} is no batch of the official CIFAR-10 archive: {one_line(error)}") from error
+        raise DataError(f"{path} is not a batch of the official CIFAR-10 archive: {one_line(error)}") from error
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS_PER_IMAGE) or not len(labels):
-        raise DataError(f"{path} holds {pixels.dtype} {pixels.shape}, not uint8 (N, {PIXELS_PER_IMAGE})")
+        raise DataError(f"{path} contains {pixels.dtype} {pixels.shape}, not uint8 (N, {PIXELS_PER_IMAGE})")
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # stored by channel
     return np.ascontiguousarray(images), labels

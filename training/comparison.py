@@ -1,4 +1,4 @@
-"""An exported version measured again: on data as its metadata describes them, and beside the figures that it has."""
+"""Measures an exported version again, on the data that its metadata describes, and compares the results."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,21 +15,21 @@ from training.calibration import Calibration
 from training.config import OFFICIAL
 from training.data import Data, load_data
 from training.elsewhere import NamedFolder
-from training.errors import DataError, VersionError
-from training.metrics import Evaluation, evaluate, load_network
+from training.evaluation import Evaluation, evaluate, load_network
+from training.failures import DataError, VersionError
 from training.mistakes import write_mistakes
-from training.versions import read_metadata
+from training.numbering import read_metadata
 
-TOLERANCE = 0.002  # of a share: 20 of 10,000 images; other processors round otherwise, and a few lie on a border
-LOG_TOLERANCE = 0.01  # between logarithms of probabilities: float noise moves them by a tenth of it
-TOLERATED_IMAGES = 2  # where there are so few images that this is more
-BF16 = "runtimes, openvino bf16, "  # not measured on a processor without bfloat16
+TOLERANCE = 0.002  # of a share: 20 of 10,000 images, because other CPUs round differently
+LOG_TOLERANCE = 0.01  # between logarithms of probabilities, ten times the usual rounding error
+TOLERATED_IMAGES = 2  # if that is more than TOLERANCE
+BF16 = "runtimes, openvino bf16, "  # not measured on a CPU without bfloat16
 INT8 = "runtimes, openvino int8, "
 ELSEWHERE = ("test_sets, ", "foreign, ")
 
 
 class Difference(NamedTuple):
-    """One figure that is not what the metadata says; None: there is none on that side."""
+    """A figure that differs from the metadata; None if that side does not have it."""
 
     name: str
     measured: Any
@@ -40,12 +40,12 @@ class Difference(NamedTuple):
 
 
 class Again(NamedTuple):
-    """A version's figures, measured again, and where they differ from its metadata."""
+    """A version's figures, measured again, and their differences from its metadata."""
 
     measured: Evaluation
     differences: list[Difference]
     expected: list[Difference]
-    """Of int8, on a processor whose 8-bit arithmetic is not that of the one which measured it."""
+    """Differences of int8, on a CPU whose 8-bit sums may overflow."""
 
 
 def measure_again(
@@ -57,13 +57,14 @@ def measure_again(
     test_sets: Sequence[NamedFolder] = (),
     foreign: Sequence[NamedFolder] = (),
 ) -> Again:
-    """Measure the version in `folder` on the test set of the data that `source` names, and compare.
+    """Measure the version in `folder` on the test set of `source`, and compare.
 
-    `mistakes` is a file to write its wrong answers to; `test_sets` and `foreign` are as in `training.metrics.evaluate`.
+    `mistakes` is a file to write its wrong answers to; `test_sets` and `foreign` are as for
+    `training.evaluation.evaluate`.
 
     Raises:
-        VersionError: its metadata can't be read, its files are not those that were exported, or no runtime loads them.
-        DataError: the data can't be had, or are not what the metadata describe: their pixels are not compared.
+        VersionError: its metadata can't be read, its files are not the exported ones, or no runtime loads them.
+        DataError: the data can't be loaded, or don't match the metadata. Pixels are not compared.
     """
     metadata = read_metadata(folder)
     data = _load_described_data(source, metadata, skip_damaged=skip_damaged)
@@ -88,10 +89,10 @@ def measure_again(
 
 
 def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:
-    """Return which figures of an evaluation are not those in a version's `metrics`, by more than rounding.
+    """Return the figures of an evaluation that differ from a version's `metrics` by more than rounding.
 
-    A figure that only one side has is a difference, but for bfloat16's and those of pictures from elsewhere, which are
-    measured only where somebody has them.
+    A figure that only one side has is a difference, except those of bfloat16 and of images from other sources, which
+    not every machine can measure.
     """
     new, old = dict(_list_figures(measured.model_dump(mode="json"))), dict(_list_figures(recorded))
     sizes = dict(zip(measured.per_class_accuracy, map(sum, measured.confusion), strict=True))
@@ -108,11 +109,11 @@ def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:
 
 
 def _load_described_data(source: str, metadata: ModelMetadata, *, skip_damaged: bool) -> Data:
-    """Load the data, and see that class names, sizes and file endings are those that the metadata tell."""
+    """Load the data, and check that class names, sizes and file suffixes match the metadata."""
     recorded = metadata.data
     was = (
         f"it was measured on {recorded.name} ({recorded.source}): {_describe(recorded)}; "
-        "--data PATH names that data's folder"
+        "set --data to that data's folder"
     )
     if source == OFFICIAL and recorded.source != cifar10.SOURCE:  # no need to download it first
         raise DataError(f"{metadata.name} {metadata.version} can't be measured on {source}: {was}")
@@ -121,7 +122,7 @@ def _load_described_data(source: str, metadata: ModelMetadata, *, skip_damaged: 
     )
     if data.class_names != metadata.class_names:
         raise DataError(f"the data's classes {data.class_names} are not the model's {metadata.class_names}")
-    # How many of the training images were held out can't be told from here, unless the folder says it.
+    # Without a validation folder, the number of images that were held out for validation is not known here.
     train_size = len(data.train.labels) - (recorded.validation_size if data.validation is None else 0)
     found = recorded.model_copy(
         update={"pixel_encoding": data.pixel_encoding, "train_size": train_size, "test_size": len(data.test.labels)}
@@ -136,7 +137,7 @@ def _describe(data: DataSet) -> str:
 
 
 def _list_figures(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """List the numbers of a nested record, each by the names that lead to it; what was not measured is left out."""
+    """List the numbers of a nested record with their paths; leave out what was not measured."""
     if isinstance(value, dict | list | tuple):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:

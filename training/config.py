@@ -5,21 +5,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 OFFICIAL = "cifar10"
-"""Names the official download where a data set is asked for; anything else is a folder."""
+"""The value of `--data` for the official download; every other value is a folder."""
 
 IMAGE_SIZE = 32
-"""Height and width in pixels of CIFAR-10's images, and of others unless the recipe says another size."""
+"""Height and width in pixels of CIFAR-10's images, and the default for others."""
 
 SMALL_SCALE = 3 / 4
-"""Height and width of the images in the epochs of low resolution, where a training step costs about 60 %."""
+"""Relative height and width of the images in low-resolution epochs, whose steps take about 60 % of the time."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Recipe(BaseModel):
-    """How one network is fitted. The defaults are the article's; what it leaves open is Keras's own default.
+    """Hyperparameters of one run. The defaults are the article's, or Keras's where the article has none.
 
-    A new field's default must leave training as it was: a run from before the field existed resumes with it.
+    The default of a new field must not change training, because older runs resume with it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -85,12 +85,12 @@ _COMMON = Recipe(
     epochs=24,
     optimizer="muon",  # 81.6 % after 2 epochs, where sgd has 78.0 % and adam 74.1 % (docs/versions/minimodel-3.md)
     learning_rate=0.003,
-    schedule="cosine",  # a rate that ends at zero lets few epochs settle
-    warmup=0.1,  # the first steps go by averages of few gradients
+    schedule="cosine",  # decays to zero, which short runs need
+    warmup=0.1,  # at first, the optimizer's averages have few gradients
     weight_decay=0.1,
     label_smoothing=0.1,  # as is common; the export undoes it
-    dropout=0.0,  # so short a run does not overfit
-    normalization="channel",  # no pixel position is special, least of all in a picture that was moved
+    dropout=0.0,  # a run this short does not overfit
+    normalization="channel",  # pixel positions mean little in shifted images
     rotation=0.0,  # the data are upright
     shift=0.125,  # 4 of 32 pixels, as is common for CIFAR-10
     # People's photographs differ from the data mostly in scale, framing and colour.
@@ -98,12 +98,12 @@ _COMMON = Recipe(
     scale_share=0.5,
     color=0.2,
     gray=0.05,
-    fill="reflect",  # a border that looks like a picture, with no streaks
-    validation=0.05,  # 2,500 of CIFAR-10's images: they tell accuracy to about 1 %
+    fill="reflect",  # looks more natural than streaks
+    validation=0.05,  # 2,500 of CIFAR-10's images, which measure accuracy to about 1 %
 )
 
 _LONGER: dict[str, Any] = {
-    "low_resolution": 0.5,  # what colours and shapes are is learnt on small images as well
+    "low_resolution": 0.5,  # colours and shapes can be learned from smaller images
     "alternating_flip": True,  # K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024)
     # Objects in people's pictures are smaller, stretched, on white or in a frame, and most are JPEGs.
     "scale": 0.45,
@@ -112,7 +112,7 @@ _LONGER: dict[str, Any] = {
     "plain": 0.3,
     "jpeg": 0.35,
 }
-"""What training on thousands of images has time for."""
+"""Changes for runs on thousands of images."""
 
 RECIPES = {
     # Adam(0.001), batch 128, 50 epochs: as published.
@@ -121,7 +121,7 @@ RECIPES = {
     "fast": Recipe.model_validate(
         _COMMON.model_dump() | _LONGER | {"epochs": 30, "ema": 0.998}  # about the last one and a half epochs
     ),
-    # Two and a half hours on two such cores that have nothing else to do.
+    # Two and a half hours on two such idle cores.
     "best": Recipe.model_validate(
         _COMMON.model_dump()
         | _LONGER
@@ -129,7 +129,7 @@ RECIPES = {
             "epochs": 90,
             "warmup": 0.05,
             "ema": 0.999,  # about the last three epochs
-            "cutout": 8,  # in a long run; the paper above has 12 for a wider network
+            "cutout": 8,  # for long runs; the paper above has 12 for a wider network
         }
     ),
     # Starts from an exported version; chosen on small data sets of several kinds (benchmarks/results/own-classes.md).

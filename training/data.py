@@ -1,6 +1,6 @@
 """Labelled images in memory: CIFAR-10's official download, its unpacked archive, or a folder of images.
 
-It knows pixels and splits. `folder.py` finds files, `split.py` draws splits, `pipeline.py` makes batches.
+It knows pixels and splits. `image_folder.py` finds files, `split.py` draws splits, `pipeline.py` makes batches.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from app.errors import RequestError
 from app.images.decoders import Decoders
 from training import cifar10
 from training.config import IMAGE_SIZE, OFFICIAL
-from training.errors import DataError, one_line
-from training.folder import ImageFile, find_images, require_text
+from training.failures import DataError, one_line
+from training.image_folder import ImageFile, find_images, require_text
 from training.split import hold_out
 
-# Of one image: more than any camera makes.
+# Limits of one image, above those of any camera.
 MAX_PIXELS = 500_000_000
 MAX_BYTES = 2**30
 MAX_DECODE_SECONDS = 60.0
 TEST_SHARE = 0.2
-"""Of the images of a folder that has no test images of its own."""
+"""Share of the images to hold out as test images, if the folder has none."""
 LISTED = 20
-"""How many damaged files are named."""
+"""Maximum number of damaged files to list."""
 
 
 class Split(NamedTuple):
@@ -49,11 +49,11 @@ class Data:
     train: Split
     test: Split
     validation: Split | None = None
-    """None: to be split off the training images."""
+    """None: split it off the training images."""
     test_files: tuple[str, ...] = ()
     """Where each test image came from: its path in the image folder, or its number in the official data."""
     notes: tuple[str, ...] = ()
-    """How a folder was understood and what was passed over, sentences for people."""
+    """How the folder was read, and which files were skipped."""
 
 
 def load_data(
@@ -69,10 +69,10 @@ def load_data(
 
     Args:
         source: what to load.
-        name: of an image folder; without, that of the folder itself. The official data have a name.
+        name: name of an image folder; by default, that of the folder itself.
         origin: where an image folder came from.
-        size: height and width that images are brought to. The official data have 32.
-        seed: of the test split, where an image folder has none.
+        size: height and width to resize images to; 32 for the official data.
+        seed: of the test split, if an image folder has none.
         skip_damaged: leave out files that can't be read as images.
 
     Raises:
@@ -111,7 +111,7 @@ def split_validation(
 
 
 def describe_content(train: Split, validation: Split) -> dict[str, Any]:
-    """Return what identifies the data of a run: sizes, and a digest of all pixels and labels."""
+    """Return the identity of a run's data: sizes, and a digest of all pixels and labels."""
     digest = hashlib.sha256()
     for array in (*train, *validation):
         digest.update(np.ascontiguousarray(array).data)
@@ -145,12 +145,10 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
     if damaged and not skip_damaged:
         listed = "".join(f"\n  {line}" for line in damaged[:LISTED])
         more = f"\n  and {len(damaged) - LISTED} more" if len(damaged) > LISTED else ""
-        raise DataError(
-            f"can't read as images (--skip-damaged goes on without them): {len(damaged)} files{listed}{more}"
-        )
+        raise DataError(f"can't read as images (--skip-damaged leaves them out): {len(damaged)} files{listed}{more}")
     notes = [
         f"read {found.layout}",
-        *(f"passed over: {count} × {reason}" for reason, count in found.passed_over.items()),
+        *(f"skipped: {count} × {reason}" for reason, count in found.passed_over.items()),
     ]
     notes += [f"damaged, left out: {line}" for line in damaged]
     _require_every_class(found.class_names, {"train": train, "validation": validation, "test": test})
@@ -176,10 +174,10 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
 
 
 def _read_files(files: list[ImageFile], size: int, damaged: list[str]) -> tuple[list[ImageFile], Split]:
-    """Read images as the service would decode them; add a line to `damaged` for each file that is none."""
+    """Read images as the service decodes them; add a line to `damaged` for each unreadable file."""
     images = np.empty((len(files), size, size, 3), np.uint8)
     read: list[ImageFile] = []
-    # disable=None: no bar where the output is no terminal
+    # disable=None: no bar if the output is not a terminal
     progress = tqdm(files, desc="reading", unit=" images", leave=False, disable=None)
     with Decoders(1, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES, timeout_seconds=MAX_DECODE_SECONDS) as decoders:
         for file in progress:
@@ -193,7 +191,7 @@ def _read_files(files: list[ImageFile], size: int, damaged: list[str]) -> tuple[
 
 
 def _require_every_class(class_names: Sequence[str], splits: dict[str, Split]) -> None:
-    """Refuse a split that has images, but none of some class: damaged files may have been all of it."""
+    """Raise if a split lacks a class, because all files of the class were damaged."""
     for split, (_, labels) in splits.items():
         if len(labels) and (missing := set(range(len(class_names))) - set(labels.tolist())):
             names = ", ".join(class_names[label] for label in sorted(missing))

@@ -1,13 +1,13 @@
-"""Which devices train, and in which precision: every visible GPU, else the CPU."""
+"""Selects devices and precision: every visible GPU, else the CPU."""
 
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from app.runtime.cpu import count_cpus, describe_cpu, has_bf16
-from training.errors import DeviceError
+from training.failures import DeviceError
 
-# NVIDIA's compute capability from which tensor cores take the type: Volta float16, Ampere bfloat16.
+# The compute capability of the first NVIDIA GPUs whose tensor cores support the type: Volta float16, Ampere bfloat16.
 FLOAT16_CAPABILITY = (7, 0)
 BFLOAT16_CAPABILITY = (8, 0)
 
@@ -20,19 +20,19 @@ class Devices:
     precision: str
     """A Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16"."""
     jit_compile: bool
-    """XLA pays on a GPU; on a CPU its convolutions are slower than oneDNN's, and MirroredStrategy can't run it."""
+    """Whether to use XLA: faster on a GPU, slower than oneDNN on a CPU, not supported by MirroredStrategy."""
     description: str
 
 
 def select_devices(*, require_gpu: bool = False) -> Devices:
-    """Choose every visible GPU, or the CPU when there is none.
+    """Select every visible GPU, or the CPU if there is none.
 
     Raises:
         DeviceError: `require_gpu` is set and TensorFlow sees no GPU.
     """
-    # From Ampere on a GPU would round the factors of float32 products to 10 bits, while the golden answers and the
-    # tolerances of the export are float32's. Training in 16 bits does without it.
     tf.get_logger().setLevel("ERROR")  # it advises programmers on tracing
+    # TF32 (Ampere and later) rounds float32 factors to 10 bits of mantissa, but golden answers and export
+    # tolerances need float32. Training in 16 bits does not use TF32.
     tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 - TensorFlow's
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
@@ -50,12 +50,12 @@ def select_devices(*, require_gpu: bool = False) -> Devices:
     several = len(gpus) > 1
     strategy = tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
     names = ", ".join(detail.get("device_name", "GPU") for detail in details)
-    # In a function compiled by XLA one device reaches for the other's copy of a variable (tensorflow issue 53140).
+    # In a function compiled by XLA, a device reads another device's copy of a variable (tensorflow issue 53140).
     return Devices(strategy, precision, jit_compile=not several, description=f"{len(gpus)} GPU: {names}")
 
 
 def choose_gpu_precision(capabilities: list[tuple[int, int]]) -> str:
-    """Choose the Keras dtype policy that every GPU of these compute capabilities has hardware for."""
+    """Choose the fastest Keras dtype policy that GPUs of all these compute capabilities support in hardware."""
     if min(capabilities) >= BFLOAT16_CAPABILITY:
         return "mixed_bfloat16"
     return "mixed_float16" if min(capabilities) >= FLOAT16_CAPABILITY else "float32"

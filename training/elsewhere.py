@@ -1,4 +1,7 @@
-"""Pictures from elsewhere than the data set: more of its classes, and foreign ones, which show none of them."""
+"""Measures a version on images from other sources: further test sets, and foreign images.
+
+Foreign images show none of the model's classes.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +16,13 @@ from app.images.decoders import Decoders
 from app.images.formats import SUFFIXES
 from app.runtime.load import Answers, Images
 from training.data import MAX_BYTES, MAX_DECODE_SECONDS, MAX_PIXELS
-from training.errors import DataError, one_line
+from training.failures import DataError, one_line
 
 KEPT = 0.95
-"""Share of the test images that are taken for what they are where a foreign picture counts as caught."""
+"""Share of the test images above the threshold below which a foreign image counts as caught."""
 
 NamedFolder = tuple[str, Path]
-"""What tables call a folder of pictures, and where it is."""
+"""A folder of images: its name in tables, and its path."""
 
 
 class TestSet(BaseModel, frozen=True):
@@ -32,11 +35,11 @@ class TestSet(BaseModel, frozen=True):
 
 
 class ForeignSet(BaseModel, frozen=True):
-    """How foreign pictures are told from test images, by typicality and by the largest probability alone."""
+    """How well typicality, and the largest probability alone, separate foreign images from test images."""
 
     images: int
     typicality_auroc: float | None
-    """Area under the curve of receiver operating characteristics: 1 tells all pairs apart, 0.5 none."""
+    """Area under the ROC curve: 1 is perfect separation, 0.5 is chance."""
     typicality_caught: float | None
     """Share with a typicality lower than that of 95 % of the test images."""
     probability_auroc: float
@@ -46,15 +49,15 @@ class ForeignSet(BaseModel, frozen=True):
 def measure_test_set(
     folder: Path, class_names: Sequence[str], image_size: tuple[int, int], predict: Callable[[Images], Answers]
 ) -> TestSet:
-    """Measure accuracy on `folder`/<class>/*, whose folders are named like some of the classes.
+    """Measure accuracy on `folder`/<class>/*, which need not have all classes.
 
     Raises:
-        DataError: a folder is named like none of them, or holds no pictures.
+        DataError: a folder does not have the name of a class, or contains no images.
     """
     accuracies, counts = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if path.name not in class_names:
-            raise DataError(f"{path} is named like no class of the model: {', '.join(class_names)}")
+            raise DataError(f"{path} does not have the name of a class of the model: {', '.join(class_names)}")
         answers = predict(read_images(path, image_size))
         accuracies.append(float((answers.probabilities.argmax(axis=1) == class_names.index(path.name)).mean()))
         counts.append(len(answers.probabilities))
@@ -70,10 +73,10 @@ def measure_test_set(
 def measure_foreign(
     folder: Path, image_size: tuple[int, int], known: Answers, predict: Callable[[Images], Answers]
 ) -> ForeignSet:
-    """Measure how well all pictures in `folder` are told from the test images, for which `known` was answered.
+    """Measure how well the images in `folder` are separated from the test images, whose answers are `known`.
 
     Raises:
-        DataError: it holds no pictures.
+        DataError: it contains no images.
     """
     foreign = predict(read_images(folder, image_size))
     by_typicality: tuple[float, float] | tuple[None, None] = (None, None)
@@ -90,14 +93,14 @@ def measure_foreign(
 
 
 def _tell_apart(known: npt.NDArray[np.float32], foreign: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Return the area under the curve, and the share of foreign scores that are lower than those of most known ones."""
+    """Return the area under the ROC curve, and the share of foreign scores below those of 95 % of the known ones."""
     scores = np.concatenate([known, foreign])
     auroc = roc_auc_score(np.repeat([1, 0], [len(known), len(foreign)]), scores)
     return float(auroc), float((foreign < np.quantile(known, 1 - KEPT)).mean())
 
 
 def read_images(folder: Path, image_size: tuple[int, int]) -> Images:
-    """Read all pictures in `folder` and below as the service would, in the order of their names.
+    """Read all images in `folder` and below as the service decodes them, in the order of their names.
 
     Returns:
         (N, H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""`python -m training.evaluate models/minimodel/1`: a version measured again, and compared with its metadata."""
+"""`python -m training.evaluate models/minimodel/1`: measures a version again and compares it with its metadata."""
 
 import sys
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from app.contract import METADATA_FILE
 from training.config import OFFICIAL
-from training.errors import TrainingError
+from training.failures import TrainingError
 from training.options import Parser, add_elsewhere_flags
 
 PROGRAM = "python -m training.evaluate"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a version again: status 1 when its metadata has other figures, 2 when it can't be measured."""
+    """Measure a version again: status 1 if its metadata has other figures, 2 if it can't be measured."""
     parser = Parser(prog=PROGRAM, description=main.__doc__)
     parser.add_argument("version", type=Path, help="folder of a version, such as models/minimodel/1")
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training (default: %(default)s)")
@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mistakes", type=Path, metavar="FILE", help="write the wrong answers, by file name, as CSV")
     add_elsewhere_flags(parser)
     options = parser.parse_args(arguments)
-    # Only now: TensorFlow takes seconds to import and prints.
-    from training.comparison import measure_again  # noqa: PLC0415 - as said
-    from training.report import format_elsewhere, format_table  # noqa: PLC0415 - as said
+    # After the flags are checked, because TensorFlow takes seconds to import.
+    from training.comparison import measure_again  # noqa: PLC0415 - see above
+    from training.report import format_elsewhere, format_table  # noqa: PLC0415 - see above
 
     try:
         again = measure_again(

@@ -1,4 +1,4 @@
-"""A fitted network as a version folder: SavedModel, golden answers, metadata; checked, then published at once."""
+"""Exports a fitted network as a version folder: SavedModel, golden answers, metadata. Checks it, then publishes it."""
 
 import datetime
 import importlib.metadata
@@ -28,18 +28,18 @@ from app.contract import (
 )
 from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
-from training.errors import ExportError
-from training.model import mini_model
+from training.failures import ExportError
+from training.network import mini_model
 from training.pipeline import Normalization
 from training.typicality import Typicality, extract_features
 
-GOLDEN_IMAGES = 32  # some of which quantization may take away (training/quantize.py)
+GOLDEN_IMAGES = 32  # quantization may remove some (training/quantize.py)
 GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
-"""Along a side."""
+"""Numbers of blots along a side."""
 GOLDEN_CANDIDATES = 512
-"""With blots of each size."""
-# Float32 against float32: only the order of additions differs, by about 1e-5 (app/contract.py). That as the bound could
-# refuse a good GPU run at its end; this is still twenty times stricter than the service.
+"""Number of images for each number of blots."""
+# In float32 only the order of additions differs, by about 1e-5 (app/contract.py). This allows for GPUs, and is twenty
+# times stricter than the service.
 TOLERANCE = 1e-4
 LIBRARIES = ("keras", "numpy", "openvino", "pillow", "tensorflow")
 
@@ -47,7 +47,7 @@ Classify = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 
 def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
-    """Return a fitted `network`, whatever precision it was fitted in, as one that computes in float32."""
+    """Return a copy of `network` that computes in float32, whatever precision it was fitted in."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -62,7 +62,7 @@ def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """All that an exported graph computes: a network, and what comes before and after it."""
+    """What an exported graph computes: normalization, the network, calibration and typicality."""
 
     network: keras.Model
     """MiniModel in float32, (N, 32, 32, 3) → (N, classes)."""
@@ -92,14 +92,14 @@ def _predict(model: keras.Model, normalize: Normalization, images: npt.NDArray[n
 
 
 def export_model(served: ServedModel, folder: Path) -> None:
-    """Write SavedModel and golden answers into `folder`, and check that the reloaded model answers as Keras does.
+    """Write SavedModel and golden answers into `folder`, and compare the reloaded model's answers with Keras's.
 
     Args:
-        served: the network, and what goes into the graph around it.
+        served: the network, and the rest of the graph.
         folder: an empty folder.
 
     Raises:
-        ExportError: the reloaded model's answers differ from Keras's by more than float noise.
+        ExportError: the reloaded model's answers differ from Keras's by more than rounding.
     """
     _save(served, folder)
 
@@ -129,7 +129,7 @@ def export_model(served: ServedModel, folder: Path) -> None:
 
 
 def _save(served: ServedModel, folder: Path) -> None:
-    """Save through a tf.Module that owns the variables alone: Keras's own export stores each of them twice."""
+    """Save through a tf.Module that owns only the variables, because Keras's own export stores each of them twice."""
     network = served.network
     extract = extract_features(network)
     both = keras.Model(network.inputs, [network.get_layer("head").output, extract.output])
@@ -146,11 +146,11 @@ def _save(served: ServedModel, folder: Path) -> None:
 
 
 def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Make images of seeded smooth noise, and the answers to them, for whoever loads the model to compare with.
+    """Make golden images of seeded smooth noise, and the network's answers for them.
 
-    Blots of many sizes are seen as many things. The clearest images of each label are kept, one of each in turn: a
-    graph that mixes these labels up, or has one answer to everything, can't pass. Unclear ones, which a runtime's
-    rounding may move by more than is tolerated, only fill up.
+    Blots of different sizes get different labels. The images with the clearest label are chosen, from each label in
+    turn, so that a graph that confuses labels or always gives the same answer is detected. Images without a clear label
+    come last, because rounding may change their answers by more than the tolerance.
 
     Returns:
         Images (32, size, size, 3) uint8 and probabilities (32, classes) float32.
@@ -173,7 +173,7 @@ def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray
 
 
 def describe_model(network: keras.Model, name: str, version: int, recipe: Recipe, **known: Any) -> dict[str, Any]:
-    """Gather the fields of `ModelMetadata` but `files`; `known` are those told by neither model nor machine."""
+    """Return the fields of `ModelMetadata` except `files`; `known` are those that this function can't find out."""
     classes = network.output_shape[-1]
     return {
         "name": name,
@@ -190,10 +190,10 @@ def describe_model(network: keras.Model, name: str, version: int, recipe: Recipe
 
 
 def read_commit() -> str:
-    """Return the commit of the code that runs, with "-dirty" when a tracked file was changed; "unknown" outside git."""
+    """Return the commit of the running code, with "-dirty" if a tracked file was changed; "unknown" outside git."""
     source = Path(__file__)
     try:
-        # Installed below another project's checkout, in its .venv say, this file is none of that project's.
+        # Installed in another project's checkout (in its .venv), this file does not belong to that repository.
         _ask_git(source.parent, "ls-files", "--error-unmatch", source.name)
         return _ask_git(source.parent, "describe", "--always", "--abbrev=40", "--dirty", "--match=")
     except (OSError, subprocess.CalledProcessError):
@@ -207,10 +207,10 @@ def _ask_git(folder: Path, *arguments: str) -> str:
 
 @contextmanager
 def stage_version(models: Path) -> Iterator[Path]:
-    """Give an empty folder beside the versions of `models`, gone again unless `publish_version` moved it."""
+    """Make an empty folder beside the versions in `models`; remove it afterwards unless `publish_version` moved it."""
     models.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=".writing-", dir=models))
-    staged.chmod(0o755)  # mkdtemp's 0700 would keep the service's own user out
+    staged.chmod(0o755)  # mkdtemp's 0700 would exclude the service's user
     try:
         yield staged
     finally:
@@ -218,14 +218,14 @@ def stage_version(models: Path) -> Iterator[Path]:
 
 
 def publish_version(staged: Path, target: Path, fields: dict[str, Any]) -> Path:
-    """Write the metadata with every file's digest, then rename `staged` to `target`: a reader sees all or nothing.
+    """Write the metadata with every file's digest, then rename `staged` to `target`, so that it appears atomically.
 
     Raises:
-        ExportError: that version exists meanwhile, and is left as it is; or the system refuses to rename.
+        ExportError: the version exists already, or renaming failed.
     """
     metadata = ModelMetadata(**fields, files=digest_files(staged))
     (staged / METADATA_FILE).write_text(metadata.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    if target.exists():  # an empty folder would be replaced without a word
+    if target.exists():  # `rename` would replace an empty folder
         raise ExportError(f"{target} exists already; a version is never overwritten")
     try:
         staged.rename(target)

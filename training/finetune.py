@@ -1,7 +1,7 @@
-"""Starts a network from the weights of an exported version: its body as it is, and a new head for other classes.
+"""Starts a network from the weights of an exported version, with a new head for other classes.
 
-The weights come out of the version's SavedModel, the normalisation out of its graph. The new head begins as a logistic
-regression on the features that the version gives the training images.
+It reads the weights from the version's SavedModel, and measures the normalisation of its graph. The new head starts as
+a logistic regression on the version's features of the training images.
 """
 
 import warnings
@@ -16,19 +16,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from app.contract import GOLDEN_FILE, ModelMetadata
-from app.runtime.openvino import make_core  # before openvino itself: it turns off reports to its makers
+from app.runtime.openvino import make_core  # before openvino itself: it turns off telemetry
 from training.calibration import Calibration
 from training.config import Recipe
 from training.data import Split
-from training.errors import VersionError
-from training.model import mini_model
+from training.failures import VersionError
+from training.network import mini_model
+from training.numbering import read_metadata
 from training.pipeline import Normalization
-from training.versions import read_metadata
 
 TOLERANCE = 0.01
-"""How far the rebuilt network's golden probabilities may be from the version's own: far more than rounding."""
+"""Maximum difference of the rebuilt network's golden probabilities from the version's, far above rounding."""
 HEAD_PENALTY = 0.01
-"""scikit-learn's C of the first head: so much that a few images don't make it certain."""
+"""scikit-learn's C of the first head: a strong penalty, so that few images don't give certain answers."""
 BATCH_SIZE = 64
 
 Weights = list[npt.NDArray[np.float32]]
@@ -88,7 +88,7 @@ def make_initial_weights(start: Start, split: Split, recipe: Recipe) -> Weights:
 
 
 def fit_normalization(normalize: Normalization, size: int) -> Normalization:
-    """Return `normalize` for images of `size` pixels: a deviation of each position is averaged over all positions."""
+    """Return `normalize` for images of `size` pixels; deviations by position are averaged for another size."""
     deviation = normalize.deviation
     if deviation.ndim > 1 and deviation.shape[0] != size:
         deviation = deviation.mean(axis=(0, 1))
@@ -105,14 +105,14 @@ def _build(size: int, classes: int, residual: bool) -> keras.Model:  # noqa: FBT
 
 
 def _read_weights(folder: Path) -> Weights:
-    """Read what `training.export` saved as the list `weights` of its module."""
+    """Read the list `weights` of the module that `training.export` saved."""
     reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     count = sum(name.startswith("weights/") for name in reader.get_variable_to_shape_map())
     return [reader.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE") for index in range(count)]
 
 
 def _measure_normalization(folder: Path, metadata: ModelMetadata) -> Normalization:
-    """Measure what the graph does to pixels before its first convolution: a straight line, so black and white tell."""
+    """Measure the graph's normalization of pixels. It is linear, so a black and a white image are enough."""
     import openvino  # noqa: PLC0415 - after app.runtime.openvino
 
     core = make_core()
@@ -130,14 +130,14 @@ def _measure_normalization(folder: Path, metadata: ModelMetadata) -> Normalizati
 
 
 def _require_golden(folder: Path, metadata: ModelMetadata, network: keras.Model, normalize: Normalization) -> None:
-    """Refuse a version that the rebuilt network does not answer as: something in it is not as this module reads it."""
+    """Raise unless the rebuilt network gives the version's golden answers; else this module misread the version."""
     with np.load(folder / GOLDEN_FILE) as golden:
         images, expected = golden["images"], golden["probabilities"]
     logits = _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
     answers = keras.ops.convert_to_numpy(Calibration(metadata.smoothing, metadata.temperature)(logits))
     if not float(np.abs(answers - expected).max()) <= TOLERANCE:
         raise VersionError(
-            f"{folder} can't be started from: with its weights MiniModel gives other answers than it does"
+            f"can't start from {folder}: with its weights, MiniModel gives other answers than the version"
         )
 
 

@@ -1,4 +1,4 @@
-"""Cross-validation: a small data set judged on all of its images, by networks that were not fitted to them."""
+"""Cross-validation: measures on all images of a small data set, each with a network that was not fitted to it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from training.split import split_folds
 from training.train import compile_network
 
 FOLDS_FILE = "folds.npz"
-"""What a run keeps of it, so that to export the run again takes no second cross-validation."""
+"""The saved answers, so that exporting the run again needs no second cross-validation."""
 
 
 class Folds(NamedTuple):
@@ -38,7 +38,7 @@ class Folds(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the accuracy: 95 %, Wilson's."""
+        """95 % interval of the accuracy (Wilson)."""
         right = int((self.logits.argmax(axis=1) == self.labels).sum())
         interval = binomtest(right, len(self.labels)).proportion_ci(method="wilson")
         return float(interval.low), float(interval.high)
@@ -52,15 +52,15 @@ def cross_validate(
     devices: Devices,
     initialize: Callable[[Split], Sequence[npt.NDArray[np.float32]]] | None = None,
 ) -> Folds:
-    """Fit a network for each fold to the other folds, for the recipe's epochs, and let it answer the fold.
+    """For each fold, fit a network to the other folds for the recipe's epochs, and predict the fold.
 
     Args:
         split: the images, at least `folds` of each class.
-        folds: how many.
-        recipe: of the run that is judged; its last epoch is taken.
+        folds: number of folds.
+        recipe: of the run to estimate; the weights of its last epoch are used.
         normalize: as in that run.
         devices: as in that run.
-        initialize: returns the weights that a network for these images starts from; without it they are random.
+        initialize: returns the initial weights for a training set; by default they are random.
     """
     logits = np.empty((len(split.labels), int(split.labels.max()) + 1), np.float32)
     rounds = list(split_folds(split.images, split.labels, folds, recipe.seed))
@@ -80,7 +80,7 @@ def cross_validate(
         if initialize:
             model.set_weights(initialize(part))
         stream = make_train_dataset(part, recipe, normalize, num_classes=logits.shape[1]).repeat()
-        # One "epoch" of all steps: the schedule counts steps, and nothing is judged in between.
+        # One "epoch" of all steps: the schedule counts steps, and nothing is validated in between.
         model.fit(stream, epochs=1, steps_per_epoch=steps * recipe.epochs, shuffle=False, verbose=0)
         model.optimizer.finalize_variable_values(model.trainable_weights)
         rest = Split(split.images[judged], split.labels[judged])
@@ -101,7 +101,7 @@ def read_folds(path: Path) -> Folds:
 
 
 def describe_folds(folds: Folds) -> str:
-    """Say how accurate the networks of the folds were, for people."""
+    """Describe the accuracy in a sentence."""
     low, high = folds.interval
     return (
         f"Cross-validation in {folds.folds} folds on the {len(folds.labels)} training and validation images: accuracy "

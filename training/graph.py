@@ -1,10 +1,11 @@
-"""The exported graph as OpenVINO reads it: where the network ends, and what must stay exact after it."""
+"""Finds parts of the exported graph in OpenVINO: the logits, and the operations after them."""
 
 from collections.abc import Iterable
 from typing import Any
 
+from app.runtime.load import TYPICALITY
+
 PROBABILITIES = "probabilities"
-TYPICALITY = "typicality"
 
 
 def find_output(graph: Any, name: str) -> Any:
@@ -14,7 +15,7 @@ def find_output(graph: Any, name: str) -> Any:
 
 
 def find_logits(graph: Any) -> Any:
-    """Return the operation that gives the logits: what adds the bias to the last product before the probabilities."""
+    """Return the operation that computes the logits: it adds the bias to the last product before the probabilities."""
     end = find_output(graph, PROBABILITIES).get_node()
     head = next(node for node in _walk_up([end]) if node.get_type_name() == "MatMul")
     (bias,) = head.output(0).get_target_inputs()
@@ -22,7 +23,7 @@ def find_logits(graph: Any) -> Any:
 
 
 def list_exact(graph: Any) -> list[str]:
-    """Return the names of all operations but the network's: calibration and typicality, which 8 bits would spoil."""
+    """Return the names of the operations after the network, calibration and typicality, which need more than 8 bits."""
     logits = find_logits(graph)
     network = {node.get_friendly_name() for node in _walk_up([logits])}
     ends = [output.get_node() for output in graph.outputs]
@@ -31,7 +32,7 @@ def list_exact(graph: Any) -> list[str]:
 
 
 def find_held_out(graph: Any) -> tuple[Any, Any]:
-    """Return the distances of the images, (N, 1), and the constant held-out ones that typicality compares them with."""
+    """Return the distances of the images, (N, 1), and the constant held-out distances that they are compared with."""
     end = find_output(graph, TYPICALITY).get_node()
     compare = next(node for node in _walk_up([end]) if node.get_type_name() in {"GreaterEqual", "LessEqual"})
     held_out, distances = sorted(
@@ -42,7 +43,7 @@ def find_held_out(graph: Any) -> tuple[Any, Any]:
 
 
 def _walk_up(nodes: Iterable[Any]) -> Iterable[Any]:
-    """Give these operations and all that they depend on, the nearest first, each once."""
+    """Yield these operations and their dependencies, breadth first."""
     coming, seen = list(nodes), set()
     while coming:
         node = coming.pop(0)

@@ -17,7 +17,7 @@ from training.calibration import fit_calibration
 from training.config import Recipe
 from training.data import Data, Split, load_data, split_validation
 from training.devices import Devices, select_devices
-from training.errors import ExportError, FullError, VersionError
+from training.evaluation import evaluate
 from training.export import (
     ServedModel,
     describe_model,
@@ -29,10 +29,11 @@ from training.export import (
     rebuild_in_float32,
     stage_version,
 )
+from training.failures import ExportError, FullError, VersionError
 from training.finetune import Weights, fit_normalization, load_start, make_initial_weights
 from training.folds import FOLDS_FILE, Folds, cross_validate, describe_folds, read_folds, save_folds
-from training.metrics import evaluate
 from training.mistakes import write_mistakes
+from training.numbering import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
 from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
@@ -44,33 +45,32 @@ from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
 from training.typicality import fit_typicality
-from training.versions import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
 
 FOLDS = 3
-"""Of cross-validation, unless the command line says otherwise."""
+"""Default number of folds of cross-validation."""
 SMALL_TEST = 200
-"""Test images below which cross-validation is the default: so few tell accuracy to 7 points at best."""
+"""With fewer test images cross-validation is the default, because they measure accuracy to 7 points at best."""
 
 
 class Fit(NamedTuple):
-    """A fitted network, and what it was fitted to."""
+    """A fitted network and its data."""
 
     train: Split
     validation: Split
-    """What it was judged by on the way, and is calibrated on."""
+    """The images for choosing the epoch, and for calibration."""
     normalize: Normalization
     network: keras.Model
     """(N, H, W, 3) float32 → (N, classes) float32."""
 
 
 def run_job(options: Options, run: Path, command: str) -> Path | None:
-    """Train in the folder `run`, evaluate and export; `command` is what the card says was typed.
+    """Train in the folder `run`, evaluate and export; `command` is the command line, for the card.
 
     Returns:
         The new version's folder; None without `--export`.
 
     Raises:
-        TrainingError: with one line for the person who typed the command.
+        TrainingError: with one line for the user.
     """
     recipe = options.recipe
     devices = select_devices(require_gpu=options.require_gpu)
@@ -78,7 +78,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     start = TrainingRun(
         recipe=options.recipe_name,
         command=command,
-        commit=read_commit(),  # before hours of training, in which the checkout may move on
+        commit=read_commit(),  # before the training, during which the checkout can change
         hardware=devices.description,
         precision=devices.precision,
         start=begun.name if begun else None,
@@ -101,7 +101,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     print(summarize(data, train_split, validation_split), flush=True)
     if begun:
         if begun.residual != recipe.residual:
-            raise VersionError(f"{options.start} can't be started from: it has other shortcuts than --residual says")
+            raise VersionError(f"can't start from {options.start}: its --residual was {begun.residual}")
         normalize = fit_normalization(begun.normalize, recipe.size)
         initialize = partial(make_initial_weights, begun._replace(normalize=normalize), recipe=recipe)
     else:
@@ -121,7 +121,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         folds = _cross_validate(options, run, data, fit, devices, initialize)
     except tf.errors.ResourceExhaustedError as error:
         raise FullError(
-            f"no room: {' '.join(str(error).split())}; --resume goes on after the last finished epoch"
+            f"no room: {' '.join(str(error).split())}; --resume continues after the last finished epoch"
         ) from error
     return export_run(options, run, data, fit, folds, start.commit)
 
@@ -129,7 +129,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
 def _cross_validate(
     options: Options, run: Path, data: Data, fit: Fit, devices: Devices, initialize: Callable[[Split], Weights] | None
 ) -> Folds | None:
-    """Cross-validate on all images but those of the test, if that is asked for or the test is small."""
+    """Cross-validate on the training and validation images, if `--folds` says so or the test set is small."""
     count = options.folds
     if count is None:
         count = FOLDS if len(data.test.labels) < SMALL_TEST else 0
@@ -138,7 +138,7 @@ def _cross_validate(
         np.concatenate([fit.train.labels, fit.validation.labels]),
     )
     count = min(count, count_smallest_class(*split))
-    if count < 2:  # noqa: PLR2004 - nothing to judge by
+    if count < 2:  # noqa: PLR2004 - no folds
         return None
     path = run / FOLDS_FILE
     if path.exists() and options.resume is not None:
@@ -150,22 +150,22 @@ def _cross_validate(
 
 
 def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds | None, commit: str) -> Path:
-    """Calibrate, export, measure and describe what was fitted in the folder `run`; the test set is used here alone.
+    """Calibrate, export and measure a fitted network, and write its card. Only this function uses the test set.
 
     Args:
-        options: what the command line said.
-        run: the run's folder, which tells how it was started.
-        data: what it was fitted to a part of.
-        fit: the network, and what it was fitted to.
-        folds: answers of cross-validation, to calibrate on; without, it is done on the validation images.
+        options: from the command line.
+        run: the run's folder.
+        data: the whole data set.
+        fit: the network, and the data that it was fitted to.
+        folds: answers of cross-validation to calibrate on; None to calibrate on the validation images.
         commit: of the code that exports it.
 
     Returns:
         The new version's folder.
 
     Raises:
-        ExportError: the exported files do not answer as the network does, no runtime loads them, or they can't be put
-            in place.
+        ExportError: the exported files give other answers than the network, no runtime loads them, or they can't be
+            renamed.
     """
     recipe = options.recipe
     served = _fit_served_model(fit, folds, recipe)
@@ -187,7 +187,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
                 test_sets=options.test_sets,
                 foreign=options.foreign,
             )
-        except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's, of a full disk say, has many lines
+        except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's errors can have many lines
             raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
         newest = find_newest(models)
         rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
@@ -231,7 +231,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
             fields["libraries"]["nncf"] = importlib.metadata.version("nncf")
         plot_mistakes(data.test, probabilities, data.class_names).savefig(run / "mistakes.png", dpi=100)
         write_mistakes(run / "mistakes.csv", data, probabilities)
-        # Last, so that whatever fails before, such as a disk that is full, leaves no version.
+        # Last, so that a failure before, such as a full disk, leaves no version.
         try:
             folder = models / f"{CANDIDATE_PREFIX if is_set_aside else ''}{version}"
             publish_version(staged, folder, fields)
@@ -242,7 +242,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         print(f"\n{line}")
     print(f"\nexported {folder}")
     if is_set_aside:
-        print(f"set aside, since it is no better; python -m training.promote {folder} lets it serve all the same")
+        print(f"set aside, because it is no better; python -m training.promote {folder} publishes it")
     return folder
 
 

@@ -6,40 +6,39 @@ import keras
 import tensorflow as tf
 
 MOMENTUM = 0.99
-"""How much of its averages a step keeps, in a run of a thousand steps or more: Keras's own."""
+"""Keras's default momentum, for runs of a thousand steps or more."""
 
 
 def choose_momentum(total_steps: int, ema: float = 0.0) -> float:
-    """Return how much of the averages a step of a run of `total_steps` steps keeps.
+    """Return the momentum of BatchNormalization's averages for a run of `total_steps` steps.
 
-    They begin at 0 and 1, which no image had part in. A short run keeps less of them, or it would end with that: after
-    48 steps at Keras's momentum it makes up 62 % of them.
+    The averages start at 0 and 1. A short run needs less momentum to forget these: after 48 steps with Keras's default,
+    they still make up 62 % of the averages.
 
-    Averaged weights, of which each step keeps `ema`, need averages over the same steps.
+    Averaged weights (`ema`) need averages over the same steps.
     """
     return min(ema or MOMENTUM, max(0.5, 1 - 10 / total_steps))
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's BatchNormalization over the last axis, its training step in one fused op.
+    """Keras's BatchNormalization over the last axis, with one fused op for training.
 
-    Keras 3 composes it from unfused float32 ops, which makes a training step on a CPU longer.
-    At inference it is Keras's own layer, so exports are unchanged.
-    The moving variance is the unbiased estimate (n / (n - 1)), as in Keras 2.
+    Keras 3 composes it from unfused float32 ops, which are slower on a CPU. At inference it is Keras's own layer, so
+    exports are unchanged. The moving variance is the unbiased estimate (n / (n - 1)), as in Keras 2.
 
-    On several devices it is Keras's own layer throughout, with the statistics of the whole batch: each device by itself
-    would see a share of it, and the same recipe would fit another network on two GPUs than on one.
+    On several devices it is Keras's own layer, synchronized over the whole batch, so that a recipe gives the same
+    network on two GPUs as on one.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"synchronized": True} | kwargs)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:  # noqa: FBT001 - Keras's
-        """Normalise `inputs`, (N, H, W, C); while training with the batch's statistics, which move the averages."""
+        """Normalise `inputs`, (N, H, W, C); in training with the batch's statistics, which update the averages."""
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1
         if several or not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
-        # The gradient of the fused op takes all its outputs, so it is called raw.
+        # The raw op, because its gradient needs all of its outputs.
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma,

@@ -1,4 +1,4 @@
-"""The wrong answers on the test set by file name, so that a person can look at them."""
+"""Writes the wrong answers on the test set by file name, for people to look at."""
 
 import csv
 from pathlib import Path
@@ -12,12 +12,12 @@ COLUMNS = ("file", "said", "probability", "is")
 
 
 def write_mistakes(path: Path, data: Data, probabilities: Probabilities) -> None:
-    """Write the test images that got a wrong label as CSV, the surest mistakes first.
+    """Write the test images with a wrong label as CSV, the most confident mistakes first.
 
     Args:
         path: the file.
-        data: whose test set was answered.
-        probabilities: (N, classes), the answers.
+        data: the data set.
+        probabilities: (N, classes), the answers for its test set.
     """
     said, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(said != data.test.labels)

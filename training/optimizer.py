@@ -1,4 +1,4 @@
-"""The optimizer of a recipe, its learning-rate schedule included."""
+"""Makes the optimizer of a recipe, with its learning-rate schedule."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from training.layers import choose_momentum
 
 
 class Muon(keras.optimizers.Muon):
-    """Keras's Muon, extended to convolution kernels; biases, BatchNormalization and the classifier go by Adam.
+    """Keras's Muon, extended to convolution kernels. Biases, BatchNormalization and the classifier use Adam.
 
-    Keras's own takes two-dimensional weights only. A kernel (h, w, in, out) is orthogonalised as an (h·w·in, out)
+    Keras's own supports two-dimensional weights only. A kernel (h, w, in, out) is orthogonalised as an (h·w·in, out)
     matrix, as in K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
 
@@ -30,10 +30,9 @@ class Muon(keras.optimizers.Muon):
         self.assign_sub(variable, ops.reshape(update, variable.shape))
 
     def zeropower_via_newtonschulz5(self, x: tf.Tensor, steps: int) -> tf.Tensor:
-        """Orthogonalise a matrix by Keras's iteration, in a third of its multiplications.
+        """Orthogonalise a matrix by Keras's iteration with a third of the multiplications.
 
-        Each of its steps multiplies by a polynomial in x·xᵀ, so all steps but the last product take place among small
-        square matrices.
+        Each step multiplies by a polynomial in x·xᵀ, so all products except the last are of small square matrices.
         """
         if x.shape[0] > x.shape[1]:
             return ops.transpose(self.zeropower_via_newtonschulz5(ops.transpose(x), steps))
@@ -48,13 +47,13 @@ class Muon(keras.optimizers.Muon):
 
 
 def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimizer:
-    """Make the recipe's optimizer for a run of `total_steps` steps, over which its learning rate follows the schedule.
+    """Make the recipe's optimizer, with its schedule over `total_steps` steps.
 
-    For weights of any shape: what is called bias, gamma or beta does not decay.
+    Weights called bias, gamma or beta do not decay.
     """
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
-        warmup_steps = min(round(total_steps * recipe.warmup), total_steps - 1)  # one is left to fall in
+        warmup_steps = min(round(total_steps * recipe.warmup), total_steps - 1)  # leaves one step for the decay
         rate = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0 if warmup_steps else rate,
             decay_steps=total_steps - warmup_steps,
@@ -63,7 +62,7 @@ def make_optimizer(recipe: Recipe, total_steps: int) -> keras.optimizers.Optimiz
         )
     decay = recipe.weight_decay or None
     average: Any = {}
-    if recipe.ema:  # in a short run over fewer steps, as BatchNormalization's averages are
+    if recipe.ema:  # over fewer steps in a short run, like BatchNormalization's averages
         average = {"use_ema": True, "ema_momentum": choose_momentum(total_steps, recipe.ema)}
     match recipe.optimizer:
         case "adam":

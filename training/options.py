@@ -1,4 +1,4 @@
-"""The command line's flags: one for each field of `Recipe`, and those that say where things are."""
+"""Parses the command line: a flag for each field of `Recipe`, and those for files, devices and the export."""
 
 import argparse
 import importlib.util
@@ -12,23 +12,23 @@ from pydantic.fields import FieldInfo
 
 from app.contract import Name
 from training.config import OFFICIAL, RECIPES, Recipe
-from training.errors import DataError
-from training.folder import LAYOUTS, find_images
+from training.failures import DataError
+from training.image_folder import LAYOUTS, find_images
+from training.numbering import find_newest
 from training.run import NEWEST, find_newest_run, read_job
-from training.versions import find_newest
 
 PROGRAM = "python -m training"
 DEFAULT_RECIPE = "fast"
 FINETUNE_RECIPE = "finetune"
 SCRATCH = "scratch"
 START_MODELS = Path("models/minimodel")
-"""Where the version is looked for that small image folders start from."""
+"""Small image folders start from the newest version here."""
 SMALL_FOLDER = 3000
-"""Training images below which starting from a version is the default."""
+"""With fewer training images, the default is to start from a version."""
 
 
 class Options(BaseModel):
-    """What the command line said."""
+    """The options of a job."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,15 +49,15 @@ class Options(BaseModel):
     quantize: bool
     promote: Literal["always", "if-better"] = "always"
     folds: int | None = None
-    """Of cross-validation; None: decided by the number of test images."""
+    """Folds of cross-validation; None: depends on the number of test images."""
     test_sets: tuple[tuple[str, Path], ...] = ()
     foreign: tuple[tuple[str, Path], ...] = ()
-    """Pictures from elsewhere: what tables call them, and their folder."""
+    """Images from other sources: the name for tables, and the folder."""
     notes: tuple[Path, ...] = ()
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with a flag in one line."""
+    """Reports a wrong flag in one line."""
 
     def error(self, message: str) -> NoReturn:
         """End with status 2 and `message`."""
@@ -67,8 +67,8 @@ class Parser(argparse.ArgumentParser):
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """Parse the command line.
 
-    The recipe, by `--recipe` or by what is trained on, sets the defaults of all other hyperparameters, which `--help`
-    shows. With `--resume` all defaults are what the run was started with.
+    The recipe sets the defaults of all hyperparameters, which `--help` shows. With `--resume` all defaults are the
+    options that the run was started with.
 
     Raises:
         SystemExit: status 2 and one line for a bad flag or value; status 0 after `--help`.
@@ -81,7 +81,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         prog=PROGRAM,
         description="Train MiniModel, measure it on the test set, export it as the next version.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=argparse.SUPPRESS,  # nothing to show of a flag that has no default
+        argument_default=argparse.SUPPRESS,  # show no default of flags without one
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -110,7 +110,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
 
 
 def _read_earlier(arguments: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
-    """Read what the run was started with that is to be resumed, and find that run if it is the newest."""
+    """Return the options of the run to resume, and its path; find the newest run if `--resume` has no value."""
     first = Parser(prog=PROGRAM, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     first.add_argument("--resume", nargs="?", const=NEWEST)
     first.add_argument("--recipe")
@@ -127,7 +127,7 @@ def _read_earlier(arguments: Sequence[str] | None) -> tuple[dict[str, Any], str 
 def _choose_recipe(
     arguments: Sequence[str] | None, earlier: dict[str, Any], *, is_resumed: bool
 ) -> tuple[str, Path | None]:
-    """Return the recipe's name and the version to start from: as was said, else by how many images there are."""
+    """Return the recipe's name and the version to start from, from the flags or by the number of images."""
     first = Parser(prog=PROGRAM, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     first.add_argument("--recipe", choices=RECIPES)
     first.add_argument("--from", dest="start")
@@ -148,10 +148,10 @@ def _choose_recipe(
 
 
 def _is_small_folder(data: str) -> bool:
-    """Whether `data` is an image folder of few images."""
+    """Whether `data` is an image folder with few images."""
     try:
         return data != OFFICIAL and len(find_images(Path(data)).train) < SMALL_FOLDER
-    except (DataError, OSError):  # whatever it is, loading it will tell
+    except (DataError, OSError):  # loading it will report the error
         return False
 
 
@@ -163,7 +163,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         help=f"{OFFICIAL}: the official download; or the folder of the unpacked official archive; "
         f"or an image folder with {LAYOUTS.replace('%', '%%')}",
     )
-    job.add_argument("--data-name", help="what metadata and card call an image folder (default: the folder's own name)")
+    job.add_argument("--data-name", help="name of an image folder in metadata and card (default: the folder's name)")
     job.add_argument("--data-source", help="where an image folder came from (default: image folder)")
     job.add_argument("--skip-damaged", action="store_true", help="leave out files that can't be read as images")
     job.add_argument("--name", default="minimodel", help="of the model")
@@ -171,7 +171,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         "--models", type=Path, default=Path("models"), help="the version goes to MODELS/NAME/<next number>"
     )
     job.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="where checkpoints, history and logs go, a folder a run"
+        "--runs", type=Path, default=Path("runs"), help="folder for checkpoints, history and logs, a subfolder per run"
     )
     job.add_argument(
         "--from",
@@ -185,28 +185,28 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=NEWEST,
         metavar="RUN",
-        help="go on after the last finished epoch of RUN, or of the newest run of this model that has one, with the "
-        "flags it was started with; a finished run is only measured and exported, once more",
+        help="continue after the last finished epoch of RUN, or of the newest run of this model that has one, with the "
+        "flags it was started with; a finished run is only measured and exported again",
     )
     job.add_argument("--require-gpu", action="store_true", help="refuse to train without a GPU")
     job.add_argument(
         "--export",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="measure on the test set and export; without, only the validation images judge (to compare recipes)",
+        help="measure on the test set and export; --no-export compares recipes by their validation accuracy",
     )
     job.add_argument(
         "--quantize",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="export it in 8-bit integers too; the service takes them where they cost no accuracy (extra: quantize)",
+        help="export it in int8 too; the service uses int8 if it costs no accuracy (extra: quantize)",
     )
     job.add_argument(
         "--promote",
         choices=("always", "if-better"),
         default="always",
-        help="if-better: leave a version that is no better than the newest on the same test images in "
-        "MODELS/NAME/.candidate-<number>, where the service does not see it",
+        help="if-better: export a version that is no better than the newest on the same test images to "
+        "MODELS/NAME/.candidate-<number>, which the service ignores",
     )
     job.add_argument(
         "--folds",
@@ -219,12 +219,12 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         metavar="FILE",
-        help="Markdown that ends the model card; given several times, one after the other",
+        help="Markdown to append to the model card; may be given several times",
     )
 
 
 def add_elsewhere_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name pictures from elsewhere than the data set."""
+    """Add the flags for images from other sources than the data set."""
     parser.add_argument(
         "--test-set",
         dest="test_sets",
@@ -232,7 +232,7 @@ def add_elsewhere_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="measure accuracy on the pictures DIR/<class>/* too, and call them NAME; may be given several times",
+        help="also measure accuracy on the images DIR/<class>/*, called NAME; may be given several times",
     )
     parser.add_argument(
         "--foreign",
@@ -240,7 +240,7 @@ def add_elsewhere_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="measure how well typicality tells the pictures in DIR, which show none of the classes, from the test "
+        help="measure how well typicality separates the images in DIR, which show none of the classes, from the test "
         "images; may be given several times",
     )
 
@@ -248,31 +248,31 @@ def add_elsewhere_flags(parser: argparse.ArgumentParser) -> None:
 def _parse_named_folder(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
     if not (name and equals and Path(folder).is_dir()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, DIR being a folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR, where DIR is a folder")
     return name, Path(folder)
 
 
 def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
-    """Refuse now what would fail after hours of training."""
+    """Reject options that would fail after hours of training."""
     try:
         TypeAdapter(Name).validate_python(values["name"])
     except ValidationError:
         parser.error(
-            f"argument --name: {values['name']!r} is no model's name: small letters, digits, '.', '_' and '-', "
-            "a letter or digit first, 64 at most"
+            f"argument --name: {values['name']!r} is not a valid name: use at most 64 lower-case letters, digits, '.', "
+            "'_' and '-', and start with a letter or digit"
         )
     for flag in ("data_name", "data_source"):
-        if flag in values and values["data"] == OFFICIAL:  # its archive, too, but that is recognised when it is read
+        if flag in values and values["data"] == OFFICIAL:  # loading rejects them for the official archive
             parser.error(f"argument --{flag.replace('_', '-')}: {OFFICIAL} has a name and a source of its own")
     for notes in values.get("notes", ()):
         if not notes.is_file():
-            parser.error(f"argument --notes: {str(notes)!r} is no file")
+            parser.error(f"argument --notes: {str(notes)!r} is not a file")
         try:
             notes.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             parser.error(f"argument --notes: {str(notes)!r} can't be read: {error}")
     if values.get("folds") is not None and (values["folds"] < 0 or values["folds"] == 1):
-        parser.error(f"argument --folds: {values['folds']} is neither 0 nor two or more")
+        parser.error(f"argument --folds: {values['folds']} is not 0, and not 2 or more")
     if values["quantize"] and not values["export"]:
         parser.error("argument --quantize: --no-export leaves nothing to quantize")
     if values["quantize"] and not importlib.util.find_spec("nncf"):

@@ -1,7 +1,7 @@
-"""Batches: an endless, seeded stream of shuffled, augmented and normalised images.
+"""Makes batches: a seeded stream of shuffled, augmented and normalised images.
 
-Batch number `step` is a pure function of (images, recipe, step), so a run that resumes at a step sees what an
-uninterrupted one would have seen.
+Batch number `step` is a pure function of (images, recipe, step), so a resumed run gets the same batches as an
+uninterrupted one.
 """
 
 import math
@@ -17,12 +17,12 @@ from training.augment import augment
 from training.config import SMALL_SCALE, Recipe
 from training.data import Split
 
-BLOCK = 1000  # images measured at once: all of them as wider numbers would take a gigabyte
+BLOCK = 1000  # images to measure at once, because all of them as int64 would take a gigabyte
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What turns uint8 pixels into the network's input: (pixels / 255 - mean) / deviation.
+    """Turns uint8 pixels into the network's input: (pixels / 255 - mean) / deviation.
 
     Both broadcast against (N, H, W, 3): `mean` is () or (3,), `deviation` is (H, W, 3) or (3,).
     """
@@ -37,12 +37,12 @@ class Normalization:
 
 def measure_normalization(images: npt.NDArray[np.uint8], kind: str) -> Normalization:
     """Measure the statistics of (N, H, W, 3) training images: "position" as in the article, or "channel"."""
-    epsilon = 1e-3  # a quarter of a grey level: a pixel that never changes must not divide by zero
+    epsilon = 1e-3  # a quarter of a grey level, against division by zero for constant pixels
     axes = (0,) if kind == "position" else (0, 1, 2)
     total: Any = 0
     squares: Any = 0
     for start in range(0, len(images), BLOCK):
-        block = images[start : start + BLOCK].astype(np.int64)  # whole numbers: the sums are exact
+        block = images[start : start + BLOCK].astype(np.int64)  # integers, so that the sums are exact
         total, squares = total + block.sum(axes), squares + (block**2).sum(axes)
     count = images.size // total.size
     mean = total / count
@@ -53,7 +53,7 @@ def measure_normalization(images: npt.NDArray[np.uint8], kind: str) -> Normaliza
 
 
 def steps_per_epoch(count: int, recipe: Recipe) -> int:
-    """Return how many batches it takes to see each of `count` images once."""
+    """Return the number of batches in which each of `count` images occurs once."""
     return math.ceil(count / recipe.batch_size)
 
 
@@ -65,7 +65,7 @@ class Phase(NamedTuple):
 
 
 def list_phases(recipe: Recipe) -> list[Phase]:
-    """Return the phases of a run in order: small images for the recipe's share of the epochs, then whole ones."""
+    """Return the phases of a run: small images for the recipe's share of the epochs, then full-size ones."""
     small = round(recipe.low_resolution * recipe.epochs)
     phases = (Phase(round(SMALL_SCALE * recipe.size), range(small)), Phase(recipe.size, range(small, recipe.epochs)))
     return [phase for phase in phases if phase.epochs]
@@ -76,8 +76,8 @@ def make_train_dataset(
 ) -> tf.data.Dataset:
     """Make the stream of training batches from `start_epoch` to the last epoch of its phase.
 
-    An epoch is a new order of all images; its last batch is filled up with the first images of the next order, so every
-    batch is whole.
+    Each epoch has a new order of all images. Its last batch is filled up with the first images of the next order, so
+    that all batches have the same size.
 
     Returns:
         Batches of (N, H, W, 3) float32 normalised images in the phase's size and (N, classes) float32 one-hot labels.
@@ -91,13 +91,13 @@ def make_train_dataset(
     def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         positions = step * recipe.batch_size + tf.range(recipe.batch_size, dtype=tf.int64)
         epochs = tf.cast(positions // count, tf.int32)
-        # An order of its own for every epoch: the seed of a position holds its epoch. (The op wants three numbers.)
+        # The seed of each position contains its epoch, so every epoch has its own order. (The op needs three numbers.)
         seeds = tf.stack([tf.fill([recipe.batch_size], recipe.seed), epochs], axis=1)
         indices = tf.raw_ops.RandomIndexShuffle(
             index=tf.cast(positions % count, tf.int32),
             seed=tf.pad(seeds, [[0, 0], [0, 1]]),
             max_index=count - 1,
-            rounds=8,  # after 4, seeds that differ in one small number still give orders that are alike
+            rounds=8,  # with 4, similar seeds give similar orders
         )
         mirrored = tf.gather(coins, indices) ^ (epochs % 2 == 1) if recipe.alternating_flip else None
         batch = tf.cast(tf.gather(images, indices), tf.float32)
@@ -119,14 +119,14 @@ def make_dataset(
     batch_size: int = 256,
     image_size: int | None = None,
 ) -> tf.data.Dataset:
-    """Make batches of a split in order, to validate on, resized if `image_size` is set; see `make_train_dataset`."""
+    """Make batches of a split in order, for validation, resized to `image_size` if set; see `make_train_dataset`."""
     one_hot = keras.utils.to_categorical(split.labels, num_classes)
     dataset = tf.data.Dataset.from_tensor_slices((split.images, one_hot)).batch(batch_size)
     return dataset.map(lambda images, labels: (_resize(normalize(images), image_size), labels)).prefetch(2)
 
 
 def _resize(images: tf.Tensor, size: int | None) -> tf.Tensor:
-    """Resize (N, H, W, 3) images to `size` pixels a side, but leave those that have it as they are."""
+    """Resize (N, H, W, 3) images to `size` pixels a side; return images of that size unchanged."""
     if size in {None, images.shape[1]}:
         return images
     return tf.image.resize(images, (size, size), antialias=True)

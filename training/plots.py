@@ -1,4 +1,4 @@
-"""Pictures of a run and of its model: those of the card, and the run's most confident mistakes."""
+"""Draws the plots of the model card, and the most confident mistakes of a run."""
 
 import functools
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from app.runtime.load import Probabilities
 from training.calibration import Labels, bin_confidence
 from training.data import Split
 
-# A class may be called anything: dollars in its name are none of Matplotlib's, hence parse_math=False throughout.
-MAX_INCHES = 16.0  # of a matrix: its picture would grow with the square of the number of classes
-# A matrix of more classes has no room for a number in each cell; of still more, none for a name at each row.
+# Class names can contain dollar signs, which must not start math text, hence parse_math=False throughout.
+MAX_INCHES = 16.0  # of a confusion matrix, whose area would grow with the square of the number of classes
+# With more classes, a matrix has no room for a number in each cell, or for a name at each row.
 SHOWN_COUNTS, SHOWN_NAMES = 20, 60
 DEFAULT_FONT = "DejaVu Sans"
-"""Matplotlib brings it along."""
+"""Included in Matplotlib."""
 MISTAKES = (4, 6)
 """Rows and columns of the picture of mistakes."""
 
 
 @functools.cache
 def choose_fonts(name: str) -> tuple[str, ...]:
-    """Return font families that together have every letter of a class's name; none if the installed fonts have not.
+    """Return font families that together have all letters of a class name; none if the installed fonts lack some.
 
     Matplotlib's own font has Latin, Greek and Cyrillic letters among others, but no Chinese or Japanese ones.
     """
     missing = {ord(letter) for letter in name if not letter.isspace()}
     families = [DEFAULT_FONT]
     for font in sorted(fontManager.ttflist, key=lambda font: font.name != DEFAULT_FONT):
-        if missing and "last resort" not in font.name.lower():  # that one draws a box for any letter
+        if missing and "last resort" not in font.name.lower():  # which draws a box for any letter
             found = missing & get_font(font.fname).get_charmap().keys()
             missing -= found
             families += [font.name] * bool(found)
@@ -41,7 +41,7 @@ def choose_fonts(name: str) -> tuple[str, ...]:
 
 
 def _label_classes(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return what the plots call the classes, names or, for want of a font, numbers; and the font families for it."""
+    """Return the labels of the classes, names or, without a font for the name, numbers; and their font families."""
     fonts = [choose_fonts(name) for name in names]
     labels = [name if found else str(number) for number, (name, found) in enumerate(zip(names, fonts, strict=True))]
     return labels, list(dict.fromkeys([DEFAULT_FONT, *(family for found in fonts for family in found)]))
@@ -73,8 +73,8 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
 
     Args:
         counts: (classes, classes) images by true class (rows) and predicted class (columns).
-        class_names: one for each; many are left out, and the axes show their numbers. So they do for a name that no
-            installed font can write.
+        class_names: one for each class. The axes show numbers instead if there are many classes, or if no
+            installed font has the letters of a name.
     """
     size = min(MAX_INCHES, max(5.0, 0.6 * len(class_names) + 2))
     figure = Figure(figsize=(size, size), layout="constrained")
@@ -95,7 +95,7 @@ def plot_confusion(counts: npt.NDArray[np.int64], class_names: Sequence[str]) ->
 
 
 def plot_reliability(probabilities: Probabilities, labels: Labels) -> Figure:
-    """Plot accuracy against confidence, and how many images have which confidence.
+    """Plot accuracy against confidence, and the number of images by confidence.
 
     Args:
         probabilities: (N, classes).
@@ -115,7 +115,7 @@ def plot_reliability(probabilities: Probabilities, labels: Labels) -> Figure:
 
 
 def plot_mistakes(test: Split, probabilities: Probabilities, class_names: Sequence[str]) -> Figure:
-    """Draw the wrong answers the model was surest of. It shows the data's pixels: not for the artifact.
+    """Draw the most confident wrong answers. The figure contains images of the data set: keep it out of the artifact.
 
     Args:
         test: N images and their true classes.

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.contract import METADATA_FILE, DigestError, ModelMetadata, verify_files
-from training.errors import ExportError
+from training.failures import ExportError
+from training.numbering import CANDIDATE_PREFIX, next_version
 from training.options import Parser
-from training.versions import CANDIDATE_PREFIX, next_version
 
 PROGRAM = "python -m training.promote"
 

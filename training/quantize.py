@@ -1,9 +1,8 @@
-"""Post-training quantization: the exported graph in 8-bit integers, beside it in the version's folder.
+"""Post-training quantization: adds the exported graph in int8 to the version's folder.
 
-By NNCF, which the extra `quantize` installs: it finds the range of each activation on training images and corrects the
-biases for what rounding shifts. Calibration and typicality stay in float32: with 8 bits most of the unlikely classes
-would get the same probability. The distances that typicality compares with are measured again, since those of a
-quantized network are others.
+NNCF (the extra `quantize`) measures the range of each activation on training images, and corrects the biases.
+Calibration and typicality stay in float32, because in 8 bits most unlikely classes would get the same probability. The
+distances of held-out images are measured again with the quantized network.
 """
 
 import logging
@@ -15,32 +14,32 @@ import numpy.typing as npt
 
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, INT8_FILE, limit_typicality_difference
 from app.runtime.load import load_runtime
-from app.runtime.openvino import make_core  # also keeps OpenVINO and NNCF from reporting to their makers
-from training.errors import ExportError
+from app.runtime.openvino import make_core  # also turns off the telemetry of OpenVINO and NNCF
+from training.failures import ExportError
 from training.graph import find_held_out, list_exact
 from training.typicality import summarize_distances
 
 BLOCK = 100
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-"""Of what is not quantized, as the service runs it."""
+"""Precision of the layers that are not quantized, as in the service."""
 CALIBRATION_IMAGES = 300
-"""What NNCF takes unless told otherwise."""
+"""NNCF's default."""
 
 
 def quantize_model(folder: Path, images: npt.NDArray[np.uint8], held_out: npt.NDArray[np.uint8], seed: int) -> None:
-    """Write the quantized graph of the SavedModel in `folder` beside it, and check it by the golden answers.
+    """Write the quantized graph of the SavedModel in `folder`, and check it with the golden answers.
 
-    Noise is not what quantization was calibrated on. An image whose answer it moves by more than half of what the
-    service accepts is golden no longer: another processor, which rounds in other ways, might refuse the version for it.
+    Removes golden images whose answers change by more than half of the service's tolerance: another CPU, which rounds
+    differently, might refuse the version because of them.
 
     Args:
         folder: a version's folder, exported and not yet published.
-        images: (N, H, W, 3) from the training split; of these a few are drawn to calibrate with.
-        held_out: (M, H, W, 3), the validation split, by which typicality is measured.
+        images: (N, H, W, 3), the training split, from which calibration images are drawn.
+        held_out: (M, H, W, 3), the validation split, for typicality.
         seed: of the draw.
 
     Raises:
-        ExportError: such images are more than half of the golden ones.
+        ExportError: more than half of the golden images would be removed.
         RefusedVersionError: the runtime can't load it.
     """
     import nncf  # noqa: PLC0415 - an extra, and seconds to import
@@ -73,7 +72,7 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], held_out: npt.ND
 
 
 def _measure_held_out(graph: Any, images: npt.NDArray[np.uint8]) -> None:
-    """Put the distances of held-out `images`, as the quantized graph measures them, in place of the exact graph's."""
+    """Replace the distances of held-out `images` with those that the quantized graph computes."""
     import openvino  # noqa: PLC0415 - after app.runtime.openvino
 
     distances, held_out = find_held_out(graph)

@@ -1,4 +1,4 @@
-"""What a person reads: the tables of an evaluation, and the model card with its plots."""
+"""Writes reports for people: the tables of an evaluation, and the model card with its plots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from app.contract import CARD_FOLDER, DataSet, TrainingRun
 from app.runtime.load import Probabilities
 from training.calibration import Calibration, Labels
 from training.config import Recipe
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 from training.pipeline import steps_per_epoch
 from training.plots import choose_fonts, plot_confusion, plot_curves, plot_reliability
 from training.table import draw_table
@@ -25,7 +25,7 @@ ENCODINGS = {
     "avif": "AVIF",
     "heic": "HEIC",
 }
-"""Names of what the data set's files are called after."""
+"""Names of image formats by file suffix."""
 LOSSLESS = frozenset({"lossless", "png", "bmp", "gif"})
 LOSSY = (
     " That encoding is lossy, so the images lack detail\nthat the original pixels have. Do not compare accuracy on "
@@ -35,7 +35,7 @@ LOSSY = (
 
 @dataclass(frozen=True)
 class Card:
-    """All that a model card tells."""
+    """The content of a model card."""
 
     title: str
     """Name and version."""
@@ -52,9 +52,9 @@ class Card:
     """Number of the epoch whose weights were exported, from 1; None: the last."""
     calibrated_on: str = "the validation images"
     remarks: tuple[str, ...] = ()
-    """What a reader should know of the data, sentences."""
+    """Sentences about the data."""
     notes: str = ""
-    """Markdown that ends the card, such as what else was tried."""
+    """Markdown at the end of the card."""
 
 
 def write_card(folder: Path, card: Card, probabilities: Probabilities, labels: Labels) -> None:
@@ -62,7 +62,7 @@ def write_card(folder: Path, card: Card, probabilities: Probabilities, labels: L
 
     Args:
         folder: the version's folder.
-        card: what it tells.
+        card: its content.
         probabilities: (N, classes) for the test set.
         labels: (N,) the test set's true classes.
     """
@@ -111,7 +111,7 @@ def format_card(card: Card) -> str:
 
 
 def _describe_epochs(card: Card) -> str:
-    """Say how many epochs there were, and which of them is exported if it is not the last."""
+    """Describe the number of epochs, and which one was exported if it is not the last."""
     count = len(card.epochs)
     kept = (
         ""
@@ -122,20 +122,20 @@ def _describe_epochs(card: Card) -> str:
 
 
 def _describe_calibration(calibration: Calibration, fitted_on: str) -> str:
-    """Say what the graph does with the network's answers, and which images that was fitted on."""
+    """Describe the calibration in the graph, and the images that it was fitted on."""
     temperature = f"divides the logits by one temperature, {calibration.temperature:.2f}"
     if not calibration.smoothing:
         return f"The graph {temperature}, fitted on {fitted_on}."
     return (
-        f"Labels were smoothed for training: the graph takes back the share of it that the network learnt, "
+        f"Labels were smoothed for training. The graph removes the share of smoothing that the network learned, "
         f"{calibration.smoothing:.3f}, then {temperature}, both fitted on {fitted_on}."
     )
 
 
 def sum_minutes(epochs: Sequence[dict[str, float]], train_size: int, recipe: Recipe) -> float:
-    """Return how many minutes of training steps a run's history has, validation left out.
+    """Return the minutes of training steps in a run's history, without validation.
 
-    An epoch has whole batches, the last one filled up, and its pace counts all of their images.
+    The last batch of an epoch is filled up, and `images_per_second` counts these images too.
     """
     images = steps_per_epoch(train_size, recipe) * recipe.batch_size
     return sum(images / epoch["images_per_second"] for epoch in epochs) / 60
@@ -145,7 +145,7 @@ def format_table(evaluation: Evaluation) -> str:
     """Return the figures as Markdown tables."""
     low, high = evaluation.accuracy_interval
     before = evaluation.calibration_error_before_temperature
-    # Nothing is undone of a network that was fitted to plain labels.
+    # The same without label smoothing.
     undone = [] if before == evaluation.calibration_error_uncalibrated else [("… smoothing undone", percent(before))]
     rows = [
         ("accuracy", f"{percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})"),
@@ -169,7 +169,7 @@ def format_table(evaluation: Evaluation) -> str:
         )
         for name, figures in evaluation.runtimes.items()
     ]
-    # Numbered where the plots show numbers for want of a font.
+    # With a number if the plots show numbers, because no font has the letters.
     names = [
         name if choose_fonts(name) else f"{number}: {name}" for number, name in enumerate(evaluation.per_class_accuracy)
     ]
@@ -191,7 +191,7 @@ def format_table(evaluation: Evaluation) -> str:
 
 
 def format_elsewhere(evaluation: Evaluation) -> str:
-    """Return typicality and pictures from elsewhere as Markdown tables, as far as they were measured."""
+    """Return Markdown tables of typicality and of images from other sources, if they were measured."""
     shares = [
         (name, percent(figures.atypical))
         for name, figures in evaluation.runtimes.items()
@@ -232,5 +232,5 @@ def _show(auroc: float | None) -> str:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """Return a fraction as a percentage, with the space that belongs before its sign."""
+    """Return a fraction as a percentage, such as 90.67 %."""
     return f"{100 * share:.{digits}f} %"

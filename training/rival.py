@@ -1,4 +1,4 @@
-"""The newest version beside the one that was just trained: the same classes, and which of them is better."""
+"""Compares a new version with the newest one: whether they have the same classes, and which is better."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,11 +9,11 @@ import numpy.typing as npt
 from app.errors import RefusedVersionError
 from app.runtime.load import Probabilities, load_runtime
 from training.data import Data, load_data
-from training.errors import ExportError, VersionError
-from training.metrics import BATCH_SIZE
+from training.evaluation import BATCH_SIZE
+from training.failures import ExportError, VersionError
+from training.numbering import find_newest, read_metadata
 from training.options import Options
 from training.report import percent
-from training.versions import find_newest, read_metadata
 
 
 class Rivalry(NamedTuple):
@@ -35,7 +35,7 @@ class Rivalry(NamedTuple):
 
 
 def require_same_classes(models: Path, class_names: tuple[str, ...]) -> None:
-    """Refuse classes other than those of the newest version in `models`, which a running service would take for it.
+    """Raise if the newest version in `models` has other classes, because a service would switch to the new ones.
 
     Raises:
         ExportError: with the flag that names another model.
@@ -45,23 +45,23 @@ def require_same_classes(models: Path, class_names: tuple[str, ...]) -> None:
         return
     try:
         known = read_metadata(newest).class_names
-    except VersionError:  # whatever is wrong with it, it serves nobody
+    except VersionError:  # a damaged version does not serve
         return
     if known != class_names:
         raise ExportError(
-            f"{newest} has the classes {', '.join(known)}, the data {', '.join(class_names)}; a service would "
-            "take the new version in place of the old: --name gives the model another name"
+            f"{newest} has the classes {', '.join(known)}, the data {', '.join(class_names)}; a running service would "
+            "replace it with the new version: give the model another --name"
         )
 
 
 def compare_with_newest(newest: Path, options: Options, data: Data, probabilities: Probabilities) -> Rivalry | None:
-    """Let the newest version answer the test images too, at its own size.
+    """Measure the newest version on the test images too, at its own size.
 
     Args:
         newest: its folder.
-        options: what the data was loaded by.
-        data: whose test set the new version was measured on.
-        probabilities: (N, classes), the new version's answers.
+        options: the options that the data was loaded with.
+        data: the data set of the new version.
+        probabilities: (N, classes), the new version's answers for the test images.
 
     Returns:
         None if the newest version can't be loaded.

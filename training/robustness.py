@@ -1,6 +1,6 @@
-"""The test images as people might send them: compressed again, enlarged, grey, framed otherwise.
+"""Changes the test images as clients might send them: compressed again, enlarged, grey, smaller or cropped.
 
-Whatever is a file goes through the service's own `decode_image`, so this measures what an upload would get.
+Encoded images are decoded with the service's `decode_image`, so the results are those of an upload.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,12 +13,12 @@ from app.runtime.load import Images
 from training.augment import LUMA
 
 ENLARGED_8 = "32 px PNG enlarged ×8, as PNG"
-BLOCK = 100  # enlarged at once: ten thousand would not fit into memory
-MAX_PIXELS = 1_000_000  # more than any file that is made here
+BLOCK = 100  # images to enlarge at once, because ten thousand would not fit into memory
+MAX_PIXELS = 1_000_000  # more than any file here has
 
 
 def name_variant(name: str, size: int) -> str:
-    """Return what a variant of images of `size` pixels is called; the names in `VARIANTS` are those for 32."""
+    """Return the name of a variant for images of `size` pixels; the names in `VARIANTS` are for 32."""
     return name.replace("32 px", f"{size} px")
 
 
@@ -28,7 +28,7 @@ def encode_jpeg(images: Images, quality: int) -> Images:
 
 
 def enlarge(images: Images, size: int) -> Images:
-    """Return (N, H, W, 3) images after bicubic enlargement to `size` pixels and the service's own way back."""
+    """Return (N, H, W, 3) images after bicubic enlargement to `size` pixels and the service's resizing."""
     blocks = (_resize(images[start : start + BLOCK], size) for start in range(0, len(images), BLOCK))
     files = (tf.io.encode_png(image, compression=0).numpy() for block in blocks for image in block)
     return _decode(files, images.shape[1])

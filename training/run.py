@@ -1,8 +1,7 @@
-"""A run's folder: finds it, and records what the run was started with, so that it can be resumed with the same.
+"""The folder of a run: finds it, and records the options, so that the run can be resumed with them.
 
-From the start it holds job.json, recipe.json, data.json and start.json, from the first epoch on checkpoint.npz,
-best.npz, history.csv and TensorBoard's logs. This module imports no TensorFlow, so a run that can't be resumed is
-refused at once.
+It contains job.json, recipe.json, data.json and start.json, and after the first epoch checkpoint.npz, best.npz,
+history.csv and TensorBoard's logs. This module imports no TensorFlow, so it can reject a run at once.
 """
 
 import csv
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from app.contract import TrainingRun
 from training.config import OFFICIAL, Recipe
-from training.errors import FolderError, ResumeError
+from training.failures import FolderError, ResumeError
 
 if TYPE_CHECKING:  # options.py reads runs
     from training.options import Options
@@ -31,7 +30,7 @@ RECIPE_FILE = "recipe.json"
 DATA_FILE = "data.json"
 START_FILE = "start.json"
 STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
-"""When a run was started, as its folder's name ends: a pattern for it."""
+"""A pattern for the start time at the end of a folder's name."""
 
 
 def find_run(options: "Options") -> Path:
@@ -51,7 +50,7 @@ def find_run(options: "Options") -> Path:
 
 
 def find_newest_run(runs: Path, name: str, recipe: str | None = None) -> Path | None:
-    """Return the newest run in `runs` with a finished epoch of the model `name`, and of the recipe if it is given."""
+    """Return the newest run of the model `name` in `runs` with a finished epoch, and with the recipe if it is given."""
     found = []
     for run in runs.glob(f"{name}-*-{STARTED}"):
         job = read_job(run)
@@ -61,7 +60,7 @@ def find_newest_run(runs: Path, name: str, recipe: str | None = None) -> Path | 
 
 
 def read_job(run: Path) -> dict[str, Any]:
-    """Read the options that a run was started with; none if it does not say, or its files are damaged."""
+    """Read the options that a run was started with; none if their files are missing or damaged."""
     try:
         job = dict(json.loads((run / JOB_FILE).read_text(encoding="utf-8")))
         job["recipe"] = dict(json.loads((run / RECIPE_FILE).read_text(encoding="utf-8")))
@@ -74,7 +73,7 @@ def read_job(run: Path) -> dict[str, Any]:
 
 
 def write_job(run: Path, options: "Options") -> None:
-    """Write what the run is started with. Paths are made absolute, since it may be resumed from another folder."""
+    """Write the options of a run. Paths become absolute, because it may be resumed from another working directory."""
     job = options.model_dump(exclude={"recipe", "resume", "runs"}, exclude_none=True)
     job |= {key: str(Path(job[key]).absolute()) for key in ("models", "start") if key in job}
     job["notes"] = [str(path.absolute()) for path in options.notes]
@@ -82,11 +81,11 @@ def write_job(run: Path, options: "Options") -> None:
         job[key] = [[name, str(path.absolute())] for name, path in job[key]]
     if options.data != OFFICIAL:
         job["data"] = str(Path(options.data).absolute())
-    (run / JOB_FILE).write_text(json.dumps(job, indent=2), encoding="utf-8")  # in ASCII: a path may be no text
+    (run / JOB_FILE).write_text(json.dumps(job, indent=2), encoding="utf-8")  # in ASCII: a path may be invalid Unicode
 
 
 def _make_run(path: Path, started: datetime.datetime) -> Path:
-    """Make a folder that is this run's alone: of two runs that are started in one second, one gets the next."""
+    """Make a new folder for a run. If another run started in the same second, it gets the next second's name."""
     while True:
         run = path.with_name(f"{path.name}-{started:%Y%m%d-%H%M%S}")
         try:
@@ -98,7 +97,7 @@ def _make_run(path: Path, started: datetime.datetime) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Make `folder` unless it is there, and see that files can be made in it: now, not after hours of training.
+    """Make `folder` if it is missing, and check that it is writable, before hours of training.
 
     Raises:
         FolderError: with the system's reason.
@@ -106,7 +105,7 @@ def require_writable(folder: Path) -> None:
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
-        raise FolderError(f"can't write into {str(folder)!a}: TensorFlow takes no path that is not in UTF-8") from error
+        raise FolderError(f"can't write into {str(folder)!a}: TensorFlow needs paths in UTF-8") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -116,7 +115,7 @@ def require_writable(folder: Path) -> None:
 
 
 def start_run(run: Path, recipe: Recipe, data: dict[str, Any], start: TrainingRun) -> None:
-    """Make the folder and note what the run is started with; `data` tells its data set from others."""
+    """Make the folder and record how the run was started; `data` identifies its data set."""
     run.mkdir(parents=True, exist_ok=True)
     (run / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2), encoding="utf-8")
     (run / DATA_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
@@ -127,7 +126,7 @@ def read_start(run: Path) -> TrainingRun:
     """Read how the run in the folder `run` was started.
 
     Raises:
-        ResumeError: the file that says so is damaged.
+        ResumeError: its file is damaged.
     """
     try:
         return TrainingRun.model_validate_json((run / START_FILE).read_bytes())
@@ -136,7 +135,7 @@ def read_start(run: Path) -> TrainingRun:
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
-    """Read the history of the run in the folder `run`: one record a finished epoch.
+    """Read the history of the run in the folder `run`: one record per finished epoch.
 
     Raises:
         ResumeError: it is damaged.
@@ -152,7 +151,7 @@ def read_history(run: Path) -> list[dict[str, float]]:
 
 
 def read_kept_epoch(run: Path) -> int | None:
-    """Return the number, from 1, of the epoch whose weights the run has kept; None of a run that kept its last."""
+    """Return the number of the best epoch, from 1; None if the run kept no best epoch."""
     path = run / BEST_FILE
     if not path.exists():
         return None
@@ -163,15 +162,15 @@ def read_kept_epoch(run: Path) -> int | None:
 def require_resumable(
     run: Path, recipe: Recipe, data: dict[str, Any] | None = None, precision: str | None = None
 ) -> None:
-    """Refuse a run that has no finished epoch, or was started by another recipe, on other data or in another precision.
+    """Raise unless the run has a finished epoch, and the same recipe, data and precision.
 
-    Data and precision are left out where they are not known yet.
+    Pass None for data and precision if they are not known yet.
 
     Raises:
-        ResumeError: with what is missing or damaged, or with each value that differs.
+        ResumeError: a file is missing or damaged, or a value differs.
     """
     if not run.is_dir():
-        raise ResumeError(f"nothing to resume: {run} is no folder")
+        raise ResumeError(f"nothing to resume: {run} is not a folder")
     for file in (RECIPE_FILE, DATA_FILE, START_FILE, CHECKPOINT_FILE, HISTORY_FILE):
         if not (run / file).is_file():
             raise ResumeError(f"nothing to resume: {run / file} does not exist")
@@ -187,7 +186,7 @@ def require_resumable(
 def _require_same(
     run: Path, file: str, difference: str, now: dict[str, Any], defaults: dict[str, Any] | None = None
 ) -> None:
-    """Refuse where a value in `file` is not that of `now`; one that is not there is that of `defaults`."""
+    """Raise if a value in `file`, or else in `defaults`, differs from `now`."""
     try:
         before = (defaults or {}) | dict(json.loads((run / file).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:  # no JSON, or no object
@@ -200,12 +199,12 @@ def _require_same(
 
 
 def tell_damaged(path: Path) -> ResumeError:
-    """Return the error for a file of a run that can't be what was written."""
+    """Return the error for a damaged file of a run."""
     return ResumeError(f"nothing to resume: {path} is damaged")
 
 
 def trim_history(run: Path, epochs: int) -> None:
-    """Leave the rows of the first `epochs` epochs: a later one was logged but not checkpointed, and comes again.
+    """Keep the rows of the first `epochs` epochs. A later one was logged but not saved, and runs again.
 
     Raises:
         ResumeError: one of them is missing or damaged.

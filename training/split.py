@@ -1,6 +1,6 @@
-"""Splits labelled images at random: each class in proportion, and never copies of one picture on both sides.
+"""Splits labelled images at random, stratified by class, with all copies of an image on the same side.
 
-It knows labels and pixels; it knows no files.
+It knows labels and pixels, but no files.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from training.errors import DataError
+from training.failures import DataError
 
 Indices = npt.NDArray[np.int64]
 
@@ -38,7 +38,7 @@ def hold_out(
         labels: (N,) class numbers.
         share: of each class, from 0 to 1.
         seed: the same seed chooses the same images.
-        flag: of the command line, which sets the share.
+        flag: the flag that sets the share, for error messages.
         class_names: one for each class number.
 
     Returns:
@@ -50,12 +50,13 @@ def hold_out(
     (originals,) = find_originals(images)
     _, pictures = np.unique(originals, return_index=True)  # the first of each picture
     counts = np.bincount(labels[pictures], minlength=len(class_names))
-    for name, count in zip(class_names, counts, strict=True):
-        if count < 2:  # noqa: PLR2004 - one for each side
-            raise DataError(
-                f"class {name!r} has {count} different training images; two are needed to hold one out for {flag}: "
-                "add images, or remove the class"
-            )
+    few = [
+        f"class {name!r} has {count} different training image{'' if count == 1 else 's'}"
+        for name, count in zip(class_names, counts, strict=True)
+        if count < 2  # noqa: PLR2004 - one for each side
+    ]
+    if few:
+        raise DataError(f"{'; '.join(few)}; two are needed to hold one out for {flag}: add images, or remove the class")
     if (counts * share).min() >= 1:
         _, held = train_test_split(pictures, test_size=share, random_state=seed, stratify=labels[pictures])
     else:  # scikit-learn would leave out small classes
@@ -76,9 +77,9 @@ def hold_out(
 def split_folds(
     images: npt.NDArray[np.uint8], labels: Indices, folds: int, seed: int
 ) -> Iterator[tuple[Indices, Indices]]:
-    """Give for each of `folds` rounds the indices of the images to fit to and of those to judge by.
+    """Yield for each of `folds` rounds the indices of the images to fit to, and of those to predict.
 
-    Each image is judged once.
+    Each image is predicted once.
     """
     (originals,) = find_originals(images)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)

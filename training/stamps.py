@@ -1,4 +1,4 @@
-"""Sorts Tux Paint's photographs into folders that training.evaluate measures a version on.
+"""Sorts Tux Paint's photographs into folders for `python -m training.evaluate`.
 
 `python -m training.stamps SOURCE TARGET` links pictures of the Debian package `tuxpaint-stamps-default` from SOURCE,
 the package's folder `stamps`, and draws textures. `python -m training.evaluate` takes the folders in TARGET:
@@ -10,7 +10,7 @@ the package's folder `stamps`, and draws textures. `python -m training.evaluate`
 - textures: smooth noise, stripes, checks and plain colours from a seed (`--foreign`).
 
 stamps.txt lists which picture goes where. Drawings are left out. The pictures are transparent around their object, so
-the service shows the model each of them on white.
+the model sees them on white.
 """
 
 import sys
@@ -34,7 +34,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def link_pictures(source: Path, target: Path) -> list[str]:
-    """Link the listed pictures in `source` into the folders of `target`; return those that are not there."""
+    """Link the listed pictures in `source` into the folders of `target`; return the missing ones."""
     missing = []
     for line in LIST.read_text(encoding="utf-8").splitlines():
         folder, name = line.split()
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path, help="the folder to fill")
     options = parser.parse_args(arguments)
     if missing := link_pictures(options.source, options.target):
-        print(f"{PROGRAM}: {len(missing)} pictures are not there, {missing[0]} for one", file=sys.stderr)
+        print(f"{PROGRAM}: {len(missing)} pictures are missing, such as {missing[0]}", file=sys.stderr)
         return 2
     textures = options.target / "textures"
     textures.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Summarizes a data set before training: images a class, what was passed over, copies, and the accuracy to beat."""
+"""Summarizes a data set before training: images per class, skipped files, copies, and the accuracy to beat."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,15 @@ from training.split import find_originals
 from training.table import draw_table
 
 FEW = 10
-"""Images of a class to train on: with fewer, little can be learned."""
+"""The report warns about classes with fewer training images."""
 
 
 class Copies(NamedTuple):
-    """How many images have the very pixels of another one, at the model's size."""
+    """Numbers of images with exactly the pixels of another one, at the model's size."""
 
     in_train: int
     in_test: int
-    """Of another test image."""
+    """Copies of another test image."""
     across: int
     """Test images that are also training or validation images."""
     contradicting: int
@@ -41,7 +41,7 @@ def count_copies(data: Data) -> Copies:
 
 
 def summarize(data: Data, train: Split, validation: Split) -> str:
-    """Return the report on a data set that is split into `train`, `validation` and the test images, as Markdown."""
+    """Return the report on a data set as Markdown; `train` and `validation` are its splits."""
     names = data.class_names
     counts = [np.bincount(split.labels, minlength=len(names)) for split in (train, validation, data.test)]
     rows = [[name, *(f"{count[label]:,}" for count in counts)] for label, name in enumerate(names)]
@@ -62,7 +62,7 @@ def summarize(data: Data, train: Split, validation: Split) -> str:
 
 
 def describe_copies(copies: Copies, tested: int) -> list[str]:
-    """Return a sentence for each kind of copies that there are, among `tested` test images."""
+    """Return a sentence for each kind of copies; `tested` is the number of test images."""
     lines = []
     if copies.across:
         lines.append(f"WARNING: {describe_overlap(copies.across, tested)}; the accuracy will flatter the model")
@@ -76,5 +76,5 @@ def describe_copies(copies: Copies, tested: int) -> list[str]:
 
 
 def describe_overlap(across: int, tested: int) -> str:
-    """Say how many of the test images are also training images."""
+    """Describe how many of the test images are also training images."""
     return f"{across} of {tested} test images {'is' if across == 1 else 'are'} also training images"

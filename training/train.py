@@ -1,4 +1,4 @@
-"""Fitting: compile, schedule, callbacks, checkpoints, resume."""
+"""Fits the network: compiles it, runs the phases, saves checkpoints and resumes."""
 
 import math
 import sys
@@ -18,9 +18,9 @@ from app.contract import TrainingRun
 from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
-from training.errors import DeviceError, DivergedError
+from training.failures import DeviceError, DivergedError
 from training.layers import choose_momentum
-from training.model import mini_model
+from training.network import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import Normalization, Phase, list_phases, make_dataset, make_train_dataset, steps_per_epoch
 from training.run import (
@@ -34,7 +34,7 @@ from training.run import (
 )
 
 VALIDATION_BATCH_SIZE = 256
-SHORT = 120  # seconds; longer times are told in minutes
+SHORT = 120  # seconds; longer times are printed in minutes
 
 
 def train(
@@ -49,16 +49,17 @@ def train(
     resume: bool = False,
     weights: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> keras.Model:
-    """Fit MiniModel, keeping a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
+    """Fit MiniModel; save a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
 
-    `start` is noted there. With `resume` it goes on after the last finished epoch in `run`; the result is the one that
-    an uninterrupted run gives, up to float noise. `weights` are what the network starts from, else random ones.
+    `start` is saved there. With `resume` it continues after the last finished epoch in `run`; the result is the same as
+    without the interruption, up to rounding. `weights` are the initial weights; by default they are random.
 
     Returns:
         The network of the epoch with the lowest validation loss, (N, H, W, 3) float32 → (N, classes) float32.
 
     Raises:
-        DeviceError: the devices can't share the recipe's batches evenly, or are more than the validation images.
+        DeviceError: the devices can't share the recipe's batches evenly, or there are fewer validation images than
+            devices.
         DivergedError: an epoch's loss is not finite.
         ResumeError: `resume` is set and `run` has no checkpoint, a damaged history, or was started by another recipe,
             on other data or in another precision.
@@ -92,14 +93,14 @@ def train(
         model = fitting.build(recipe.size, start_epoch)
     if best.weights:
         model.set_weights(best.weights)
-    else:  # of a run from before there was a best epoch
-        model.optimizer.finalize_variable_values(model.trainable_weights)  # their average, if there is one
+    else:  # a run of an older version, which kept no best epoch
+        model.optimizer.finalize_variable_values(model.trainable_weights)  # their moving average, if the recipe has one
     return model
 
 
 @dataclass(frozen=True)
 class _Fitting:
-    """What every phase of a run is fitted with."""
+    """Fits the phases of a run."""
 
     train_split: Split
     validation_split: Split
@@ -117,10 +118,10 @@ class _Fitting:
 
     @property
     def num_classes(self) -> int:
-        return int(self.train_split.labels.max()) + 1  # a split keeps images of every class
+        return int(self.train_split.labels.max()) + 1  # the training split has images of every class
 
     def build(self, image_size: int, finished_epochs: int) -> keras.Model:
-        """Build the network for images of `image_size`, as the checkpoint of so many epochs has it."""
+        """Build the network for images of `image_size`, with the checkpoint's values if epochs have finished."""
         with self.devices.strategy.scope():
             steps = self.steps * self.recipe.epochs
             model = compile_network(self.num_classes, self.recipe, self.devices, steps, image_size)
@@ -133,21 +134,21 @@ class _Fitting:
         return model
 
     def fit_phase(self, phase: Phase, start_epoch: int) -> keras.Model:
-        """Fit from `start_epoch` to the end of the phase, from where the checkpoint is."""
+        """Fit from `start_epoch`, which the checkpoint precedes, to the end of the phase."""
         recipe, run = self.recipe, self.run
         model = self.build(phase.image_size, start_epoch)
         checkpoint = Checkpoint(run / CHECKPOINT_FILE, phase.epochs.stop)
-        is_terminal = sys.stdout.isatty()  # elsewhere, Keras's bar would be a line of thousands of steps
+        is_terminal = sys.stdout.isatty()  # elsewhere, Keras's progress bar would be very long lines
         callbacks = [
-            keras.callbacks.ProgbarLogger(),  # before what adds to the logs: it has one format for all figures
+            keras.callbacks.ProgbarLogger(),  # before callbacks that add figures, which it would format badly
             Pace(self.steps * recipe.batch_size, list_phases(recipe), say_figures=not is_terminal),
             keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=start_epoch > 0),
             keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
-            checkpoint,  # last: whatever epoch it holds is in the history
+            checkpoint,  # last, so that every saved epoch is in the history
         ]
         if recipe.ema:
-            callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # judges the average
-        if phase.epochs.stop == recipe.epochs:  # losses on smaller images are others
+            callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # validates with the average
+        if phase.epochs.stop == recipe.epochs:  # losses on smaller images are not comparable
             callbacks.insert(0, self.best)  # before the average is swapped back
         model.fit(
             make_train_dataset(
@@ -157,18 +158,16 @@ class _Fitting:
             initial_epoch=start_epoch,
             epochs=recipe.epochs,
             steps_per_epoch=self.steps,
-            shuffle=False,  # the stream is
+            shuffle=False,  # the dataset is shuffled
             verbose=int(is_terminal),
             callbacks=callbacks,
         )
         if checkpoint.diverged:
-            raise DivergedError(
-                f"the loss is not finite any more; lower --learning-rate (history: {run / HISTORY_FILE})"
-            )
+            raise DivergedError(f"the loss is no longer finite; lower --learning-rate (history: {run / HISTORY_FILE})")
         return model
 
     def _make_validation_dataset(self, image_size: int) -> tf.data.Dataset:
-        """Make batches that the devices share evenly, without the last few images: Keras fails on uneven ones."""
+        """Make batches that the devices share evenly, without the last few images: Keras fails on uneven batches."""
         images, labels = self.validation_split
         replicas = self.devices.strategy.num_replicas_in_sync
         even = len(labels) // replicas * replicas
@@ -186,11 +185,11 @@ def compile_network(
 ) -> keras.Model:
     """Build MiniModel in Keras's dtype policy and compile it for a run of `total_steps` steps.
 
-    Called in the scope of the devices' strategy, which its variables belong to.
+    Call it in the scope of the devices' strategy, which owns the variables.
 
     Returns:
         The network, (N, image_size, image_size, 3) float32 normalised images → (N, num_classes) float32 probabilities.
-        The recipe has the size, if none is given. The variables have the same shapes for every size.
+        The default size is the recipe's. The variables have the same shapes for every size.
     """
     size = image_size or recipe.size
     model = mini_model(
@@ -207,14 +206,15 @@ def compile_network(
         jit_compile=devices.jit_compile,
     )
     model.optimizer.build(model.trainable_variables)
-    # Variables that come into being while the training step is traced have it traced twice: seconds each time.
+    # Create the metrics' variables now. Created during the tracing of the training step, they would cause a second
+    # tracing, which takes seconds.
     nothing = np.zeros((1, num_classes), np.float32)
     model.compute_metrics(None, nothing, nothing)
     return model
 
 
 def _read_checkpoint(path: Path) -> tuple[int, list[Any]]:
-    """Read how many epochs were finished, and the values of `_list_variables` that `Checkpoint` saved then."""
+    """Read the number of finished epochs, and the values of `_list_variables` that `Checkpoint` saved."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             saved = dict(arrays)
@@ -224,19 +224,19 @@ def _read_checkpoint(path: Path) -> tuple[int, list[Any]]:
 
 
 def _list_variables(model: keras.Model) -> list[keras.Variable]:
-    """List all that a run's next step depends on: weights, averages, the seeds of dropout, the optimizer's state."""
+    """List the whole state of a run: weights, averages, the seeds of dropout, the optimizer's state."""
     return [*model.variables, *model.optimizer.variables]
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves every variable and the number of finished epochs after every epoch; the file is whole at any moment.
+    """Saves every variable and the number of finished epochs after every epoch, atomically.
 
-    The optimizer's steps don't tell that number: in float16 it leaves out those whose gradients overflow. A run that
-    has diverged is stopped instead, and keeps the checkpoint of its last good epoch. Fitting ends with the phase, too,
-    after `stop` epochs.
+    It stops a run that has diverged, and keeps the checkpoint of the last good epoch. It also stops fitting at the end
+    of the phase, after `stop` epochs. The number of epochs is saved because the optimizer's steps do not give it: in
+    float16 it skips steps whose gradients overflow.
 
-    Keras's own model file leaves out the seeds of dropout and which weights are not to decay: a run resumed from one
-    goes another way than an uninterrupted one.
+    Keras's own model file lacks the seeds of dropout and the list of weights that do not decay, so a run resumed from
+    it would differ from an uninterrupted one.
     """
 
     def __init__(self, path: Path, stop: int) -> None:
@@ -246,7 +246,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.diverged = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write aside, then rename."""
+        """Write to a temporary file, then rename it."""
         if not all(math.isfinite(value) for value in (logs or {}).values()):
             self.diverged = self.model.stop_training = True
             return
@@ -259,13 +259,13 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the lowest validation loss, and ends a run that does not improve on it.
+    """Keeps the weights of the epoch with the lowest validation loss, and stops a run that no longer improves.
 
-    They are in a file, too, so that a resumed run knows them.
+    It saves them in a file for resumed runs.
     """
 
     def __init__(self, path: Path, patience: int) -> None:
-        """Make it for a file `path` and `patience` epochs; 0 never ends the run."""
+        """Save the weights at `path`; stop after `patience` epochs without a lower loss, or never if that is 0."""
         super().__init__()
         self.path = path
         self.patience = patience
@@ -275,7 +275,7 @@ class BestEpoch(keras.callbacks.Callback):
         self.is_over = False
 
     def restore(self, finished_epochs: int) -> None:
-        """Take up what an earlier sitting of the run has kept.
+        """Load what the run saved before it was interrupted.
 
         Raises:
             ResumeError: the file is damaged.
@@ -288,16 +288,16 @@ class BestEpoch(keras.callbacks.Callback):
             epoch, loss = int(saved.pop("epoch")), float(saved.pop("loss"))
         except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise tell_damaged(self.path) from error
-        if epoch < finished_epochs:  # else the run was cut before its checkpoint, and the epoch comes again
+        if epoch < finished_epochs:  # else the run was interrupted before the checkpoint, and the epoch runs again
             self.epoch, self.loss, self.weights = epoch, loss, list(saved.values())
             self._judge(finished_epochs - 1)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Note which epoch it is."""
+        """Note the epoch."""
         self.current = epoch
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights that were just judged, if none were better."""
+        """Keep the weights if their validation loss is the lowest."""
         loss = (logs or {})["loss"]
         if not loss < self.loss:
             return
@@ -308,7 +308,7 @@ class BestEpoch(keras.callbacks.Callback):
         written.replace(self.path)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """End the run if it has not improved for long."""
+        """Stop the run if its validation loss has not improved for `patience` epochs."""
         self._judge(epoch)
         if self.is_over:
             self.model.stop_training = True
@@ -318,9 +318,9 @@ class BestEpoch(keras.callbacks.Callback):
 
 
 class Pace(keras.callbacks.Callback):
-    """Adds images per second and the learning rate to what an epoch logs, and says them with the time left.
+    """Adds images per second and the learning rate to an epoch's logs, and prints them with the remaining time.
 
-    With `say_figures` its line has the epoch, loss and accuracy, too.
+    With `say_figures` the line also has the epoch, loss and accuracy.
     """
 
     def __init__(self, images_per_epoch: int, phases: Sequence[Phase], *, say_figures: bool) -> None:

@@ -1,9 +1,9 @@
-"""Typicality: how much an image looks like those that the network was fitted to.
+"""Typicality: how much an image looks like the training images.
 
-The distance of an image is Mahalanobis's, of its features to the nearest class mean (K. Lee et al., "A Simple Unified
-Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", 2018). Its typicality is a conformal
-p-value: the share of held-out images that are at least as far away. So it is uniform on images of the known kind,
-whatever the distances are like.
+The distance of an image is the Mahalanobis distance of its features to the nearest class mean (K. Lee et al., "A Simple
+Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", 2018). Its typicality is a
+conformal p-value: the share of held-out images that are at least as far away. So it is uniform on images like the
+training images, whatever the distribution of the distances.
 """
 
 from dataclasses import dataclass, replace
@@ -19,28 +19,28 @@ from training.calibration import Labels
 Floats = npt.NDArray[np.floating]
 
 SHRINKAGE = 0.01
-"""Share of each feature's own variance that is added to it: what never varies must not divide by zero."""
+"""Share of each feature's variance that is added to it, against division by zero for constant features."""
 MAX_HELD_OUT = 5000
-"""Of more held-out distances, so many quantiles are kept in the graph."""
+"""Maximum number of held-out distances in the graph; more are replaced by quantiles."""
 
 
 @dataclass(frozen=True)
 class Typicality:
-    """From features to typicality, in NumPy as in a TensorFlow graph."""
+    """Turns features into typicality, in NumPy or in a TensorFlow graph."""
 
     center: npt.NDArray[np.float32]
     """(features,): the mean of the training images' features."""
     whitening: npt.NDArray[np.float32]
-    """(features, features): after it, features that were centred vary alike around their class mean."""
+    """(features, features): whitens centred features, so that they have unit covariance around their class means."""
     class_means: npt.NDArray[np.float32]
     """(classes, features), whitened."""
     held_out: npt.NDArray[np.float32]
-    """(M,): distances of images that the network was not fitted to, in rising order."""
+    """(M,): distances of images that the network was not fitted to, in ascending order."""
 
     def measure_distances(self, features: Any) -> Any:
         """Return the squared Mahalanobis distance of (N, features) to the nearest class mean, (N,)."""
         whitened = ops.matmul(features - self.center, self.whitening)
-        # Differences first: their squares would lose digits where a runtime multiplies matrices in bfloat16.
+        # Subtract before squaring: expanding the square into a matrix product would lose precision in bfloat16.
         differences = ops.expand_dims(whitened, 1) - self.class_means
         return ops.min(ops.sum(ops.square(differences), axis=2), axis=1)
 
@@ -51,9 +51,9 @@ class Typicality:
 
 
 def extract_features(network: keras.Model) -> keras.Model:
-    """Return a model (N, H, W, 3) → (N, features): what the classifier sees, and the mean of each earlier stage's maps.
+    """Return a model (N, H, W, 3) → (N, features): the classifier's features, and the means of earlier stages' maps.
 
-    The classifier's features tell the classes apart; colours and textures that no class has show in the earlier ones.
+    The classifier's features separate the classes. Earlier features show colours and textures that no class has.
     """
     stages = [layer.output for layer in network.layers if layer.name.startswith("stage_")][:-1]
     features = network.get_layer("features").output
@@ -67,10 +67,10 @@ def fit_typicality(features: Floats, labels: Labels, held_out: Floats) -> Typica
 
     Args:
         features: (N, features) of training images.
-        labels: (N,) their classes, each of which is there.
+        labels: (N,) their classes.
         held_out: (M, features) of images that the network was not fitted to.
     """
-    features = features.astype(np.float64)  # a covariance takes differences of nearly equal numbers
+    features = features.astype(np.float64)  # a covariance needs differences of nearly equal numbers
     center = features.mean(axis=0)
     classes = np.unique(labels)
     means = np.stack([features[labels == label].mean(axis=0) for label in classes])
@@ -89,7 +89,7 @@ def fit_typicality(features: Floats, labels: Labels, held_out: Floats) -> Typica
 
 
 def summarize_distances(distances: Any) -> npt.NDArray[np.float32]:
-    """Sort held-out distances (M,); of very many, keep evenly spaced quantiles."""
+    """Sort held-out distances (M,), and replace more than `MAX_HELD_OUT` by evenly spaced quantiles."""
     ordered = np.sort(ops.convert_to_numpy(distances))
     if len(ordered) > MAX_HELD_OUT:
         ordered = np.quantile(ordered, np.arange(1, MAX_HELD_OUT + 1) / (MAX_HELD_OUT + 1))

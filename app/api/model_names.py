@@ -1,14 +1,14 @@
-"""The model that a request names in its path."""
+"""Checks the model that the path of a request names."""
 
 from app.errors import UnknownModelError
 from app.versions.model import Model
 
 
 def require_named(model: Model, name: str, version: str | None = None) -> Model:
-    """Return `model` if a request means it; without a version, any version of the name will do.
+    """Return `model` if it has the requested name and, unless that is None, the requested version.
 
     Raises:
-        UnknownModelError: the request means another model or version.
+        UnknownModelError: it has not.
     """
     serving = model.metadata
     if name == serving.name and version in {None, str(serving.version)}:

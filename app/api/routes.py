@@ -1,4 +1,4 @@
-"""The API's own calls: thin handlers, from a request to a reply by way of the classifier.
+"""The service's own endpoints: thin handlers that call the classifier.
 
 `app.http.direct_route` calls them with the request alone, so the documentation states their parameters.
 """
@@ -57,7 +57,7 @@ _ONE_IMAGE: dict[str, Any] = {
     "parameters": [_TOP_K],
     "requestBody": {
         "required": True,
-        "description": "The bytes tell the format of the image, whatever the content type says.",
+        "description": "The image's format is detected from its bytes, not from the content type.",
         "content": {
             "multipart/form-data": {
                 "schema": {"type": "object", "required": ["file"], "properties": {"file": _FILE}},
@@ -122,7 +122,7 @@ async def predict(request: Request) -> Classification:
 async def predict_batch(request: Request) -> BatchReply:
     """Classify several images. Send each of them as a form field `files`.
 
-    A bad image spoils no other one: its place in `results` has the problem that `/predict` would have answered.
+    A bad image does not affect the others: its entry in `results` is the problem that `/predict` would return.
 
     ```console
     $ curl -F files=@image.png -F files=@another.jpg 'localhost:8000/predict/batch?top_k=1'
@@ -188,7 +188,7 @@ async def show_metrics(request: Request) -> Response:
 
 
 def read_top_k(request: Request) -> int | None:
-    """Return how many classes a request's query asks for; None if it does not say.
+    """Return `top_k` from a request's query; None if it is absent.
 
     Raises:
         TopKError: it is not a whole number.
@@ -202,7 +202,7 @@ def read_top_k(request: Request) -> int | None:
 
 
 def choose_top_k(asked: int | None, model: Model) -> int:
-    """Return how many classes to name.
+    """Return the number of classes to return.
 
     Raises:
         TopKError: `asked` is not a number of classes that `model` has.

@@ -144,7 +144,7 @@ class Health(BaseModel):
                     "status": "ok",
                     "model": _MODEL,
                     "runtime": {"name": "openvino", "precision": "bf16"},
-                    "refused": [{"version": 4, "reason": "its files are not the ones that were exported: …"}],
+                    "refused": [{"version": 4, "reason": "its files differ from the exported ones: …"}],
                 }
             ]
         }

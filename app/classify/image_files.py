@@ -18,7 +18,7 @@ _ENDINGS = tuple(SUFFIXES)
 
 
 class Found(NamedTuple):
-    """What the arguments of a command line lead to; the last two are lines for people."""
+    """The files that a command line names; the last two are messages for people."""
 
     names: list[str]
     """Files to classify."""
@@ -31,14 +31,14 @@ class Found(NamedTuple):
 def find_files(arguments: Sequence[str]) -> Found:
     """Find the named files, and the images in and below the named folders, sorted by name.
 
-    Files that operating systems leave (app/litter.py) are passed over, unless a hidden one is named itself.
+    Files that operating systems leave (app/litter.py) are skipped, unless a hidden one is named itself.
     """
     found = Found([], [], [])
     for argument in arguments:
         if os.path.isdir(argument):  # noqa: PTH112 - `Path("")` is the current folder
             _find_images(argument, found)
         elif _is_left_behind(argument):
-            found.passed_over.append(f"{show_name(argument)}: passed over; the operating system's own file")
+            found.passed_over.append(f"{show_name(argument)}: skipped; the operating system's own file")
         else:
             found.names.append(argument)
     return found
@@ -105,7 +105,7 @@ def _find_images(folder: str, found: Found) -> None:
     if not (images or errors):
         found.missing.append(f"{show_name(folder)}: no image in it")
     if counts := [f"{count} × {show_name(kind)}" for kind, count in sorted(others.items()) if count]:
-        found.passed_over.append(f"{show_name(folder)}: passed over, not named as images: {', '.join(counts)}")
+        found.passed_over.append(f"{show_name(folder)}: skipped, not named as images: {', '.join(counts)}")
 
 
 def _may_be_read(path: str) -> bool:

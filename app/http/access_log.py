@@ -1,4 +1,4 @@
-"""Follows every request from its head to the end of its answer: one line in the log, and the metrics."""
+"""Logs one line for every request when its answer ends, and counts it in the metrics."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ logger = logging.getLogger("app.request")
 
 
 class AccessLog:
-    """Logs and measures requests. Only Starlette's ServerErrorMiddleware is outside of it; it answers faults later."""
+    """Logs and measures requests. Only Starlette's ServerErrorMiddleware, which answers faults, is outside of it."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -71,9 +71,9 @@ def _log(scope: Scope, trace: Trace, route: str, status: int, seconds: float, re
     stages: defaultdict[str, float] = defaultdict(float)
     for stage, spent in trace.stages:
         stages[stage] += spent
-    # A path can hold anything; escaped, it breaks no line. The query is left out, since people put secrets there.
+    # A path can contain any character, so it is escaped. The query is left out, because it can contain secrets.
     path = scope["path"][:200].encode("unicode_escape").decode("ascii")
-    client = read_address((scope.get("client") or ("",))[0])  # uvicorn by itself lets a client's header choose any text
+    client = read_address((scope.get("client") or ("",))[0])  # under plain uvicorn a header can set any text
     fields = {
         "client": str(client) if client else None,
         "method": scope["method"],

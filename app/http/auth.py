@@ -32,7 +32,7 @@ class RequireKey:
         if scope["type"] != "http" or get_path(scope) in PROBES or self._knows(key):
             await self._app(scope, receive, send)
             return
-        given = "; the one that was sent is none of them" if key else ""
+        given = "; the key in this request is not valid" if key else ""
         error = MissingKeyError(f"send a key of this service as 'Authorization: Bearer <key>'{given}")
         answer = await self._answer(Request(scope), error)
         await answer(scope, receive, send)

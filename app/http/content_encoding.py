@@ -11,7 +11,7 @@ from app.http.middleware import find_header
 
 # zlib's `wbits` for each encoding that is supported.
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-# The most that is unpacked at once. A gzip file can unpack to a thousand times its size.
+# The maximum to unpack at once. A gzip file can unpack to a thousand times its size.
 _PIECE_BYTES = 65_536
 
 
@@ -25,7 +25,7 @@ class ContentEncoding:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UnsupportedUploadError or MalformedUploadError from `receive`, so from wherever the body is read."""
+        """Pass the request on; its `receive` unpacks, or raises UnsupportedUploadError or MalformedUploadError."""
         encoding = find_header(scope, b"content-encoding").strip().lower() if scope["type"] == "http" else ""
         if encoding in {"", "identity"}:
             await self._app(scope, receive, send)
@@ -48,6 +48,7 @@ async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
             f"Content-Encoding: {encoding[:50]} is not supported; send the body as it is, or with gzip or deflate"
         )
     unpacker = zlib.decompressobj(_WINDOWS[encoding])
+    has_begun = False
     more_body = True
     while more_body:
         message = await receive()
@@ -56,6 +57,10 @@ async def _unpack(encoding: str, receive: Receive) -> AsyncIterator[Message]:
             return
         more_body = message.get("more_body", False)
         packed, body = message.get("body", b""), b""
+        if packed and not has_begun:
+            has_begun = True
+            if encoding == "deflate" and packed[0] & 0x0F != zlib.DEFLATED:
+                unpacker = zlib.decompressobj(-zlib.MAX_WBITS)  # without zlib's header, as some clients send it
         while packed or len(body) == _PIECE_BYTES:  # what did not fit into a piece waits in the unpacker
             try:
                 body = unpacker.decompress(packed, _PIECE_BYTES)

@@ -38,7 +38,7 @@ async def work_while_wanted(request: Request, *, timeout_seconds: float) -> Asyn
         raise DeadlineError(f"no answer within {timeout_seconds:g} s; the service is busy, try again later") from error
     except asyncio.CancelledError as error:
         if gone and task.uncancel() == 0:
-            raise ClientGoneError("the client left before its answer") from error
+            raise ClientGoneError("the client disconnected before its answer") from error
         raise
     finally:
         working = False  # `cancel` may be scheduled already

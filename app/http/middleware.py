@@ -10,7 +10,7 @@ from app.errors import UploadsFullError, UploadTooLargeError
 from app.inference.retry_after import RetryAfter
 from app.telemetry.timings import note_request_id
 
-# Request ids that clients may choose: none can break a log line or a header.
+# Request ids that clients may choose. These characters are safe in logs and headers.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # Browsers must not guess types, run scripts, show answers in frames or let other sites use them.
 SECURITY_HEADERS = (
@@ -22,7 +22,7 @@ SECURITY_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-# Assumed until bodies have been answered while the memory for them was more than half full.
+# Assumed until the rate has been measured, which needs bodies that fill more than half of their memory.
 _SECONDS_PER_BYTE = 1 / 20e6
 
 
@@ -87,7 +87,7 @@ class BodyLimit:
         self._retry_after = RetryAfter(seconds_per_item=_SECONDS_PER_BYTE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raise UploadTooLargeError or UploadsFullError from `receive`, so from wherever the body is read."""
+        """Pass the request on with a `receive` that raises UploadTooLargeError or UploadsFullError."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -129,7 +129,7 @@ class BodyLimit:
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether the rate of bodies shows how fast they are answered, not just how fast they arrive."""
+        """Whether the memory is more than half full. Only then the rate depends on the service, not on the clients."""
         return 2 * self._total_bytes > self._max_total_bytes
 
     def _require_short(self, length: int) -> None:

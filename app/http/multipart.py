@@ -19,7 +19,7 @@ from app.errors import MalformedUploadError, UnsupportedUploadError
 # A form with images has few other fields.
 MAX_FIELDS = 16
 _MAX_HEADER_BYTES = 16_384
-# How much of a part without a declared type is looked at to tell text from a file.
+# How much of a part without a content type is checked for whether it is text.
 _SAMPLE_BYTES = 4096
 
 
@@ -41,7 +41,7 @@ def parse_form(content_type: str, body: bytes, *, max_files: int) -> list[Part]:
         max_files: parsing stops at the first file above this number, which is still returned.
 
     Raises:
-        MalformedUploadError: the body can't be parsed, or has more than `MAX_FIELDS` fields that are no files.
+        MalformedUploadError: the body can't be parsed, or has more than `MAX_FIELDS` fields that are not files.
         UnsupportedUploadError: a part has an unknown transfer encoding.
     """
     boundary = _read_boundary(content_type)
@@ -68,11 +68,11 @@ def _read_boundary(content_type: str) -> bytes:
 
 
 def _tidy(body: bytes, boundary: bytes, max_parts: int) -> bytes:
-    """Remove what MIME allows around boundaries and in headers, and the parser does not, from the first parts."""
+    """Remove what MIME allows around boundaries and in headers of the first parts, but the parser does not."""
     delimiter = b"\r\n--" + boundary
     _, *parts = (b"\r\n" + body).split(delimiter, max_parts + 1)
     if not parts:
-        raise _malformed("the boundary that its content type names is not in it")
+        raise _malformed("it does not contain the boundary from its content type")
     for index, part in enumerate(parts):
         line, line_end, rest = part.partition(b"\r\n")
         if line_end and not line.strip(b" \t"):
@@ -177,7 +177,7 @@ def _decode(data: bytes, encoding: str, name: str) -> bytes:
 
 
 def _is_file(headers: Message, data: bytes) -> bool:
-    """Tell a file from a text: by its filename, its declared type, or its content, since both may be absent."""
+    """Whether a part is a file, by its filename, else its content type, else its content."""
     if headers.get_param("filename", header="content-disposition") is not None:
         return True
     content_type = str(headers.get("content-type", "")).lower()

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from app import errors
-from app.http.paths import get_path
+from app.http.paths import get_path, get_root
 from app.http.rejection_delay import RejectionDelay
 from app.telemetry.timings import note_problem
 
@@ -110,7 +110,7 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.TopKError: (422, "top_k=50, but the model has 10 classes; send 1 to 10"),
     errors.QueueFullError: (429, "256 images are waiting already; try again in 2 s"),
     errors.UploadsFullError: (429, "other uploads use the 268,435,456 bytes reserved for them; try again in 4 s"),
-    errors.ClientGoneError: (CLIENT_CLOSED_REQUEST, "the client left before its answer"),
+    errors.ClientGoneError: (CLIENT_CLOSED_REQUEST, "the client disconnected before its answer"),
     errors.InferenceError: (500, "the model failed on this image; the service's log has the reason"),
     errors.NotReadyError: (503, "no model serves: loading version 1"),
     errors.DeadlineError: (504, "no answer within 10 s; the service is busy, try again later"),
@@ -258,7 +258,8 @@ async def _answer_http_exception(request: Request, error: HTTPException, *, writ
     headers = dict(error.headers or {})
     allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
     reason = f"send {allowed}" if allowed else error.detail
-    detail = f"{request.method} {request.url.path[:100]}: {reason}; see /docs for the paths that exist"
+    docs = f"{get_root(request.scope)}/docs"
+    detail = f"{request.method} {request.url.path[:100]}: {reason}; see {docs} for the paths that exist"
     note_problem(kind.code)
     return write(request, make_problem(kind, detail, request.state.request_id), headers)
 

@@ -8,7 +8,7 @@ from app.errors import ClientGoneError, UnsupportedUploadError, UploadCountError
 from app.http.multipart import parse_form
 from app.telemetry.timings import timing
 
-# A body of these types can be an image; its bytes tell. Many clients send no type, or this one.
+# Many clients send images with one of these types or none. The decoder checks the bytes.
 _UNTYPED = {"", "application/octet-stream", "binary/octet-stream"}
 
 
@@ -69,7 +69,7 @@ async def read_body(request: Request, *, timeout_seconds: float) -> bytes:
     except TimeoutError as error:
         raise UploadTimeoutError(f"the body did not arrive within {timeout_seconds:g} s") from error
     except ClientDisconnect as error:
-        raise ClientGoneError("the client left while it sent its body") from error
+        raise ClientGoneError("the client disconnected while it sent its body") from error
 
 
 def _get_media_type(request: Request) -> str:

@@ -14,7 +14,11 @@ FILLER = b"\xff\0" * 10
 
 # Chunks that affect pixels. Like browsers, the service ignores damage in all others.
 _CRITICAL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-_OPTIONAL_CHUNKS = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
+_ANIMATION_CHUNKS = {b"acTL", b"fcTL", b"fdAT"}
+_OPTIONAL_CHUNKS = {b"tRNS", b"eXIf"} | _ANIMATION_CHUNKS
+_COLOUR_TYPE = slice(25, 26)  # in a PNG
+# Possible lengths of tRNS, by colour type: grey, RGB, palette. With alpha, tRNS is not allowed.
+_TRANSPARENCY_BYTES = {b"\0": range(2, 3), b"\2": range(6, 7), b"\3": range(1, 257)}
 
 # 0xFF and a marker code with content. 0xFF 0 is a data byte, 0xFF 0xFF is padding.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
@@ -27,16 +31,24 @@ _MANY_ZEROS = 1024
 
 
 def strip_png(data: bytes) -> bytes:
-    """Remove the chunks that do not affect pixels, and optional chunks that are damaged."""
-    kept = [PNG]
+    """Remove the chunks that do not affect the first frame, and optional chunks that are damaged."""
+    lengths = _TRANSPARENCY_BYTES.get(data[_COLOUR_TYPE], range(0))
+    kept = [(b"", PNG)]
     start = len(PNG)
+    has_pixels = False
+    needs_animation: bool | None = None  # not if IDAT is its first frame
     while start < len(data):
         size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
         end = start + 12 + size
-        if kind in _CRITICAL_CHUNKS or (kind in _OPTIONAL_CHUNKS and _is_sound(data[start + 4 : end])):
-            kept.append(data[start:end])
+        has_pixels |= kind == b"IDAT"
+        if kind == b"fcTL" and needs_animation is None:
+            needs_animation = has_pixels
+        if kind in _CRITICAL_CHUNKS or (
+            kind in _OPTIONAL_CHUNKS and _is_sound(data[start + 4 : end]) and (kind != b"tRNS" or size in lengths)
+        ):
+            kept.append((kind, data[start:end]))
         start = end
-    return b"".join(kept)
+    return b"".join(chunk for kind, chunk in kept if needs_animation or kind not in _ANIMATION_CHUNKS)
 
 
 def _is_sound(chunk: bytes) -> bool:

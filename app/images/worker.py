@@ -31,7 +31,7 @@ OUTCOMES: tuple[type[ImageError | MemoryError] | None, ...] = (
     None, BrokenImageError, ImageTooLargeError, UnsupportedImageError, MemoryError,
 )  # fmt: skip
 
-_SOCKET = 3  # the first descriptor after the standard streams
+_STDOUT, _STDERR, _SOCKET = 1, 2, 3
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -65,7 +65,7 @@ def main(control: socket.socket, limits: Limits) -> None:
     for which in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(which, signal.SIG_IGN)
     read_heic()
-    os.dup2(sys.stdout.fileno(), sys.stderr.fileno())  # libraries write messages about files there
+    os.dup2(_STDOUT, _STDERR)  # libraries write messages about files there; it may be closed
     decoders: dict[int, int] = {}  # process ids, by number
     while True:
         message, descriptors, *_ = socket.recv_fds(control, COMMAND.size, 1)

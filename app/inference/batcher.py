@@ -129,7 +129,7 @@ class Batcher(Generic[Item, Result]):
                 self._preparing -= 1
 
     def close(self) -> None:
-        """Cancel what waits. Running batches are not waited for."""
+        """Cancel the waiting items. It does not wait for running batches."""
         with self._lock:
             dropped = list(self._waiting)
             self._waiting.clear()
@@ -208,7 +208,7 @@ class Batcher(Generic[Item, Result]):
         return batch
 
     def _deliver(self, loop: asyncio.AbstractEventLoop, results: Sequence[_Delivery[Result]]) -> None:
-        """Queue the results of a batch, which has just finished, for their waiters."""
+        """Queue the results of a finished batch for their waiters."""
         self._retry_after.finish(results[0][3], len(results))
         if not self._results:
             loop.call_soon(self._resolve, loop)

@@ -3,7 +3,7 @@
 import math
 import random
 
-# Clients that never wait as they are told must not make the others wait forever.
+# Clients that ignore `Retry-After` must not make the others wait forever.
 LONGEST_WAIT_SECONDS = 60
 # The share of the throughput that is promised to returning clients. The rest serves new clients and covers a rate that
 # was measured too high.
@@ -13,9 +13,9 @@ _RATE_WEIGHT = 0.2
 
 
 class RetryAfter:
-    """The work reserved for clients that were told to come back, and the measured rate at which work is done.
+    """The time reserved for rejected clients, and the measured throughput.
 
-    Times are monotonic, in seconds. Items are whatever takes up room: images or bytes.
+    Times are monotonic, in seconds. Items are units of the limited resource: images or bytes.
     """
 
     def __init__(self, *, seconds_per_item: float = 0) -> None:

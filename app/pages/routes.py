@@ -39,14 +39,14 @@ from app.pages.samples import MEDIA_TYPES, find_sample, list_samples
 from app.versions.model import Model
 
 _PICTURE_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
-# What a person reads first; the problem's own detail follows. Other codes are headed by their status in words.
+# Headings of error pages by code; other codes get their status's phrase. The problem's detail follows.
 HEADINGS = {
     "empty_upload": "The file is empty",
     "cross_site": "Another site sent the picture",
     "upload_timeout": "The upload took too long",
     "upload_too_large": "The file is too large",
     "image_too_large": "The picture has too many pixels",
-    "unsupported_image": "This is not a picture that is read here",
+    "unsupported_image": "This is not a supported picture format",
     "broken_image": "The picture is damaged or cut short",
     "wrong_field": "No picture was sent",
     "too_many_images": "Too many pictures were sent",
@@ -62,7 +62,7 @@ HEADINGS = {
 
 
 def install_pages(app: FastAPI) -> None:
-    """Add the pages to `app`. Call it last: other routes should not have to pass these."""
+    """Add the pages to `app`. Call it last, so that other routes match first."""
     swagger = [file for file in (files("fastapi_offline") / "static").iterdir() if file.name.startswith("swagger")]
     # Before the API's own route of the same path.
     app.router.routes[:0] = [
@@ -124,7 +124,7 @@ async def answer_form(request: Request) -> HTMLResponse:
 
 
 async def lead_home(request: Request) -> Response:
-    """Redirect to the form: a browser has opened the address of its answer again."""
+    """Redirect to the form when a browser opens the address of its answer again."""
     return RedirectResponse(f"{get_root(request.scope)}/", 303)
 
 
@@ -188,7 +188,7 @@ async def show_documentation(request: Request) -> HTMLResponse:
 
 
 async def _get_cached(request: Request, key: tuple[str, str], model: Model | None, make: Callable[[], bytes]) -> bytes:
-    """Return what `make` makes of files of this version; it runs in a thread, at most once a second."""
+    """Return the result of `make` for this version, cached for a second; `make` runs in a thread."""
     version = (model.metadata.name, model.metadata.version) if model else None
     return await get_cache(request).get((*key, version), partial(asyncio.to_thread, make))
 
@@ -200,7 +200,7 @@ def wants_html(scope: Scope) -> bool:
 
 
 class _Page(Route):
-    """A page or a file. It puts itself into the scope for the log and the metrics, as FastAPI's own routes do."""
+    """A page or a file. Like FastAPI's routes, it adds itself to the scope, for the log and the metrics."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)

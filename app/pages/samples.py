@@ -14,7 +14,7 @@ SAMPLES_FOLDER = "samples"
 INDEX_FILE = "samples.json"
 MAX_SAMPLES = 24
 MAX_INDEX_BYTES = 2**16
-_MAX_NAME = 255  # what file systems take
+_MAX_NAME = 255  # the limit of file systems
 MEDIA_TYPES = {
     ".apng": "image/apng",
     ".avif": "image/avif",
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def _require_image_name(name: str) -> str:
     if not 0 < len(name) <= _MAX_NAME or name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
-        raise ValueError("it is not the plain name of a file in the folder of samples")
+        raise ValueError("it is not the plain name of a file in the samples folder")
     if Path(name).suffix.lower() not in MEDIA_TYPES:
         raise ValueError(f"its name ends in none of {', '.join(MEDIA_TYPES)}")
     return name
@@ -69,7 +69,7 @@ def list_samples(version: Path | None) -> list[Sample]:
             if _is_inside(folder / sample.file, folder):
                 samples.append(sample)
                 continue
-            reason = f"{sample.file} is no file in {folder}"
+            reason = f"{sample.file} is not a file in {folder}"
         logger.warning("%s: entry %d is left out: %s", folder / INDEX_FILE, number, reason)
     return samples
 
@@ -85,7 +85,7 @@ def _read_index(path: Path) -> list[Any]:
         with path.open("rb") as file:
             index = json.loads(file.read(MAX_INDEX_BYTES))
         if not isinstance(index, list):
-            raise TypeError("it is no list")
+            raise TypeError("it is not a list")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, RecursionError) as error:

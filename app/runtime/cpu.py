@@ -7,8 +7,8 @@ from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
-# These add products of 8-bit numbers in 32 bits. On other CPUs OpenVINO adds them in 16 bits, which can overflow and so
-# lower the accuracy that was measured.
+# These instructions accumulate 8-bit products in 32 bits. On other CPUs, OpenVINO accumulates in 16 bits, which can
+# overflow and lower the accuracy.
 INT8_FLAGS = {"amx_int8", "avx512_vnni", "avx_vnni"}
 
 
@@ -45,7 +45,7 @@ def has_int8() -> bool:
 def read_cpu_flags(cpuinfo: Path = CPUINFO) -> set[str]:
     """Return Linux's names for the instruction sets of this machine's CPU; empty on CPUs other than x86.
 
-    OpenVINO reports int8 on every CPU, so it can't be asked.
+    OpenVINO's own list is of no use here: it reports int8 on every CPU.
     """
     return set(_read_facts(cpuinfo).get("flags", "").split())
 

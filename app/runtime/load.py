@@ -33,7 +33,7 @@ Probabilities = NDArray[np.float32]  # (N, classes)
 
 
 class Answers(NamedTuple):
-    """What a model gives for a batch of N images."""
+    """A model's output for a batch of N images."""
 
     probabilities: Probabilities  # (N, classes)
     typicality: NDArray[np.float32] | None = None  # (N,); None if the version has no such output
@@ -67,7 +67,7 @@ def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threa
 
     Raises:
         RefusedVersionError: the runtime can't load it, can't run in `precision`, or is not installed.
-        OSError, MemoryError: there are too few resources to find out.
+        OSError, MemoryError: the machine has too few resources at the moment.
     """
     if name == "tensorflow":
         return _load_tensorflow(folder, threads or count_cpus())
@@ -75,7 +75,7 @@ def load_runtime(folder: Path, *, name: RuntimeName, precision: Precision, threa
 
 
 def import_runtime(name: RuntimeName) -> None:
-    """Import the runtime's libraries, so that what `load_runtime` takes after that is the model's own.
+    """Import the runtime's libraries, so that memory that `load_runtime` takes afterwards is the model's.
 
     Raises:
         RefusedVersionError: the runtime is not installed.
@@ -106,19 +106,19 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     try:
         model = core.read_model(graph)
         workers = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
-        # Unpinned, threads that share an image often share a core too. On a machine with more cores than threads,
-        # the threads of every replica would be pinned to the same few.
+        # Pinned, threads that share a batch don't share a core. But with fewer threads than cores, every replica would
+        # pin its threads to the same cores.
         pin = {"ENABLE_CPU_PINNING": threads == count_affine_cpus()}
         whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
     except (OSError, RuntimeError) as error:
         raise RefusedVersionError(f"OpenVINO can't load it: {' '.join(str(error).split())[:500]}") from error
     used = "int8" if quantized else workers.get_property("INFERENCE_PRECISION_HINT").to_string()
     if precision not in {"auto", used}:
-        raise RefusedVersionError(f"this CPU runs {used} where APP_PRECISION asks for {precision}")
+        raise RefusedVersionError(f"APP_PRECISION={precision}, but this CPU would run it in {used}")
     if len(model.inputs) != 1:
         raise RefusedVersionError(f"it has {len(model.inputs)} inputs, not one")
     outputs = {min(port.names, default=""): port for port in model.outputs}
-    output, typicality = _tell_outputs(list(outputs))
+    output, typicality = _name_outputs(list(outputs))
     predict = _Workers(workers, threads, [output, typicality] if typicality else [output])
     return Runtime(
         "openvino",
@@ -131,11 +131,11 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     )
 
 
-def _tell_outputs(names: Sequence[str]) -> tuple[str, str | None]:
+def _name_outputs(names: Sequence[str]) -> tuple[str, str | None]:
     """Return the names of the probabilities and of the typicality, if there is one."""
     others = [name for name in names if name != TYPICALITY]
     if len(others) != 1:
-        raise RefusedVersionError(f"it has the outputs {', '.join(names)}; one, and {TYPICALITY}, are what it may have")
+        raise RefusedVersionError(f"it has the outputs {', '.join(names)}; expected one, and optionally {TYPICALITY}")
     return others[0], TYPICALITY if TYPICALITY in names else None
 
 
@@ -143,7 +143,7 @@ class _Workers:
     """Runs batches at the same time, each on one thread."""
 
     def __init__(self, model: "CompiledModel", count: int, outputs: Sequence[str]) -> None:
-        """Take the model compiled for `count` workers, and the names of the outputs that make an answer."""
+        """Take the model compiled for `count` workers, and the names of its outputs in the order of `Answers`."""
         self.outputs = outputs
         self._idle = deque(model.create_infer_request() for _ in range(count))
         self._room = threading.BoundedSemaphore(count)
@@ -164,7 +164,7 @@ class _Workers:
 
 
 class _Whole:
-    """Runs a batch on all threads; a batch that comes while another runs goes to the workers."""
+    """Runs a batch on all threads; passes a batch to the workers if another one is running."""
 
     def __init__(self, model: "CompiledModel", workers: _Workers) -> None:
         """Take the model compiled for one batch on all threads."""
@@ -191,11 +191,11 @@ def _describe_port(role: str, port: Any) -> TensorSpec:
 
 
 def _import_tensorflow() -> Any:
-    # TensorFlow reads these when it is imported: no start-up notes, and several processes can share one GPU.
+    # TensorFlow reads these when it is imported. They silence its start-up messages, and let processes share a GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        import tensorflow as tf  # noqa: PLC0415 -- seconds and half a gigabyte that OpenVINO's users do without
+        import tensorflow as tf  # noqa: PLC0415 -- takes seconds and half a gigabyte
     except ImportError as error:
         raise RefusedVersionError("APP_RUNTIME=tensorflow, but TensorFlow is not installed (extra: train)") from error
     return tf
@@ -203,7 +203,7 @@ def _import_tensorflow() -> Any:
 
 def _load_tensorflow(folder: Path, threads: int) -> Runtime:
     tf = _import_tensorflow()
-    # A GPU that has TF32 would round the factors of float32 products to 10 bits; the golden probabilities are float32.
+    # TF32 rounds float32 factors to 10 bits of mantissa, but the golden probabilities were computed in float32.
     tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 -- TensorFlow's
     if tf.config.threading.get_intra_op_parallelism_threads() != threads:
         with contextlib.suppress(RuntimeError):  # fixed once the process has loaded a model
@@ -218,7 +218,7 @@ def _load_tensorflow(folder: Path, threads: int) -> Runtime:
     if len(inputs) != 1:
         raise RefusedVersionError(f"it has {len(inputs)} inputs, not one")
     (input_name,) = inputs
-    output, typicality = _tell_outputs(list(outputs))
+    output, typicality = _name_outputs(list(outputs))
 
     def predict(images: Images, _owner: object = loaded) -> Answers:  # the signature does not keep its variables alive
         answer = signature(**{input_name: tf.constant(images)})
@@ -240,10 +240,10 @@ def _describe_tensor(role: str, name: str, tensor: Any) -> TensorSpec:
 
 
 def _make_spec(role: str, name: str, dtype: str, dimensions: list[int]) -> TensorSpec:
-    """Describe one tensor; a dimension of 0 stands for an open one."""
+    """Describe one tensor; a dimension of 0 stands for a dynamic one."""
     if not dimensions or dimensions[0] != 0:
-        raise RefusedVersionError(f"the {role}'s batch dimension is not open: shape {tuple(dimensions)}")
+        raise RefusedVersionError(f"the {role}'s batch dimension is not dynamic: shape {tuple(dimensions)}")
     try:
         return TensorSpec.model_validate({"name": name, "dtype": dtype, "shape": tuple(dimensions[1:])})
     except ValueError as error:
-        raise RefusedVersionError(f"the {role} is {dtype} {tuple(dimensions)}, where 0 is open") from error
+        raise RefusedVersionError(f"the {role} is {dtype} {tuple(dimensions)} (0: dynamic)") from error

@@ -2,7 +2,7 @@
 
 import sys
 
-# OpenVINO reports every import to its makers if this module is installed.
+# If this module is installed, OpenVINO sends telemetry at every import.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes its import fail
 from openvino import Core  # noqa: E402 -- after the line above
 

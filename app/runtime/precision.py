@@ -8,7 +8,7 @@ MAX_INT8_LOSS = 0.002  # 0.2 points of accuracy on the test set
 
 
 def choose_precision(asked: Precision, metadata: ModelMetadata) -> Precision:
-    """Resolve `auto` to int8 if the version has it, the CPU computes it natively and it measured as accurate.
+    """Resolve `auto` to int8 if the version has it, the CPU supports it natively and it cost no accuracy.
 
     Returns:
         The precision to run in; `auto` leaves it to OpenVINO.

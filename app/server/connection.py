@@ -24,7 +24,7 @@ _LINGER_SECONDS = 10
 _FIRST_BYTE_SECONDS = 1
 # How long a client may leave an answer unread.
 _UNREAD_MILLISECONDS = 30_000
-# What the application has not received yet counts nowhere, so reads are small, except of a body that it is receiving.
+# No limit counts bytes before the application receives them, so reads are small until it receives the body.
 _READ_BYTES = 16_384
 _BODY_READ_BYTES = 262_144
 
@@ -38,7 +38,7 @@ class State(Enum):
     ANSWER = auto()  # the request has arrived; its answer is not complete
     IDLE = auto()  # answered, and kept open for the next request
     DISCARD = auto()  # answered before the end of the body, which is read and dropped
-    LINGER = auto()  # the same for the last answer: the server has sent its end
+    LINGER = auto()  # like DISCARD after the last answer; the server has closed its side
     CLOSED = auto()
 
 
@@ -51,7 +51,7 @@ _EVICTION_ORDER = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a connection may cost. `hang_up` is called with the reason whenever the server ends one."""
+    """Limits of connections. `hang_up` is called with the reason when the server closes one."""
 
     max_connections: int
     header_timeout_seconds: float
@@ -87,8 +87,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     | LINGER | the body is complete | CLOSED |
     | all | the client disconnects, or the connection is evicted | CLOSED |
 
-    Nothing is parsed behind a request until it is answered. What a read has brought of the next one waits unparsed, and
-    reading is paused. So there is one request at a time, and uvicorn's own pipeline stays empty.
+    One request runs at a time. Bytes that arrive behind it wait unparsed, and reading is paused, until it is answered.
+    So uvicorn's own pipeline stays empty.
     """
 
     def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
@@ -118,12 +118,12 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._evict()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the deadline. uvicorn tells the application."""
+        """Cancel the deadline. uvicorn notifies the application."""
         self._enter(State.CLOSED)
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Return the buffer for the next read, which ends with the body at the latest."""
+        """Return the buffer for the next read, which never goes beyond the end of a body."""
         del sizehint
         size = _READ_BYTES
         if self._body_left:
@@ -157,7 +157,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._body_left = find_length(self.headers)
         self._body_length = self._body_left or 0
         self._framing_bytes = 0
-        self.headers = []  # trailers, which follow the body, are no headers of the request
+        self.headers = []  # the parser would add trailers, which follow the body
         self._enter(State.BODY)
 
     def on_body(self, body: bytes) -> None:
@@ -184,7 +184,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     # Called by uvicorn's response writer and server.
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or drop the rest of this one's body."""
+        """Continue with the next request, or drop the rest of this one's body."""
         self.cycle.body = bytearray()  # kept as long as the connection otherwise
         if self.transport.is_closing():
             return
@@ -210,13 +210,13 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._linger()
 
     def abort(self) -> None:
-        """Drop the connection. It counts no longer, although asyncio closes it in its next iteration."""
+        """Drop the connection and stop counting it; asyncio closes it in its next iteration."""
         self._enter(State.CLOSED)
         self.connections.discard(self)
         self.transport.abort()
 
     def _end_answers(self) -> None:
-        """Close behind the last answer, but read the rest of its request's body first.
+        """Close after the last answer, but read the rest of the request's body first.
 
         Otherwise the kernel would reset the connection, and the client could lose the answer before it has read it.
         """
@@ -228,7 +228,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     # Parsing.
 
     def _parse(self, data: bytearray) -> None:
-        """Parse `data` in pieces that end where a request can end, and keep what is behind the end of one."""
+        """Parse `data` in pieces that end where a request can end, and keep the bytes that follow the request."""
         start, data, self._tail = len(self._tail), self._tail + data if self._tail else data, bytearray()
         view = memoryview(data)
         while start < len(data) and self.state not in {State.ANSWER, State.CLOSED}:
@@ -303,7 +303,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
                 self._hang_up("body_after_answer")
 
     def _refuse(self, kind: Kind, detail: str | None = None) -> None:
-        """Answer what the application never sees, unless an answer has begun already, and close."""
+        """Answer for the application, unless an answer has started already, and close."""
         answered = self.state is State.BODY and self.cycle.response_started
         if not answered and self.state not in {State.DISCARD, State.LINGER}:
             body = make_problem(kind, detail or kind.example, None).model_dump_json(exclude_none=True).encode()

@@ -27,7 +27,7 @@ _DROP_SECONDS = 2
 _SPARE_FILES = 256  # beside the connections: the model, libraries, probes
 # An orchestrator, a load balancer, Prometheus, and a person with curl.
 _MAX_PROBE_CONNECTIONS = 32
-# The iterations in which asyncio makes a connection that it has accepted (two) and reads its first bytes (two).
+# Iterations that asyncio needs to set up an accepted connection (two) and to read its first bytes (two).
 _READ_ITERATIONS = 4
 
 logger = logging.getLogger("app")
@@ -36,9 +36,9 @@ logger = logging.getLogger("app")
 def make_server(
     app: FastAPI, settings: Settings, *, probe_app: FastAPI | None = None, probe_sockets: Sequence[socket.socket] = ()
 ) -> "Server":
-    """Make the server for `app`. Its `run`, which takes the sockets to listen on, returns when it has stopped.
+    """Make the server for `app`. Its `run` takes the sockets to listen on, and returns when it has stopped.
 
-    `probe_app` is served on `probe_sockets`, until the very end and with connections of its own.
+    `probe_app` is served on `probe_sockets`, with its own limit on connections, until the other requests have finished.
     """
     limits = Limits(
         max_connections=_allow_files(settings.max_connections),
@@ -61,7 +61,7 @@ def _configure(app: FastAPI, settings: Settings, limits: Limits) -> uvicorn.Conf
         lifespan="on",
         ws="none",
         server_header=False,
-        proxy_headers=False,  # `app.http.forwarded` has them
+        proxy_headers=False,  # see `app.http.forwarded`
         timeout_keep_alive=settings.keep_alive_seconds,
         # No request takes longer.
         timeout_graceful_shutdown=math.ceil(
@@ -84,7 +84,7 @@ class Probes:
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening."""
         loop = asyncio.get_running_loop()
         self._servers = [await loop.create_server(self._connect, sock=listener) for listener in self._sockets]
         logger.info("probes on %s", ", ".join(map(describe, self._sockets)))
@@ -112,8 +112,8 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
         """Start the drain; on a second signal stop now; on a third one drop the requests in flight.
 
-        uvicorn's own handler raises the signal again in the end, so the process would die of it. It logs nothing: a
-        signal can interrupt the log itself.
+        uvicorn's own handler raises the signal again after the shutdown, which would kill the process. This one logs
+        nothing, because a signal can interrupt logging.
         """
         if self.should_exit:
             self.force_exit = True
@@ -132,14 +132,14 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Start listening."""
         await super().startup(sockets)
         logger.info("running on %s", ", ".join(map(describe, sockets or ())))
         if self.probes is not None:
             await self.probes.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, serve what has arrived, and close."""
+        """Stop accepting connections, finish the requests that have arrived, and close."""
         await self._close_listeners(sockets or [])
         await super().shutdown(sockets)
         if self.force_exit:
@@ -167,7 +167,7 @@ class Server(uvicorn.Server):
         return connect(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def _drop_requests(self) -> None:
-        """Abort what is in flight as if the clients had disconnected. If cancelled, each would log a traceback."""
+        """Abort requests in flight as if their clients had disconnected. Cancelling would log a traceback for each."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         if self.server_state.tasks:

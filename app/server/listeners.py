@@ -3,7 +3,7 @@
 import errno
 import socket
 
-_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # a family that this machine does not have
+_NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # the machine does not support the address family
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -23,7 +23,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
     bound: list[socket.socket] = []
     failure: OSError | None = None
     for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
-        # With the protocol's number asyncio turns off Nagle's algorithm, which would delay answers by 40 ms.
+        # asyncio sets TCP_NODELAY only if the protocol is given. Without it, Nagle's algorithm delays answers by 40 ms.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""The log: one JSON object per line for programs, plain text at a terminal; written by a thread of its own.
+"""The log: one JSON object per line, or plain text on a terminal, written by a thread.
 
-Standard error can block, as a pipe does that nobody reads. Then the lines fill a queue, and are dropped and counted
-when it is full. Nothing but the thread waits.
+Standard error can block, for example if it is a pipe without a reader. Only the thread waits for it: lines go through a
+queue, and are dropped and counted when it is full.
 """
 
 import logging
@@ -19,9 +19,9 @@ from pythonjsonlogger.json import JsonFormatter
 from app.settings import LogFormat
 from app.telemetry.timings import current
 
-# Some seconds of the busiest service, and some megabytes.
+# A few seconds of log under full load, and a few megabytes.
 MAX_WAITING_LINES = 5000
-# How long the end of the process waits for standard error.
+# How long the process waits for standard error before it exits.
 _FLUSH_SECONDS = 1
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -32,14 +32,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class LogQueue(logging.Handler):
     """Formats records, and queues the lines for a thread that writes them.
 
-    `count_dropped` is called for each line that is lost, in any thread.
+    `count_dropped` is called for each lost line, in any thread.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.count_dropped: Callable[[], None] = lambda: None
         self._stream = stream
-        # Its `put` may interrupt itself, as in a signal handler or a destructor; that of `queue.Queue` may not.
+        # Its `put` is reentrant, unlike that of `queue.Queue`: signal handlers and destructors can log.
         self._lines: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         threading.Thread(target=self._write, name="log", daemon=True).start()
 
@@ -54,13 +54,13 @@ class LogQueue(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until the lines are written, but not for long."""
+        """Wait until the lines are written, for at most `_FLUSH_SECONDS`."""
         written = threading.Event()
         self._lines.put(written)
         written.wait(_FLUSH_SECONDS)
 
     def close(self) -> None:
-        """End the thread, unless it is stuck."""
+        """End the thread after the queued lines."""
         self._lines.put(None)
         super().close()
 
@@ -98,8 +98,8 @@ def configure_logs(level: str, log_format: LogFormat) -> LogQueue:
         )
     log.addFilter(_add_request_id)
     logging.basicConfig(level=level.upper(), handlers=[log])
-    logging.captureWarnings(capture=True)  # they would be written to standard error here and now
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client is told what is wrong with its form
+    logging.captureWarnings(capture=True)  # Python would write them to standard error itself
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client gets its errors
     logging.getLogger("PIL").setLevel(logging.INFO)  # below, it logs the contents of client files
     return log
 
@@ -116,7 +116,7 @@ def open_closed_streams() -> None:
 
 
 class _TextFormatter(logging.Formatter):
-    """One line per record, except for its traceback, whatever names contain; ends with the request id."""
+    """Writes one line per record and then its traceback; escapes control characters and appends the request id."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's
         line = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().formatMessage(record))
@@ -125,7 +125,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    """Add the request's id to every record of it, libraries' tracebacks included."""
+    """Add the request's id to every record that is logged for it, including those of libraries."""
     if (trace := current.get()) and trace.request_id:
         record.request_id = trace.request_id
     return True

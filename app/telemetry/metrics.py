@@ -27,7 +27,7 @@ _IMAGES = tuple(2**power for power in range(9))  # 1 to 256
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
-# Prometheus's client would add a second series to each, with its creation time; no panel or alert uses them.
+# Prometheus's client adds a series with the creation time to each counter and histogram; no panel or alert uses them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -45,7 +45,7 @@ class ModelState(NamedTuple):
 
     serving: ServingModel | None
     refused_versions: int
-    has_trouble: bool  # the last look at the folder found no version
+    has_trouble: bool  # the last poll of the folder found no version
 
 
 class Metrics:
@@ -118,7 +118,7 @@ class Metrics:
         self._loads.labels(outcome).inc()
 
     def observe_decoder_restart(self, reason: str) -> None:
-        """Count a decoder process that is replaced; `reason` is one of `app.images.decoders`' own words."""
+        """Count a decoder process that is replaced; `reason` is one of `app.images.decoders.RESTART_REASONS`."""
         self._decoder_restarts.labels(reason).inc()
 
     def observe_hang_up(self, reason: str) -> None:
@@ -135,7 +135,7 @@ class Metrics:
 
 
 class _StateCollector(Collector):
-    """Builds its series at each scrape, so that a version that is gone leaves none behind."""
+    """Builds its series at each scrape, so that none is left of a version that no longer serves."""
 
     def __init__(self, read_state: Callable[[], ModelState]) -> None:
         self._read_state = read_state
@@ -155,5 +155,5 @@ class _StateCollector(Collector):
             f"{PREFIX}_refused_versions", "Versions in the folder that may not serve.", state.refused_versions
         )
         yield GaugeMetricFamily(
-            f"{PREFIX}_folder_trouble", "1 if the last look at the folder found no version.", int(state.has_trouble)
+            f"{PREFIX}_folder_trouble", "1 if the last poll of the folder found no version.", int(state.has_trouble)
         )

@@ -1,7 +1,7 @@
-"""What becomes known of one request on its way: where its time went, what was wrong with it. Knows no web.
+"""Collects the timings, problems and model of a request, for the log and the metrics. Knows no HTTP.
 
-The request's trace is in a context variable, so that what happens deep inside, in tasks of the request's own, can be
-noted without handing the trace down. Without a trace nothing is noted.
+The trace is in a context variable, so that code anywhere in the request, and in its tasks, can add to it. Outside a
+request the functions do nothing.
 """
 
 import time
@@ -17,7 +17,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 @dataclass
 class Trace:
-    """One request so far. A request with several images has several times for a stage."""
+    """The trace of one request. A request with several images has several timings of a stage."""
 
     request_id: str = ""
     stages: list[tuple[Stage, float]] = field(default_factory=list)  # seconds
@@ -30,7 +30,7 @@ current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def note_request_id(request_id: str) -> None:
-    """Note what the request is called."""
+    """Note the request's id."""
     if trace := current.get():
         trace.request_id = request_id
 
@@ -43,7 +43,7 @@ def note_stage(stage: Stage, seconds: float) -> None:
 
 @contextmanager
 def timing(stage: Stage) -> Iterator[None]:
-    """Note how long the body of the `with` takes, if it succeeds."""
+    """Note how long the body of the `with` takes, unless it raises."""
     started = time.monotonic()
     yield
     note_stage(stage, time.monotonic() - started)

@@ -76,8 +76,9 @@ def _quote(value: Any) -> str:
 
 def _read_image(value: Any, index: int, takes: TensorSpec) -> Image:
     if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
+        packed = "".join(value["b64"].split())  # like TensorFlow Serving, accept line breaks and missing padding
         try:
-            return b64decode(value["b64"], validate=True)
+            return b64decode(packed + "=" * (-len(packed) % 4), validate=True)
         except (binascii.Error, ValueError) as error:
             raise TensorError(f"image {index}: the base64 is damaged") from error
     if not isinstance(value, list):

@@ -17,7 +17,7 @@ Warn = Callable[[str], None]
 
 
 class Version(NamedTuple):
-    """A version folder at one moment. Once a file changes it is another `Version`, which is tried anew."""
+    """A version folder and its files. After a change of a file it is another `Version`, so it is loaded again."""
 
     number: int
     folder: Path
@@ -27,19 +27,19 @@ class Version(NamedTuple):
 def find_versions(folder: Path, warn: Warn = lambda _: None) -> list[Version]:
     """Return the versions in `folder`, newest first.
 
-    Files and folders that are no versions are passed over, and so is a version that is deleted meanwhile. A version
-    that can't be read is a version: loading it says why.
+    Skips other files and folders, and versions that are deleted meanwhile. Includes unreadable versions: loading them
+    reports the reason.
 
     Args:
-        folder: holds one `<name>/<version>/`, or the `<version>` folders themselves, or is one of these.
-        warn: called with a line for each neighbour that an operator might take for a version or a model.
+        folder: contains `<name>/<version>/` of one model, contains the `<version>` folders, or is a version folder.
+        warn: called with a message for each skipped entry that looks like a version or a model.
 
     Raises:
-        RefusedVersionError: there are none, or versions of several models.
+        RefusedVersionError: there are no versions, or versions of several models.
         OSError: the folder can't be read.
     """
     if not folder.is_dir():
-        raise RefusedVersionError(f"{folder} is not a folder; APP_MODEL_DIR names the folder of versions")
+        raise RefusedVersionError(f"{folder} is not a folder; set APP_MODEL_DIR to the folder of versions")
     versions = _list_versions(folder, warn)
     if not versions and (folder / METADATA_FILE).exists():
         versions = [_open_version(folder)]
@@ -48,29 +48,29 @@ def find_versions(folder: Path, warn: Warn = lambda _: None) -> list[Version]:
         models = sorted(name for name, its_versions in found.items() if its_versions)
         if len(models) > 1:
             raise RefusedVersionError(
-                f"{folder} holds several models ({', '.join(models)}); let APP_MODEL_DIR name one of them"
+                f"{folder} contains several models ({', '.join(models)}); set APP_MODEL_DIR to one of them"
             )
         versions = [version for its_versions in found.values() for version in its_versions]
     if not versions:
-        raise RefusedVersionError(f"{folder} holds no version; expected {folder}/<name>/<version>/")
+        raise RefusedVersionError(f"{folder} contains no version; expected {folder}/<name>/<version>/")
     return sorted(versions, reverse=True)
 
 
 def _open_version(folder: Path) -> Version:
-    real = folder.resolve()  # its number is in its name, also if the folder is given as `.` or by a link
+    real = folder.resolve()  # the number is in its name, even if `folder` is `.` or a link
     if not _VERSION_NAME.fullmatch(real.name):
-        raise RefusedVersionError(f"{real} holds {METADATA_FILE}, but its name is not a version's number")
+        raise RefusedVersionError(f"{real} contains {METADATA_FILE}, but its name is not a version number")
     return Version(int(real.name), real, _list_files(real))
 
 
 def _look_in(folder: Path, warn: Warn) -> list[Version]:
-    """Return the versions of what may be a model's folder; one that can't be read must not hide the others."""
+    """Return the versions in a possible model folder; an unreadable folder must not hide the others."""
     try:
         return _list_versions(folder, warn) if folder.is_dir() else []
     except FileNotFoundError:  # deleted since it was listed
         return []
     except OSError as error:
-        warn(f"{folder} is passed over: {error.strerror}")
+        warn(f"{folder} is skipped: {error.strerror}")
         return []
 
 
@@ -83,12 +83,12 @@ def _list_versions(folder: Path, warn: Warn) -> list[Version]:
         if path.is_dir():
             versions.append(version)
         elif path.is_symlink() or path.exists():  # else it was deleted since it was listed
-            warn(f"{path} is passed over: not a folder")
+            warn(f"{path} is skipped: not a folder")
     return versions
 
 
 def _list_files(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """List the files that can be seen; a file that can't, or vanishes meanwhile, is for the loader to miss."""
+    """List the files. The loader reports those that are unreadable or deleted meanwhile."""
     files = []
     for parent, folders, names in os.walk(folder):
         for path in (Path(parent, name) for name in (*folders, *names)):

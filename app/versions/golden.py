@@ -1,4 +1,4 @@
-"""Golden images: a version must give them the probabilities that it gave at export before it may serve."""
+"""Compares a version's answers for its golden images with the answers at export."""
 
 import zipfile
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from app.errors import RefusedVersionError
 from app.runtime.load import Answers, Images
 from app.versions.model import Model
 
-# Artifacts are untrusted input: a file that is read into memory whole has a limit.
+# Artifacts are untrusted input, so the size of a file that is read into memory is limited.
 MAX_GOLDEN_BYTES = 64 * 2**20
 MAX_GOLDEN_IMAGES = 256
 
 
 def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> None:
-    """Compare the model's answers with those from its export, in batches of every size and alone.
+    """Compare the model's answers with those at export, in batches of every size and alone.
 
     Raises:
-        RefusedVersionError: they differ by more than the runtime's precision explains, or the model fails.
+        RefusedVersionError: they differ by more than the tolerance of the runtime's precision, or the model fails.
         OSError, MemoryError: the golden images can't be read or run at the moment.
     """
     images, (golden, golden_typicality) = _read_golden(folder / GOLDEN_FILE, model)
@@ -43,38 +43,38 @@ def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> Non
     worst = float(np.abs(probabilities - golden).max())
     if not worst <= tolerance:  # NaN must fail too
         raise RefusedVersionError(
-            f"its golden images give other probabilities than at export: off by {worst:.4f}, "
-            f"where {precision} may be off by {tolerance}"
+            f"its golden images have other probabilities than at export: they differ by {worst:.4f}; "
+            f"the tolerance of {precision} is {tolerance}"
         )
     # The label must be the same wherever an error within the tolerance can't have changed it.
     runner_up, best = np.sort(golden, axis=1)[:, -2:].T
     clear = best - runner_up > 2 * tolerance
     if (probabilities.argmax(axis=1) != golden.argmax(axis=1))[clear].any():
-        raise RefusedVersionError("a golden image gets another label than at export")
+        raise RefusedVersionError("a golden image has another label than at export")
     if golden_typicality is not None:
         typicality = np.concatenate([answer.typicality for answer in answers if answer.typicality is not None])
         worst = float(np.abs(typicality - golden_typicality[order]).max())
         tolerance = limit_typicality_difference(precision, model.metadata.data.validation_size)
         if not worst <= tolerance:
             raise RefusedVersionError(
-                f"its golden images give another typicality than at export: off by {worst:.4f}, "
-                f"where {precision} may be off by {tolerance}"
+                f"its golden images have another typicality than at export: it differs by {worst:.4f}; "
+                f"the tolerance of {precision} is {tolerance:.4g}"
             )
 
 
 def _read_golden(path: Path, model: Model) -> tuple[Images, Answers]:
-    """Read the golden images (N, H, W, 3), and what the model gave for them."""
+    """Read the golden images (N, H, W, 3), and the model's answers at export."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_GOLDEN_BYTES:
                 raise RefusedVersionError(f"{GOLDEN_FILE} unpacks to more than {MAX_GOLDEN_BYTES:,} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            images: Any = np.asarray(arrays["images"])  # NumPy gives a member that is no array as bytes
+            images: Any = np.asarray(arrays["images"])  # NumPy returns a member that is not an array as bytes
             probabilities: Any = np.asarray(arrays["probabilities"])
             typicality: Any = np.asarray(arrays["typicality"]) if model.metadata.typicality else None
     except RefusedVersionError:
         raise
-    except Exception as error:  # NumPy and zipfile raise half a dozen kinds for a damaged file
+    except Exception as error:  # NumPy and zipfile raise many kinds of errors for a damaged file
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError):
             raise  # the volume failed, not the file
         raise RefusedVersionError(f"{GOLDEN_FILE} can't be read: {error}") from error
@@ -85,16 +85,16 @@ def _read_golden(path: Path, model: Model) -> tuple[Images, Answers]:
         or (probabilities.dtype, probabilities.shape) != (np.float32, (count, model.num_classes))
     ):
         raise RefusedVersionError(
-            f"{GOLDEN_FILE} holds images {images.dtype} {images.shape} and probabilities "
-            f"{probabilities.dtype} {probabilities.shape}, which do not fit the model"
+            f"{GOLDEN_FILE} contains images {images.dtype} {images.shape} and probabilities "
+            f"{probabilities.dtype} {probabilities.shape}, which don't fit the model"
         )
     if typicality is not None and (typicality.dtype, typicality.shape) != (np.float32, (count,)):
-        raise RefusedVersionError(f"{GOLDEN_FILE} holds typicality {typicality.dtype} {typicality.shape}")
+        raise RefusedVersionError(f"{GOLDEN_FILE} contains typicality {typicality.dtype} {typicality.shape}")
     return images, Answers(probabilities, typicality)
 
 
 def _deal(count: int, batch_sizes: Sequence[int]) -> list[NDArray[np.intp]]:
-    """Put the indices 0 to `count` - 1 into batches of every size, cycling until each index was in one."""
+    """Put the indices 0 to `count` - 1 into batches, cycling through the sizes until each index and size was used."""
     batches: list[NDArray[np.intp]] = []
     sizes = cycle(batch_sizes)
     start = 0

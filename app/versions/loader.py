@@ -1,4 +1,4 @@
-"""The function that loads a version as the settings say, with a preflight."""
+"""Makes the function that loads a version: after a preflight, in the runtime and precision from the settings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ Load = Callable[[Path], Model]
 
 
 def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Load:
-    """Return the function that loads a version as `settings` say, ready for batches of these sizes."""
+    """Return a function that loads a version, ready for batches of these sizes."""
     workers = count_workers(settings.runtime, settings.inference_threads)
-    has_loaded = False  # a version, which may serve while the next one loads
+    has_loaded = False  # then a version may be serving while the next one loads
 
     def load(folder: Path) -> Model:
         nonlocal has_loaded

@@ -1,4 +1,4 @@
-"""A model version in memory: its metadata, the runtime that runs it, and the scores that it gives."""
+"""A loaded version: its metadata, the runtime that runs it, and its scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ UNFAMILIAR = 0.02
 
 
 class Scores(NamedTuple):
-    """What one model gives for one image."""
+    """A model's output for one image."""
 
     probabilities: NDArray[np.float32]  # (classes,)
     model: "Model"
@@ -29,7 +29,7 @@ class Scores(NamedTuple):
         return self.typicality is not None and self.typicality < UNFAMILIAR
 
     def rank(self, top_k: int) -> list[tuple[str, float]]:
-        """Return the `top_k` most probable classes with their probabilities; of equals, the first class first."""
+        """Return the `top_k` most probable classes and their probabilities; ties are in class order."""
         names = self.model.metadata.class_names
         order = np.argsort(-self.probabilities, kind="stable")[:top_k]
         return [(names[index], float(self.probabilities[index])) for index in order]
@@ -60,25 +60,25 @@ class Model:
         Set `alone` if no other batch runs or waits: the model then uses all threads, for the lowest latency.
 
         Raises:
-            InferenceError: the runtime gave something other than N rows of probabilities, and N typicalities if the
-                version has them.
+            InferenceError: the runtime did not return N rows of probabilities and, if the version has it, N values of
+                typicality.
         """
         run = (alone and self.runtime.predict_alone) or self.runtime.predict
         answers = run(images)
         probabilities, typicality = answers
         if probabilities.shape != (len(images), self.num_classes):
-            raise InferenceError(f"{len(images)} images gave probabilities of shape {probabilities.shape}")
+            raise InferenceError(f"the model returned probabilities {probabilities.shape} for {len(images)} images")
         # NaN fails both comparisons; the margin allows for sums rounded in low precision.
         if not ((probabilities >= 0) & (probabilities <= 1 + 1e-3)).all():
-            raise InferenceError("the model gave numbers that are not probabilities")
+            raise InferenceError("the model returned invalid probabilities")
         if typicality is not None and not (
             typicality.shape == (len(images),) and ((typicality >= 0) & (typicality <= 1 + 1e-3)).all()
         ):
-            raise InferenceError("the model gave numbers that are no typicality")
+            raise InferenceError("the model returned invalid typicality")
         return answers
 
     def score(self, images: Images, *, alone: bool = False) -> list[Scores]:
-        """Run the model as `predict` does; returns what it gives for each image."""
+        """Run the model like `predict`; return the scores of each image."""
         probabilities, typicality = self.predict(images, alone=alone)
         shares = [None] * len(images) if typicality is None else typicality.tolist()
         return [

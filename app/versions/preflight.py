@@ -1,8 +1,8 @@
 """Loads and runs a version in another process first, under a memory limit.
 
 A graph of a few kilobytes can compile to gigabytes, and a damaged one can crash the runtime (20 changed bytes in a
-SavedModel's `variables.index` end OpenVINO 2026.4 with SIGSEGV). No `except` helps against either. The process that
-serves loads a version only after this one has done so and survived.
+SavedModel's `variables.index` end OpenVINO 2026.4 with SIGSEGV). No `except` helps against either. So the service loads
+a version only after the preflight has succeeded.
 
 The limit is RLIMIT_DATA, not RLIMIT_AS: it counts the memory that a process can write to, and not the address space
 that runtimes reserve. It applies on top of what the runtime needs with no model loaded.
@@ -33,12 +33,12 @@ _PR_SET_PDEATHSIG = 1
 _REFUSED, _UNREADABLE = 3, 4  # exit statuses; the reason is on standard output
 _MAX_REASON_CHARACTERS = 1000
 _TITLES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow"}
-# Runtimes report a failed allocation in their own words, as whatever exception or signal.
+# Each runtime reports a failed allocation in its own words, by some exception or signal.
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|\balloc(ate|ating)?\b|out.?of.?memory|MemoryError", re.IGNORECASE)
 
 
 class _Request(NamedTuple):
-    """What the other process should load; as JSON its only argument."""
+    """The arguments of the other process, passed as JSON."""
 
     folder: str
     runtime: RuntimeName
@@ -65,12 +65,12 @@ def run_preflight(
         precision: the arithmetic in which it will run.
         batch_sizes: sizes of the batches that it will run.
         memory_bytes: how much memory the version may take, beside that of the runtime.
-        background: whether the requests that another version serves meanwhile have priority.
+        background: whether to run at low priority, because another version is serving.
 
     Raises:
-        RefusedVersionError: it may not serve, needs more memory, crashes the runtime or does not finish.
-        OSError, MemoryError: the version could not be tried, which does not make it a bad one. MemoryError: the process
-            was killed from outside, as the kernel does when the machine's memory runs out.
+        RefusedVersionError: it fails a check, needs more memory, crashes the runtime or does not finish.
+        OSError, MemoryError: the check could not run, so the version may be valid. With a MemoryError the process
+            failed or was killed, for example by the kernel because the machine ran out of memory.
     """
     niceness = _BACKGROUND_NICENESS if background else 0
     request = _Request(str(folder.resolve()), runtime, precision, batch_sizes, memory_bytes, niceness)
@@ -100,17 +100,17 @@ def run_preflight(
         raise RefusedVersionError(reason)
     if status < 0:
         raise RefusedVersionError(f"{_TITLES[runtime]} crashes on it ({signal.Signals(-status).name})")
-    # A fault of the preflight itself, such as a library that is missing in a broken installation.
+    # A fault of the preflight itself, such as a missing library.
     raise MemoryError(f"its preflight ended with status {status}: {ended.stderr.strip()[-_MAX_REASON_CHARACTERS:]}")
 
 
 def main(request: _Request) -> int:
     """Load the version under the memory limit; return the exit status, with the reason on standard output."""
     os.nice(request.niceness)
-    with contextlib.suppress(AttributeError):  # Linux has it
+    with contextlib.suppress(AttributeError):  # only Linux has prctl
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # so that it never outlives the service
-    with contextlib.suppress(OSError):  # as this
-        # In a container whose memory runs out the kernel should kill this process, not the one that serves.
+    with contextlib.suppress(OSError):  # only Linux has this file
+        # If the container runs out of memory, the kernel should kill this process, not the service.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
     def load(folder: Path, _: ModelMetadata) -> Runtime:
@@ -135,7 +135,7 @@ def main(request: _Request) -> int:
 def _limit_memory(more_bytes: int) -> None:
     """Let this process take `more_bytes` beyond the memory that it has now."""
     status = Path("/proc/self/status")
-    if status.exists():  # elsewhere than on Linux, RLIMIT_DATA does not count what is mapped
+    if status.exists():  # on other systems than Linux, RLIMIT_DATA does not count mapped memory
         used = int(re.search(r"VmData:\s+(\d+) kB", status.read_text(encoding="ascii"))[1]) * 1024  # type: ignore[index]
         resource.setrlimit(resource.RLIMIT_DATA, (used + more_bytes, used + more_bytes))
 

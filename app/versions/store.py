@@ -1,7 +1,7 @@
-"""Decides which version serves: loads the newest that may, beside the one that serves, and swaps. Knows no HTTP.
+"""Decides which version serves: loads the newest valid one beside the serving one, then swaps. Knows no HTTP.
 
-`refresh` looks at the folder once. Called again and again it follows the folder: it loads a new version, refuses a bad
-one, and rolls back when a version is removed.
+Each poll of the folder (`refresh`) loads a new version, refuses an invalid one, or rolls back if the newest version was
+removed.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.versions.folder import Version, find_versions
 from app.versions.loader import Load
 from app.versions.model import Model
 
-# A version loads in seconds; a missing one needs a person.
+# Loading a version takes seconds. Adding a missing one takes a person.
 _RETRY_WHILE_STARTING_SECONDS = 2
 _RETRY_WITHOUT_MODEL_SECONDS = 30
 _LISTED_NAMES = 5
@@ -32,14 +32,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that may not serve, and why."""
+    """A refused version and the reason."""
 
     version: int
     reason: str
 
 
 class ModelStore:
-    """Holds the model that serves. All state belongs to the event loop; loading happens in a thread of its own."""
+    """Holds the model that serves. All state belongs to the event loop; a thread loads models."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ModelStore:
 
         Args:
             folder: see `app.versions.folder.find_versions`.
-            load: returns a model that may serve, or raises RefusedVersionError.
+            load: loads and verifies the version in a folder, or raises RefusedVersionError.
             pinned: the only version that may serve; None for the newest.
             observe: called with the outcome of each attempt to load a version.
         """
@@ -64,12 +64,12 @@ class ModelStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
         self._loaded: Version | None = None
         self._refused: dict[Version, str] = {}
-        self._unread: set[Version] = set()  # the refused versions that are tried again although unchanged
+        self._unread: set[Version] = set()  # refused versions to load again even if unchanged
         self._model: Model | None = None
-        self._retired: list[Model] = []  # models that served before; freed at the next look
+        self._retired: list[Model] = []  # models that served before; freed at the next poll
         self._reason = f"looking for a model under {folder}"
         self._trouble: str | None = None
-        self._warnings: set[str] = set()  # those logged already
+        self._warnings: set[str] = set()  # logged already
         self._looked = False
 
     @property
@@ -79,17 +79,17 @@ class ModelStore:
 
     @property
     def starting(self) -> bool:
-        """Whether the first look at the folder still goes on."""
+        """Whether the first poll is still running."""
         return not self._looked
 
     @property
     def trouble(self) -> str | None:
-        """Why the last look found no versions, or None. A model that serves goes on."""
+        """Why the last poll found no versions; None if it found some. The serving model stays."""
         return self._trouble
 
     @property
     def refusals(self) -> list[Refusal]:
-        """Versions in the folder that may not serve, newest first."""
+        """Refused versions in the folder, newest first."""
         return [Refusal(version.number, reason) for version, reason in sorted(self._refused.items(), reverse=True)]
 
     def require_model(self) -> Model:
@@ -104,29 +104,29 @@ class ModelStore:
         raise NotReadyError(f"no model serves: {self._reason}", retry_after_seconds=seconds)
 
     async def refresh(self, settled: Collection[Version] | None = None) -> list[Version]:
-        """Look at the folder and let the newest version that may serve take over.
+        """Poll the folder once, and swap in the newest valid version.
 
-        The folder's content never raises: a version that can't serve is refused, with its reason in the log and in
-        `refusals`, and the model that served goes on, even if its own folder was damaged meanwhile.
+        No content of the folder makes it raise. It refuses invalid versions, with the reasons in the log and in
+        `refusals`. The serving model stays, even if its own folder is damaged.
 
         Args:
-            settled: the versions that an earlier look found. A version that is not among them may still be on its way
-                into the folder, and waits for the next look. None loads whatever is there.
+            settled: the versions that the previous poll found. A new or changed one may be incomplete, so it waits for
+                the next poll. None loads versions at once.
 
         Returns:
             The versions in the folder, newest first.
         """
         loop = asyncio.get_running_loop()
-        # Freeing a model keeps its thread for 20 ms. By now most requests that used these models have ended.
+        # Freeing a model takes 20 ms, so a thread does it, after most requests that used the model have ended.
         await loop.run_in_executor(self._thread, self._retired.clear)
         try:
             versions = await loop.run_in_executor(self._thread, self._find)
         except (OSError, RefusedVersionError) as error:
-            if str(error) != self._trouble:  # log it once, not at every look
+            if str(error) != self._trouble:  # log it once, not at every poll
                 logger.warning("no version to load: %s", error)
             self._trouble = self._reason = str(error)
             self._looked = True
-            if isinstance(error, RefusedVersionError):  # the folder could be read, and holds no version
+            if isinstance(error, RefusedVersionError):  # the folder is readable and contains no version
                 self._refused.clear()
                 self._unread.clear()
             return []
@@ -147,10 +147,9 @@ class ModelStore:
 
     @asynccontextmanager
     async def following(self, poll_seconds: float = 0) -> AsyncIterator[None]:
-        """Load the model in the background, and follow the folder until the context ends.
+        """Poll the folder in the background, every `poll_seconds` until the context ends, or once if that is 0.
 
-        The store looks at the folder every `poll_seconds`, or once if that is 0. Polling works where notifications of
-        changes do not: on network volumes and on folders mounted into a container.
+        File notifications don't work on network volumes and bind mounts.
         """
         task = asyncio.create_task(self._follow(poll_seconds))
         try:
@@ -173,7 +172,7 @@ class ModelStore:
             await asyncio.sleep(poll_seconds)
 
     async def _take(self, version: Version) -> bool:
-        """Load `version` and let it serve, or refuse it; return which."""
+        """Load `version` and swap it in, or refuse it; return whether it serves."""
         self._reason = f"loading version {version.number}"
         self._unread.discard(version)
         try:
@@ -185,11 +184,11 @@ class ModelStore:
         except RefusedVersionError as error:
             self._refuse(version, str(error))
             return False
-        except (OSError, MemoryError) as error:  # a fault of the volume or the machine, which may pass
+        except (OSError, MemoryError) as error:  # a fault of the volume or the machine, perhaps temporary
             self._unread.add(version)
             self._refuse(version, f"it can't be read now: {error or type(error).__name__}")
             return False
-        except Exception as error:  # an older version must still serve
+        except Exception as error:  # an older version can still serve
             logger.exception("version %d can't be loaded", version.number)
             self._refuse(version, f"{type(error).__name__}: {error}")
             return False
@@ -218,14 +217,14 @@ class ModelStore:
             logger.warning("%s", warning)
 
     def _load_own(self, folder: Path) -> Model:
-        # Kubernetes and others publish a version by a link from one place in the folder to another.
+        # Links inside the folder are allowed: Kubernetes publishes files that way.
         if not folder.resolve().is_relative_to(self._folder.resolve()):
             raise RefusedVersionError(f"it is a link out of {self._folder}")
         try:
             return self._load(folder)
         except RefusedVersionError as error:
             reason = str(error)
-        # A new error: the traceback of the first holds the model, which the event loop would free.
+        # A new error, because the traceback of the first one refers to the model, which the event loop would then free.
         raise RefusedVersionError(reason)
 
     def _refuse(self, version: Version, reason: str) -> None:
@@ -239,7 +238,10 @@ class ModelStore:
 
 
 def _compare(new: ModelMetadata, serving: ModelMetadata) -> str | None:
-    """Return what a running service can't change: its clients rely on the classes, images in the queue on the size."""
+    """Return a difference that a running service can't accept; None if there is none.
+
+    Clients rely on the classes, and queued images have the size of the serving version.
+    """
     if new.input != serving.input:
         return f"it takes {new.input}, the serving version {serving.input}"
     if new.class_names == serving.class_names:

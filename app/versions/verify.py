@@ -3,10 +3,10 @@
 The checks run in this order, and the first failure refuses the version:
 
 1. `metadata.json` parses and makes sense.
-2. The files are those that the metadata names, by their SHA-256.
-3. A runtime loads the graph, whose signature is the one that the metadata describes. (The service first runs all of
-   this in another process, see `app.versions.preflight`.)
-4. The golden images give the golden probabilities, in batches of every size and alone.
+2. The files are the ones in the metadata (SHA-256).
+3. A runtime loads the graph, and its signature is the one in the metadata. (The service first runs all of these checks
+   in another process, see `app.versions.preflight`.)
+4. The golden images get the golden probabilities, in batches of every size and alone.
 5. Every inference worker runs one image, so that no client waits for its kernels.
 """
 
@@ -24,7 +24,7 @@ from app.runtime.load import Runtime
 from app.versions.golden import verify_golden
 from app.versions.model import Model
 
-# Artifacts are untrusted input: a file that is read into memory whole has a limit.
+# Artifacts are untrusted input, so the size of a file that is read into memory is limited.
 MAX_METADATA_BYTES = 2**20
 
 
@@ -44,14 +44,14 @@ def load_model(
         workers: number of batches that will run at the same time.
 
     Raises:
-        RefusedVersionError: the version may not serve; the text says why.
-        OSError, MemoryError: the version can't be read at the moment, which does not make it a bad one.
+        RefusedVersionError: a check failed; the text says which.
+        OSError, MemoryError: the version can't be read at the moment, but may be valid.
     """
     metadata = read_metadata(folder)
     try:
         verify_files(folder, metadata)
     except DigestError as error:
-        raise RefusedVersionError(f"its files are not the ones that were exported: {error}") from error
+        raise RefusedVersionError(f"its files differ from the exported ones: {error}") from error
     model = Model(metadata, load_runtime(folder, metadata), folder)
     _verify_signature(model)
     verify_golden(model, folder, batch_sizes)
@@ -98,10 +98,10 @@ def _verify_signature(model: Model) -> None:
 
 
 def _warm(model: Model, workers: int) -> None:
-    """Run one image in every worker at once: each worker lays out the weights and compiles kernels of its own.
+    """Run one image in every worker at once, because each worker prepares weights and kernels of its own.
 
-    That is most of what makes a worker's first batch slow. Other batch sizes ran with the golden images, in any worker;
-    running each size in each worker would take longer, on processors that serve another version meanwhile.
+    The other batch sizes ran with the golden images, in any worker. Running each size in each worker would take longer,
+    on CPUs that serve another version meanwhile.
     """
     image = np.zeros((1, *model.metadata.input.shape), dtype=np.uint8)
     try:

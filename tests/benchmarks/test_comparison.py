@@ -76,7 +76,7 @@ def test_the_next_turn_waits_until_a_service_is_idle():
         started, before = time.monotonic(), process.read_cpu_seconds()
         process.wait_until_idle()
         assert time.monotonic() - started > 0.8
-        assert process.read_cpu_seconds() - before > 0.5
+        assert process.read_cpu_seconds() - before > 0.1  # a second of an idle core, less beside other programs
 
 
 @pytest.fixture

@@ -129,14 +129,14 @@ def test_several_pictures_become_a_gallery(open_page):
     captions = page.locator("#gallery .caption").all_inner_texts()
     assert [text.split(",")[0].split("\n") for text in captions] == [
         ["red.png", "red"], ["lime.png", "green"], ["blue.png", "blue"],
-        ["notes.txt", "This is not a picture that is read here"],
+        ["notes.txt", "This is not a supported picture format"],
     ]  # fmt: skip
     expect_label(page, "red")
     page.get_by_role("button", name="blue.png: blue").click()
     expect_label(page, "blue")
     expect(page.get_by_role("button", name="blue.png: blue")).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="notes.txt").click()
-    expect(page.locator("#shown .problem h2")).to_have_text("This is not a picture that is read here")
+    expect(page.locator("#shown .problem h2")).to_have_text("This is not a supported picture format")
     expect(page.locator("#shown .original figcaption")).to_have_text("notes.txt")
     expect(page.locator("#shown .original img")).to_have_count(0)
     choose(page, as_file(encode("red"), "again.png"))
@@ -232,7 +232,7 @@ def test_without_a_script_it_is_a_plain_form(open_page):
     page.get_by_role("link", name="Another picture").click()
     choose(page, as_file(b"text"))
     page.get_by_role("button", name="Classify").click()
-    expect(page.locator(".problem h2")).to_have_text("This is not a picture that is read here")
+    expect(page.locator(".problem h2")).to_have_text("This is not a supported picture format")
     page.get_by_role("link", name="Back to the form").click()
     expect(page.locator(".drop")).to_be_visible()
 

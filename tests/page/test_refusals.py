@@ -15,7 +15,7 @@ from tests.page.conftest import serve
     ("data", "heading", "advice"),
     [
         (b"", "The file is empty", "send the image's bytes"),
-        (b"text", "This is not a picture that is read here", "JPEG, PNG"),
+        (b"text", "This is not a supported picture format", "JPEG, PNG"),
         (encode()[:60], "The picture is damaged or cut short", "send the whole file"),
         (encode(size=(1001, 1000), kind="JPEG"), "The picture has too many pixels", "at most 1,000,000 are decoded"),
         (bytes(100_000), "The file is too large", "Make it smaller: the limit is 100.0 kB."),
@@ -159,7 +159,8 @@ def test_a_page_without_a_model_waits_for_it(open_page, tmp_path):
         idle, asking = open_page("/", service.url), open_page("/", service.url)
         expect(idle.locator("#model")).to_contain_text("No model serves at the moment")
         choose(asking, as_file(encode("red")))
-        reason = f"No model serves: {tmp_path} holds no version; expected {tmp_path}/<name>/<version>/. Trying again in"
+        expected = f"expected {tmp_path}/<name>/<version>/"
+        reason = f"No model serves: {tmp_path} contains no version; {expected}. Trying again in"
         expect(asking.locator("#shown .waiting")).to_contain_text(reason)
         expect(asking.locator("#status")).to_have_text("image.png: not ready, tries again")
         write_version(tmp_path)

@@ -159,7 +159,11 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
         tries.append(overload)
         if overload.holds():
             break
-    tell("requests at ten times the load: neither answered nor told 429", sum(sum(t.counts.values()) for t in tries), 0)
+    tell(
+        "requests at ten times the load: neither answered nor rejected with 429",
+        sum(sum(t.counts.values()) for t in tries),
+        0,
+    )
     assert tries[-1].holds()
 
 
@@ -191,7 +195,7 @@ def test_a_crowd_that_asks_again_at_once_slows_no_probe(start, shipped, tell):
         if held := served >= 0.9 * peak and slowest < 0.25:
             break
     assert held
-    tell("probes beside 500 clients that ask again at once: not answered", len(probes), 0)
+    tell("probes beside 500 clients that retry at once: not answered", len(probes), 0)
 
 
 async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool, int]:
@@ -227,10 +231,10 @@ def test_clients_that_return_when_told_get_in(process, tell):
         return await burst(process.port, body, min(int(5 * peak), 900), 1)
 
     returned = asyncio.run(run())
-    print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
+    print(f"\n{returned[True]} accepted after `Retry-After`, {returned[False]} rejected again")
     assert returned[True] > 5 * PLACES
     assert returned[True] >= 0.9 * sum(returned.values())
-    tell("clients that came back when told: sent away again", sum(returned.values()), returned[False])
+    tell("clients that obeyed `Retry-After`: rejected again", sum(returned.values()), returned[False])
 
 
 def test_clients_that_return_when_told_find_room_for_a_body(start, shipped, tell):
@@ -242,10 +246,10 @@ def test_clients_that_return_when_told_find_room_for_a_body(start, shipped, tell
     process.wait_until("ok")
     asyncio.run(load(process.port, 8, 0, 1))  # small images, which say nothing about photographs
     returned = asyncio.run(burst(process.port, photo, 80, 0.2))
-    print(f"\n{returned[True]} got in as told, {returned[False]} came back in vain")
+    print(f"\n{returned[True]} accepted after `Retry-After`, {returned[False]} rejected again")
     assert returned[True] > 20
     assert returned[True] >= 0.9 * sum(returned.values())
-    tell("clients that came back with a photo when told: sent away again", sum(returned.values()), returned[False])
+    tell("clients with a photo that obeyed `Retry-After`: rejected again", sum(returned.values()), returned[False])
 
 
 # The service with a model that takes a third of a second for each image.

@@ -68,4 +68,4 @@ def test_the_service_never_calls_out(models, tell, tmp_path):
     counts = dict(line.split() for line in done.stdout.splitlines())
     assert int(counts["control"]) > int(counts["strays"]), "the control was not counted: this test would see nothing"
     assert int(counts["strays"]) == 0
-    tell("start, serving and stop in a network without a way out: attempts to get out", 1, int(counts["strays"]))
+    tell("start, serving and stop in a network without outbound access: outbound connections", 1, int(counts["strays"]))

@@ -59,13 +59,13 @@ def write_noise(path: Path, seed: int) -> None:
 
 def shrink_network(patch: pytest.MonkeyPatch) -> None:
     """Leave two narrow units, one that pools: every kind of layer, in a fraction of the time."""
-    patch.setattr("training.model.STAGES", ((8, 1), (16, 1)))
+    patch.setattr("training.network.STAGES", ((8, 1), (16, 1)))
 
 
 def train_lower_network(*arguments: str) -> None:
     """Run `python -m training` with one unit in each stage instead of three."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+        patch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
         assert main([*arguments, *SMALL_RUN]) == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.contract import METADATA_FILE
 from training.comparison import compare
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 
 NAMES = [
     ("accuracy",),

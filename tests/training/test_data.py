@@ -7,7 +7,7 @@ import pytest
 from tests.training.conftest import CLASSES, draw_split, write_folder
 from training import cifar10
 from training.data import Split, load_data, split_validation
-from training.errors import DataError
+from training.failures import DataError
 
 
 def test_image_folder_gives_its_pictures_and_class_names(image_folder, split):
@@ -88,7 +88,7 @@ def test_wrongly_sized_archive_is_refused(tmp_path):
     folder = tmp_path / "cifar-10-batches-py"
     write_archive(folder)
     (folder / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 30), np.uint8), b"labels": [0, 1]}))
-    with pytest.raises(DataError, match=r"test_batch holds uint8 \(2, 30\)"):
+    with pytest.raises(DataError, match=r"test_batch contains uint8 \(2, 30\)"):
         load_data(str(tmp_path))
 
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import training
 from training.devices import choose_gpu_precision, select_devices
-from training.errors import DeviceError
+from training.failures import DeviceError
 
 
 def test_gpu_required_and_missing_says_what_was_seen(monkeypatch):

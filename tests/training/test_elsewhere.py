@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.runtime.load import Answers, Images
 from training.elsewhere import measure_foreign, measure_test_set, read_images
-from training.errors import DataError
+from training.failures import DataError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "gray": (90, 90, 90)}
 CLASSES = ("red", "green", "blue")
@@ -48,7 +48,7 @@ def test_accuracy_is_that_of_pictures_and_of_classes(write, tmp_path):
 def test_a_folder_that_is_no_class_is_refused(write, tmp_path):
     """Nobody could say what is right there; nor of no folder at all."""
     write("set/yellow", "red")
-    with pytest.raises(DataError, match="yellow is named like no class of the model: red, green, blue"):
+    with pytest.raises(DataError, match="yellow does not have the name of a class of the model: red, green, blue"):
         measure_test_set(tmp_path / "set", CLASSES, SIZE, tell_colour)
     with pytest.raises(DataError, match="no folders of classes"):
         measure_test_set(write("empty"), CLASSES, SIZE, tell_colour)
@@ -74,7 +74,7 @@ def test_a_version_without_typicality_has_the_probability_alone(write):
 
 
 def test_pictures_are_read_as_uploads_are(write, tmp_path):
-    """In all folders below, transparency on white, whatever their size; other files are passed over."""
+    """In all folders below, transparency on white, whatever their size; other files are skipped."""
     write("set/a", "red")
     write("set/b/c", "green")
     (tmp_path / "set" / "notes.txt").write_text("none")

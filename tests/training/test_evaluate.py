@@ -12,7 +12,7 @@ import pytest
 from app.contract import INT8_FILE, METADATA_FILE
 from tests.training.conftest import draw_split, write_folder
 from training.evaluate import main
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,19 +93,19 @@ def refuse(folder, *arguments, capsys):
 def test_what_can_not_be_measured_is_one_line(copy, image_folder, tmp_path, capsys):
     """No version there, metadata that describe none, other files than were exported: status 2."""
     data = ("--data", str(image_folder))
-    assert "is no version" in refuse(tmp_path / "none", *data, capsys=capsys)
+    assert "is not a version" in refuse(tmp_path / "none", *data, capsys=capsys)
     (copy / "golden.npz").write_bytes(b"other")
-    assert "does not hold the files that were exported: digest differs" in refuse(copy, *data, capsys=capsys)
+    assert "differ from the exported ones: digest differs" in refuse(copy, *data, capsys=capsys)
     edit_metadata(copy, temperature=0)
     error = refuse(copy, *data, capsys=capsys)
-    assert "metadata.json describes no version: temperature: Input should be greater than 0" in error
+    assert "metadata.json is not valid: temperature: Input should be greater than 0" in error
     assert "pydantic" not in error
 
 
 def test_other_data_than_it_was_measured_on_is_refused(copy, image_folder, tmp_path, monkeypatch, capsys):
     """The official images are not their JPEG twins: the version's own data are named, and how to pass them."""
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: pytest.fail("downloaded"))
-    measured = f"it was measured on {image_folder.name} (image folder): 48 + 24 images, stored as png; --data PATH"
+    measured = f"it was measured on {image_folder.name} (image folder): 48 + 24 images, stored as png; set --data to"
     assert measured in refuse(copy, capsys=capsys)
     jpeg = tmp_path / "jpeg"
     write_folder(jpeg / "train", draw_split(16, seed=0), "jpeg")

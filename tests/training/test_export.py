@@ -15,7 +15,6 @@ from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, ModelMet
 from tests.training.conftest import CLASSES, shrink_network
 from training.calibration import Calibration
 from training.config import Recipe
-from training.errors import ExportError
 from training.export import (
     ServedModel,
     export_model,
@@ -26,7 +25,8 @@ from training.export import (
     rebuild_in_float32,
     stage_version,
 )
-from training.model import mini_model
+from training.failures import ExportError
+from training.network import mini_model
 from training.pipeline import measure_normalization
 from training.typicality import fit_typicality
 

@@ -8,16 +8,16 @@ from app.contract import METADATA_FILE
 from tests.training.conftest import draw_split, shrink_network
 from training.config import Recipe
 from training.data import load_data, split_validation
-from training.errors import VersionError
+from training.failures import VersionError
 from training.finetune import fit_normalization, load_start, make_initial_weights
-from training.model import mini_model
+from training.network import mini_model
 from training.pipeline import Normalization, measure_normalization
 
 
 @pytest.fixture
 def start(version, monkeypatch):
     """What the job's version gives to start from."""
-    monkeypatch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+    monkeypatch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
     return load_start(version)
 
 
@@ -70,11 +70,11 @@ def test_a_version_that_answers_otherwise_than_its_weights_is_refused(version, t
     folder = shutil.copytree(version, tmp_path / "1")
     metadata = json.loads((folder / METADATA_FILE).read_text())
     (folder / METADATA_FILE).write_text(json.dumps(metadata | {"temperature": 5 * metadata["temperature"]}))
-    with pytest.raises(VersionError, match="gives other answers than it does"):
+    with pytest.raises(VersionError, match="gives other answers than the version"):
         load_start(folder)
 
 
 def test_what_is_no_version_is_refused(tmp_path):
     """A mistyped path."""
-    with pytest.raises(VersionError, match="is no version: "):
+    with pytest.raises(VersionError, match="is not a version: "):
         load_start(tmp_path)

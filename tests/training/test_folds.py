@@ -7,7 +7,7 @@ from tests.training.conftest import draw_split, shrink_network
 from training.config import Recipe
 from training.devices import Devices
 from training.folds import Folds, cross_validate, describe_folds, read_folds, save_folds
-from training.model import mini_model
+from training.network import mini_model
 from training.pipeline import measure_normalization
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")

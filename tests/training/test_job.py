@@ -38,7 +38,7 @@ def seen(image_folder, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         shrink_network(patch)
-        patch.setattr("training.metrics.VARIANTS", {ENLARGED_8: lambda images: images})
+        patch.setattr("training.evaluation.VARIANTS", {ENLARGED_8: lambda images: images})
         for name, find in STEPS.items():
             patch.setattr(training.job, name, spy(name, find, getattr(training.job, name)))
         places = ("--models", f"{folder}/models", "--runs", f"{folder}/runs")

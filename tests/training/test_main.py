@@ -18,7 +18,7 @@ from app.errors import RefusedVersionError
 from app.runtime.load import load_runtime
 from tests.training.conftest import SMALL_RUN, START, draw_split, shrink_network, train_lower_network, write_folder
 from training.__main__ import main
-from training.errors import ResumeError
+from training.failures import ResumeError
 from training.options import parse_options
 from training.run import (
     CHECKPOINT_FILE,
@@ -83,7 +83,7 @@ def test_other_classes_than_the_newest_versions_are_refused_before_training(vers
     error = capsys.readouterr().err
     assert f"{version.parent}/" in error
     assert "has the classes disc, square, stripes, the data disc, square" in error
-    assert error.endswith("--name gives the model another name\n")
+    assert error.endswith("give the model another --name\n")
 
 
 def test_a_version_that_is_no_better_is_set_aside_if_that_is_asked_for(quantized, image_folder, tmp_path, capsys):
@@ -148,7 +148,10 @@ def test_a_folder_that_can_not_be_written_is_told_before_training(flag, image_fo
         ),
         (
             FULL,
-            "no room: variables/x; No space left on device [Op:SaveV2]; --resume goes on after the last finished epoch",
+            (
+                "no room: variables/x; No space left on device [Op:SaveV2]; "
+                "--resume continues after the last finished epoch"
+            ),
         ),
     ],
 )
@@ -168,7 +171,7 @@ def test_a_folder_that_tensorflow_can_not_name_is_told_before_training(flag, ins
     """It writes into no path that is not in UTF-8."""
     folders = {"--runs": f"{tmp_path}/runs", "--models": f"{tmp_path}/models"} | {flag: f"{tmp_path}/\udcff"}
     assert main(["--data", str(image_folder), *chain(*folders.items())]) == 2
-    told = f"can't write into '{tmp_path}/\\udcff{inside}': TensorFlow takes no path that is not in UTF-8\n"
+    told = f"can't write into '{tmp_path}/\\udcff{inside}': TensorFlow needs paths in UTF-8\n"
     assert capsys.readouterr().err.endswith(told)
 
 
@@ -239,7 +242,7 @@ def test_a_run_that_cannot_be_resumed_is_refused_before_anything_happens(tmp_pat
     """A mistyped name costs no loading of data, and leaves no folder."""
     monkeypatch.setattr("training.job.run_job", lambda *_: pytest.fail("job started"))
     assert main(["--resume", f"{tmp_path}/runs/x"]) == 2
-    assert capsys.readouterr().err == f"python -m training: nothing to resume: {tmp_path}/runs/x is no folder\n"
+    assert capsys.readouterr().err == f"python -m training: nothing to resume: {tmp_path}/runs/x is not a folder\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -258,7 +261,7 @@ def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp
     assert main(["--data", str(image_folder), "--runs", str(tmp_path), "--no-export"]) == 130
     (run,) = tmp_path.iterdir()
     advice = (
-        f"python -m training --resume {run} goes on after the last finished epoch"
+        f"python -m training --resume {run} continues after the last finished epoch"
         if finished_epochs
         else "no epoch was finished"
     )

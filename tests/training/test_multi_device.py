@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.training.conftest import START, draw_split
 from training.config import Recipe
 from training.devices import Devices
-from training.errors import DeviceError
+from training.failures import DeviceError
 from training.pipeline import measure_normalization
 from training.run import CHECKPOINT_FILE, read_history
 from training.train import train

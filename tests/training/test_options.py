@@ -106,16 +106,16 @@ def test_help_shows_no_empty_default_and_none_twice(capsys):
         (["--alternating-flip", "--no-flip"], "--alternating-flip changes how --flip mirrors"),
         (["--aspect", "0.2", "--scale", "0"], "--aspect stretches what --scale scales"),
         (["--name", "../x"], "--name"),
-        (["--name", "Shapes"], "--name: 'Shapes' is no model's name"),
-        (["--name", "a,b"], "--name: 'a,b' is no model's name"),
-        (["--name", "s" * 65], "is no model's name"),
+        (["--name", "Shapes"], "--name: 'Shapes' is not a valid name"),
+        (["--name", "a,b"], "--name: 'a,b' is not a valid name"),
+        (["--name", "s" * 65], "is not a valid name"),
         (["--quantize", "--no-export"], "--quantize: --no-export leaves nothing to quantize"),
         (["--data-name", "x"], "--data-name: cifar10 has a name and a source of its own"),
         (["--data", "cifar10", "--data-source", "x"], "--data-source: cifar10 has a name and a source of its own"),
         (["--recipe", "finetune"], "--recipe: finetune starts from a version; --from names one"),
-        (["--folds", "1"], "--folds: 1 is neither 0 nor two or more"),
+        (["--folds", "1"], "--folds: 1 is not 0, and not 2 or more"),
         (["--size", "33"], "--size: invalid choice: 33"),
-        (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is no file"),
+        (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is not a file"),
     ],
 )
 def test_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
@@ -160,4 +160,4 @@ def test_folders_of_pictures_from_elsewhere_have_names(tmp_path, capsys):
     for text in (str(tmp_path), f"={tmp_path}", f"a={tmp_path}/none"):
         with pytest.raises(SystemExit):
             parse_options(["--foreign", text])
-        assert "is not NAME=DIR, DIR being a folder" in capsys.readouterr().err
+        assert "is not NAME=DIR, where DIR is a folder" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from app.contract import METADATA_FILE, ModelMetadata, verify_files
 from tests.app.fakes import make_metadata, seal
-from training.errors import ExportError
+from training.failures import ExportError
 from training.promote import find_candidate, main, next_version, promote
 
 

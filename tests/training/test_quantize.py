@@ -11,8 +11,8 @@ from app.runtime.load import load_runtime
 from app.settings import Settings
 from app.versions.loader import make_loader
 from training.data import load_data, split_validation
-from training.errors import ExportError
 from training.export import GOLDEN_IMAGES
+from training.failures import ExportError
 from training.graph import find_logits
 from training.quantize import quantize_model
 

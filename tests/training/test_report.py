@@ -4,7 +4,7 @@ from PIL import Image
 from app.contract import METADATA_FILE, ModelMetadata
 from training.calibration import Calibration
 from training.config import Recipe
-from training.metrics import Evaluation
+from training.evaluation import Evaluation
 from training.report import Card, format_card, format_elsewhere, format_table
 
 
@@ -106,7 +106,7 @@ def test_card_tells_what_the_graph_does_with_the_answers(metadata, recorded):
     """The share of smoothing that it takes back, if there is one, and the temperature."""
     parts = ("shapes 1", Recipe(), metadata.training, "a" * 40, metadata.data, [], recorded)
     smoothed, plain = (format_card(Card(*parts, Calibration(share, 1.3), notes="")) for share in (0.13, 0))
-    assert "the network learnt, 0.130, then divides the logits by one temperature, 1.30," in smoothed
+    assert "the network learned, 0.130, then divides the logits by one temperature, 1.30," in smoothed
     assert "The graph divides the logits by one temperature, 1.30, fitted on the validation images." in plain
     assert "smoothed for training" not in plain
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.errors import DataError
+from training.failures import DataError
 from training.split import find_originals, hold_out, split_folds
 
 NAMES = ("disc", "square")
@@ -52,10 +52,12 @@ def test_folds_judge_each_image_once():
     assert [np.bincount(labels[fold]).tolist() for fold in judged] == [[2, 4]] * 5
 
 
-def test_a_class_of_one_picture_is_refused_by_name():
-    """Copies of it change nothing."""
-    with pytest.raises(DataError, match="class 'disc' has 1 different training images; two are needed"):
+def test_classes_of_one_picture_are_refused_by_name():
+    """All of them at once. Copies of it change nothing."""
+    with pytest.raises(DataError, match=r"^class 'disc' has 1 different training image; two are needed"):
         split([0, 0, 1, 2], [0, 0, 1, 1])
+    with pytest.raises(DataError, match=r"'disc' has 1 different training image; class '.*' has 1 .*; two are needed"):
+        split([0, 0, 1], [0, 0, 1])
 
 
 def test_a_share_that_leaves_nothing_is_refused():

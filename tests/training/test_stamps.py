@@ -40,7 +40,7 @@ def test_other_pictures_than_the_packages_are_one_line(tmp_path, capsys):
     assert stamps.main([str(tmp_path), str(tmp_path / "target")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"{len(LISTED)} pictures are not there" in error
+    assert f"{len(LISTED)} pictures are missing" in error
 
 
 def test_textures_are_the_same_every_time():

@@ -16,9 +16,9 @@ from tests.training.conftest import START, draw_split, shrink_network
 from training.config import Recipe
 from training.data import Split
 from training.devices import Devices
-from training.errors import DivergedError, ResumeError
+from training.failures import DivergedError, ResumeError
 from training.layers import BatchNormalization
-from training.model import mini_model
+from training.network import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import make_dataset, measure_normalization, steps_per_epoch
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, read_history, start_run
@@ -296,7 +296,7 @@ def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(tmp_path, monkeypatch
     """What is not finite replaces no checkpoint, and no further epoch is begun."""
     monkeypatch.setattr("training.train.make_dataset", lambda *_, **__: NAN_DATASET)
     (tmp_path / CHECKPOINT_FILE).write_bytes(b"the last good epoch")
-    with pytest.raises(DivergedError, match="loss is not finite any more; lower --learning-rate"):
+    with pytest.raises(DivergedError, match="loss is no longer finite; lower --learning-rate"):
         fit(tmp_path, recipe=SGD)
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == b"the last good epoch"
     assert list_epochs(tmp_path) == ["0"]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.conftest import shrink_network
 from training import typicality
-from training.model import mini_model
+from training.network import mini_model
 from training.typicality import extract_features, fit_typicality
 
 WIDTH = 6

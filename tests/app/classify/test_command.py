@@ -72,7 +72,7 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     (folder / "more" / "IMG_1.MOV").touch()
     assert run(folder) == 0
     out, err = capsys.readouterr()
-    assert err == f"{folder}: passed over, not named as images: 1 × .mov, 1 × .txt\n"
+    assert err == f"{folder}: skipped, not named as images: 1 × .mov, 1 × .txt\n"
     names = [line.split("\t")[0] for line in out.splitlines()]
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
@@ -88,7 +88,7 @@ def test_what_systems_leave_is_passed_over(folder, capsys):
     assert (len(out.splitlines()), err) == (3, "")
     assert run(folder / "Thumbs.db", folder / "a.png") == 0
     out, err = capsys.readouterr()
-    assert (len(out.splitlines()), err.count("Thumbs.db: passed over"), err.count("\n")) == (1, 1, 1)
+    assert (len(out.splitlines()), err.count("Thumbs.db: skipped"), err.count("\n")) == (1, 1, 1)
 
 
 def test_a_hidden_image_that_is_named_is_classified(folder, capsys):
@@ -317,9 +317,10 @@ def test_the_program_reads_standard_input_and_a_real_model(exported):
     ],
 )
 def test_closed_and_full_streams_are_one_line(exported, redirection, status, out, said):
-    """Not a traceback; and what goes to standard error stays out of standard output."""
+    """Not a traceback; standard output has no errors, and a GIF, which a decoder process decodes, is classified."""
+    picture = encode("blue", kind="GIF")
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=encode("blue"),
+        ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=picture,
         env={**os.environ, "APP_MODEL_DIR": str(exported.parent)}, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (status, out, said)
@@ -349,7 +350,7 @@ def test_the_program_without_a_model_says_so(tmp_path):
     """Exit status 2 and the reason."""
     done = start("x.png", env={**os.environ, "APP_MODEL_DIR": str(tmp_path)})
     assert done.returncode == 2
-    expected = f"{tmp_path} holds no version; expected {tmp_path}/<name>/<version>/"
+    expected = f"{tmp_path} contains no version; expected {tmp_path}/<name>/<version>/"
     assert done.stderr.decode() == f"python -m app.classify: no version to load: {expected}\n"
 
 

@@ -100,7 +100,7 @@ def test_who_has_a_key_is_told_that_it_is_another(client):
         client.get("/model", headers=headers).json()["detail"]
         for headers in ({}, {"authorization": "Bearer of-another-service"})
     ]
-    assert [detail.endswith("; the one that was sent is none of them") for detail in told] == [False, True]
+    assert [detail.endswith("; the key in this request is not valid") for detail in told] == [False, True]
 
 
 @pytest.mark.parametrize("value", [f"Bearer {KEYS[0]}", f"bearer {KEYS[1]}", basic(KEYS[0]), basic(KEYS[1])])

@@ -129,6 +129,7 @@ def test_a_service_under_a_prefix_answers_with_it_and_without(client, prefix):
     response = client.get(f"{prefix}/predict", headers={"accept": "text/html"}, follow_redirects=False)
     assert response.headers["location"] == "/classifier/"
     assert "error" in client.post(f"{prefix}/v2/nowhere").json()
+    assert "see /classifier/docs" in client.get(f"{prefix}/nowhere").json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/nowhere", "/web/nowhere", "/predict"])

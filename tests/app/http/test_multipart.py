@@ -111,7 +111,7 @@ def test_a_form_that_is_cut_short_is_refused(cut):
     ("body", "said"),
     [
         (b"", "closing boundary"),
-        (b"a --x y\r\n", "the boundary that its content type names is not in it"),
+        (b"a --x y\r\n", "it does not contain the boundary from its content type"),
         (b"--x y", "closing boundary"),
         (b"--x yz\r\n", "boundary"),
         (b"--x y\r\n\r\n\r\n--x y--", "a part has no name"),

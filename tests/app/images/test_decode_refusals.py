@@ -85,8 +85,8 @@ def make_png(*chunks: tuple[bytes, bytes], side: int = 8) -> bytes:
 
 
 @pytest.mark.parametrize("side", [8, 32, 200])
-@pytest.mark.parametrize("chunks", [(), ((b"tRNS", bytes(9)),), ((b"PLTE", bytes(768)), (b"tRNS", bytes(300)))])
-def test_a_palette_that_is_missing_or_too_short_is_broken(side, chunks):
+@pytest.mark.parametrize("chunks", [(), ((b"tRNS", bytes(9)),)])
+def test_a_palette_that_is_missing_is_broken(side, chunks):
     """Pillow finds out where it converts the pixels, which it has decoded already, or makes up a palette."""
     assert decode(make_png((b"PLTE", bytes(768)), side=side)).shape == (*SIZE, 3)
     with pytest.raises(BrokenImageError):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app.errors import BrokenImageError
-from tests.app.pictures import decode, encode, make_halves, write_chunk
+from tests.app.pictures import decode, encode, make_halves, write_chunk, write_png
 
 NOISE = Image.effect_noise((300, 200), 60).convert("RGB")
 JPEGS = {
@@ -67,11 +67,37 @@ def damage(png: bytes, kind: bytes) -> bytes:
         write_chunk(b"gAMA", b"\0"),
         write_chunk(b"eXIf", b"no EXIF"),
         write_chunk(b"blub", b"x" * 1000),
+        write_chunk(b"tRNS", b"\0"),
+        write_chunk(b"acTL", b"\0"),
+        write_chunk(b"acTL", struct.pack(">2I", 1, 0)),
+        write_chunk(b"acTL", struct.pack(">2I", 1, 0)) + write_chunk(b"fcTL", b"\0"),
+        write_chunk(b"fdAT", b""),
     ],
 )
 def test_a_png_with_a_damaged_description_is_whole(chunk):
     """Browsers leave out what changes no pixel, and so does the service."""
     np.testing.assert_array_equal(decode(PNG[:33] + chunk + PNG[33:]), decode(PNG))
+
+
+@pytest.mark.parametrize("change", [damage, lambda png, _: png])
+def test_the_first_frame_of_an_animated_png_needs_no_animation(change):
+    """It shows the first frame, not the second, although the chunk that describes the first is damaged."""
+    frames = [make_halves((32, 32)), Image.new("RGB", (32, 32), "lime")]
+    animated = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(change(animated, b"fcTL")), np.array(frames[0]))
+
+
+@pytest.mark.parametrize(("colour_type", "size"), [(0, 3), (2, 2), (3, 0), (3, 300), (4, 2), (6, 6)])
+def test_a_transparency_of_the_wrong_length_is_ignored(colour_type, size):
+    """As browsers do."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
+    palette = write_chunk(b"PLTE", bytes(3 * 256)) if colour_type == 3 else b""
+    rows = [b"\xff" * 32 * channels] * 32
+    plain = write_png(8, colour_type, rows, palette)
+    changed = write_png(
+        8, colour_type, rows, palette + write_chunk(b"tRNS", b"\0\xff" * (size // 2) + b"\0" * (size % 2))
+    )
+    np.testing.assert_array_equal(decode(changed), decode(plain))
 
 
 def test_a_png_with_damaged_pixels_is_broken():

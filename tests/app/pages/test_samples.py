@@ -46,7 +46,7 @@ def test_a_sample_may_have_any_name(version, name):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("../1/metadata.png", "file: it is not the plain name of a file in the folder of samples"),
+        ("../1/metadata.png", "file: it is not the plain name of a file in the samples folder"),
         (".hidden.png", "file: it is not the plain name"),
         ("notes.txt", "file: its name ends in none of .apng, .avif"),
     ],
@@ -68,7 +68,7 @@ def test_a_missing_file_and_a_missing_field_are_named(version, caplog):
     (version.parent / "samples" / "samples.json").write_text('[{"file": "b.png", "title": "B"}]')
     assert list_samples(version) == []
     assert [record.getMessage().split("left out: ")[1] for record in caplog.records] == [
-        f"a.png is no file in {version.parent / 'samples'}",
+        f"a.png is not a file in {version.parent / 'samples'}",
         "credit: Field required",
     ]
 

@@ -110,7 +110,7 @@ def test_golden_answers_are_compared_as_exactly_as_int8_allows(quantized, factor
     if good:
         load_version(quantized, precision="int8")
     else:
-        refuse_int8(quantized, "where int8 may be off by")
+        refuse_int8(quantized, "the tolerance of int8 is")
 
 
 def test_a_loaded_graph_is_independent_of_its_files(quantized):

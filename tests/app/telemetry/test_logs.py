@@ -294,15 +294,15 @@ def test_a_log_that_nobody_reads_stops_nothing(exported, reader):
             os.close(readable)
 
 
-def test_streams_that_are_closed_at_the_start_are_no_trouble(tmp_path):
-    """No socket takes their numbers, which libraries write to."""
+def test_streams_that_are_closed_at_the_start_are_no_trouble(exported):
+    """No socket takes their numbers, which libraries write to. Decoder processes start, too."""
     port = find_free_port()
-    environment = {**os.environ, "APP_PORT": str(port), "APP_MODEL_DIR": str(tmp_path), "APP_DRAIN_SECONDS": "0"}
+    environment = {**os.environ, "APP_PORT": str(port), "APP_MODEL_DIR": str(exported), "APP_DRAIN_SECONDS": "0"}
     command = ["/bin/sh", "-c", f"exec {sys.executable} -m app <&- >&- 2>&-"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
-        with connect(port, process, until=503):
-            pass
+        with connect(port, process, until=200) as connection:
+            assert ask(connection, "POST", "/predict", encode(kind="GIF"))[0] == 200
         files = {Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)}
         assert files == {Path("/dev/null")}
         process.terminate()

@@ -103,6 +103,16 @@ def test_the_probabilities_are_those_of_the_other_calls(client):
     np.testing.assert_array_equal(np.array(rows, np.float32), tell_colours(pixels))
 
 
+def test_base64_may_have_lines_and_lack_padding(client):
+    """As MIME encoders and command-line tools write it, and TensorFlow Serving reads it."""
+    data = encode("blue") + b"\0"
+    lines = base64.encodebytes(data).decode()
+    assert lines.endswith("=\n")
+    instances = [{"b64": lines}, {"b64": lines.rstrip("=\n")}]
+    response = client.post(PREDICT, json={"instances": instances})
+    assert [np.argmax(row) for row in response.json()["predictions"]] == [2, 2]
+
+
 def test_a_packed_request_is_read(client):
     """TensorFlow Serving takes gzip, too, and no content type."""
     body = gzip.compress(json.dumps({"instances": [RED]}).encode())

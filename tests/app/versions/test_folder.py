@@ -56,7 +56,7 @@ def test_a_folder_of_models_of_versions_or_one_version_may_be_named(tmp_path, mo
 def test_a_version_whose_folder_has_no_number_is_refused_by_name(tmp_path):
     """Instead of being searched for versions."""
     add(tmp_path, 3).rename(tmp_path / "best")
-    with pytest.raises(RefusedVersionError, match=r"best holds metadata.json, but its name is not a version's number"):
+    with pytest.raises(RefusedVersionError, match=r"best contains metadata.json, but its name is not a version number"):
         find_versions(tmp_path / "best")
 
 
@@ -69,7 +69,7 @@ def test_a_neighbour_that_can_not_be_read_hides_no_model(tmp_path, fail_to_read,
     fail_to_read(tmp_path / name, code)
     versions, warnings = find(tmp_path)
     assert versions == [1]
-    assert warnings == ([f"{tmp_path}/backup is passed over: {os.strerror(code)}"] if name == "backup" else [])
+    assert warnings == ([f"{tmp_path}/backup is skipped: {os.strerror(code)}"] if name == "backup" else [])
 
 
 def test_a_version_that_can_not_be_read_is_found(tmp_path, fail_to_read):
@@ -126,7 +126,7 @@ def test_folders_that_systems_leave_are_no_models(tmp_path, name):
 
 
 def test_only_folders_named_by_a_number_are_versions(tmp_path):
-    """Versions being written, candidates, notes and what systems leave are passed over without a word."""
+    """Versions being written, candidates, notes and what systems leave are skipped without a warning."""
     add(tmp_path / "tiny", 1)
     for name in (".writing-2", ".candidate-3", "0", "01", "latest", "2.bak", "samples", "@eaDir"):
         add(tmp_path / "tiny", 5).rename(tmp_path / "tiny" / name)
@@ -143,7 +143,7 @@ def test_a_file_or_dangling_link_with_a_versions_name_is_warned_of(tmp_path):
     (tmp_path / "tiny" / "8").symlink_to("nowhere")
     versions, warnings = find(tmp_path)
     assert versions == [1]
-    assert sorted(warnings) == [f"{tmp_path}/tiny/{n} is passed over: not a folder" for n in (7, 8)]
+    assert sorted(warnings) == [f"{tmp_path}/tiny/{n} is skipped: not a folder" for n in (7, 8)]
 
 
 def test_a_changed_file_makes_another_version(tmp_path):

@@ -123,7 +123,7 @@ def test_golden_answers_that_are_no_numbers_are_refused(version, refuse):
 def test_golden_images_of_another_shape_are_refused(version, refuse):
     """They were not made for this model."""
     rewrite_golden(version, images=np.zeros((16, 9, 9, 3), dtype=np.uint8))
-    refuse("do not fit the model")
+    refuse("don't fit the model")
 
 
 @pytest.mark.parametrize("count", [0, 257])
@@ -134,7 +134,7 @@ def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
         images=np.zeros((count, *INPUT.shape), dtype=np.uint8),
         probabilities=np.zeros((count, 3), dtype=np.float32),
     )
-    refuse("do not fit the model")
+    refuse("don't fit the model")
 
 
 def test_golden_images_that_fill_the_memory_are_refused(version, refuse):

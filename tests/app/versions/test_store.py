@@ -94,7 +94,7 @@ async def test_a_folder_that_can_not_be_followed_is_reported(tmp_path):
     (tmp_path / "tiny").rename(tmp_path / ".tiny")
     await store.refresh()
     assert (get_version(store), store.refusals) == (1, [])
-    assert "holds no version" in store.trouble
+    assert "contains no version" in store.trouble
     (tmp_path / ".tiny").rename(tmp_path / "tiny")
     await store.refresh()
     assert (len(store.refusals), store.trouble) == (1, None)
@@ -332,7 +332,7 @@ async def test_a_bad_neighbour_is_logged_once(tmp_path, caplog):
         await store.refresh()
     assert get_version(store) == 1
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        f"{tmp_path}/tiny/7 is passed over: not a folder"
+        f"{tmp_path}/tiny/7 is skipped: not a folder"
     ]
 
 

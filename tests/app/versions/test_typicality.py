@@ -72,9 +72,9 @@ def test_every_image_gets_its_own_typicality(saved, name, alone):
 @pytest.mark.parametrize(
     ("typicality", "reason"),
     [
-        (1 - BRIGHTNESS / 2, "its golden images give another typicality than at export"),
-        (np.full(16, np.nan, np.float32), "its golden images give another typicality than at export"),
-        (BRIGHTNESS[:, None], r"holds typicality float32 \(16, 1\)"),
+        (1 - BRIGHTNESS / 2, "its golden images have another typicality than at export"),
+        (np.full(16, np.nan, np.float32), "its golden images have another typicality than at export"),
+        (BRIGHTNESS[:, None], r"contains typicality float32 \(16, 1\)"),
     ],
     ids=["other", "nan", "shape"],
 )
@@ -95,7 +95,7 @@ def test_with_few_held_out_images_one_of_them_makes_a_difference(version, name):
     seal(version, typicality=TYPICALITY, data=HELD_OUT.model_copy(update={"validation_size": 7}))
     load_version(version, name)
     seal(version, typicality=TYPICALITY, data=HELD_OUT.model_copy(update={"validation_size": 20}))
-    refuse(version, name, "off by 0.125")
+    refuse(version, name, "differs by 0.125")
 
 
 @RUNTIMES
@@ -136,7 +136,7 @@ def test_numbers_that_are_no_typicality_are_a_failure(wrong):
     """They never reach a client, nor does another image's."""
     model = make_model()
     runtime = model.runtime.__class__("fake", "f32", INPUT, model.runtime.output, give(np.float32(wrong)))
-    with pytest.raises(InferenceError, match="no typicality"):
+    with pytest.raises(InferenceError, match="invalid typicality"):
         Model(model.metadata, runtime).predict(IMAGES[:1])
 
 

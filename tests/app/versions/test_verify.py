@@ -4,11 +4,14 @@ import errno
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from app.contract import METADATA_FILE, ModelMetadata, TensorSpec
+from app.errors import RefusedVersionError
+from app.versions.verify import read_metadata
 from tests.app.artifacts import load_version
 from tests.app.fakes import INPUT, OUTPUT, seal
 
@@ -34,6 +37,24 @@ def test_metadata_must_be_complete(version, refuse, field):
     del metadata[field]
     path.write_text(json.dumps(metadata))
     refuse(f"metadata.json is not valid: {field}: Field required")
+
+
+@pytest.mark.parametrize(
+    ("place", "item"), [("class_names.0", 1), ("input.shape.0", 0), ("output.shape.0", 0), ("typicality.shape.0", 0)]
+)
+def test_metadata_with_many_faults_takes_little_memory(version, place, item):
+    """The service itself reads them: an error for each of half a million names would take 600 MB."""
+    metadata = json.loads((version / METADATA_FILE).read_text())
+    metadata["typicality"] = dict(metadata["output"])
+    *path, key, _ = place.split(".")
+    (metadata[path[0]] if path else metadata)[key] = [item] * 50_000
+    (version / METADATA_FILE).write_text(json.dumps(metadata))
+    tracemalloc.start()
+    with pytest.raises(RefusedVersionError, match=rf"is not valid: {place}: "):
+        read_metadata(version)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
 
 
 def test_metadata_must_be_of_a_sane_size(version, refuse):

@@ -1,4 +1,4 @@
-// The script that FastAPI would write into the page, where the content policy would block it.
+// FastAPI writes this script into the page, where the content security policy would block it.
 const place = document.querySelector("#swagger");
 
 window.SwaggerUIBundle({
@@ -9,12 +9,12 @@ window.SwaggerUIBundle({
   tryItOutEnabled: true,
   validatorUrl: null,
   onComplete() {
-    // What scrolls by itself must be within the keyboard's reach.
+    // Scrollable elements must be focusable, so that they scroll by keyboard.
     for (const table of place.querySelectorAll(".renderedMarkdown table")) table.tabIndex = 0;
   },
 });
 
-// Swagger UI has dark colours, and leaves it to a button when they show.
+// Swagger UI turns on its dark theme only by a button.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);

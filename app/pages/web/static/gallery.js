@@ -1,4 +1,4 @@
-// One entry for each picture: its article in the result's place, and, from two on, its button in the gallery.
+// An entry for each picture: an article with its result and, with two or more pictures, a button in the gallery.
 
 import { classify, getKey } from "./service.js";
 
@@ -7,7 +7,7 @@ const gallery = document.querySelector("#gallery");
 const shown = document.querySelector("#shown");
 const make = (id) => document.querySelector(`template#${id}`).content.firstElementChild.cloneNode(true);
 
-/** Writes a file's name as curl and a shell take it. */
+/** Quotes a file name for curl in a shell. */
 function quote(name) {
   const field = `file=@${name}`;
   if (/^[\w.+@=/-]+$/.test(field)) return field;
@@ -18,18 +18,18 @@ function quote(name) {
 export class Entry {
   constructor(file, { alone, onWait, onDone, onRetry }) {
     this.file = file;
-    this.alone = alone; // it was added with no others
+    this.alone = alone; // added without others
     this.onWait = onWait;
     this.onDone = onDone;
     this.article = make("entry");
     this.waiting = this.article.querySelector(".waiting");
     this.retry = this.article.querySelector(".retry");
     this.retry.querySelector("button").addEventListener("click", () => onRetry(this));
-    this.article.setAttribute("aria-label", file.name); // what is said when it gets the focus
+    this.article.setAttribute("aria-label", file.name); // screen readers say it on focus
     const picture = this.article.querySelector(".original img");
     picture.src = URL.createObjectURL(file);
     picture.alt = `Your picture, ${file.name}`;
-    picture.addEventListener("error", () => picture.remove(), { once: true }); // the caption, its name, stays
+    picture.addEventListener("error", () => picture.remove(), { once: true }); // the caption with its name stays
     this.article.querySelector(".original figcaption").textContent = file.name;
     this.addButton(picture.src);
   }
@@ -51,7 +51,7 @@ export class Entry {
     this.label();
     this.button.addEventListener("click", () => {
       this.show();
-      this.article.scrollIntoView({ block: "nearest" }); // on a phone it is below the tiles
+      this.article.scrollIntoView({ block: "nearest" }); // on phones it is below the gallery
     });
     item.append(this.button);
     gallery.append(item);
@@ -67,23 +67,23 @@ export class Entry {
     shown.replaceChildren(this.article);
   }
 
-  /** Lets what was said of this picture until now go, and asks the service. */
+  /** Clears the last result of this picture and sends it to the service. */
   async send() {
     for (const part of this.article.querySelectorAll(".seen, .programs")) part.remove();
     this.article.querySelector(".answer").replaceChildren();
-    if (this.retry.contains(document.activeElement)) this.article.focus({ preventScroll: true }); // it hides
+    if (this.retry.contains(document.activeElement)) this.article.focus({ preventScroll: true }); // the button is about to be hidden
     this.retry.hidden = true;
     this.waiting.hidden = false;
     this.article.setAttribute("aria-busy", "true");
     this.label();
     const { action, dataset } = document.querySelector("#upload");
-    // Not sent at all: a server that refuses a body before it has read it may break the connection under its answer.
+    // Not sent, because a server that rejects a body before it has read it may close the connection before its answer.
     const fits = this.file.size < Number(dataset.maxBytes);
     const tell = (text, summary = this.summary) => {
       this.waiting.textContent = text;
       if (summary === this.summary) return;
       this.label(summary);
-      this.onWait(this); // once, neither each second nor at each try
+      this.onWait(this); // once, not every second or at every try
     };
     const answer = fits ? await classify(action, this.file, tell) : { kind: "oversized" };
     this.article.removeAttribute("aria-busy");
@@ -114,7 +114,7 @@ export class Entry {
     this.label(problem.querySelector("h2").textContent);
   }
 
-  /** Writes on the button which file it is and what became of it. */
+  /** Shows the file and its result on the button. */
   label(summary = "…") {
     this.summary = summary;
     const name = document.createElement("span");

@@ -1,4 +1,4 @@
-// The ways in: choosing, taking, dropping, pasting, samples. Without this script the form works by itself.
+// Takes pictures by choosing, camera, dropping, pasting and samples. The form also works without this script.
 
 import { Entry } from "./gallery.js";
 import { ask, fetchPage, getKey, isKey, setKey } from "./service.js";
@@ -13,7 +13,7 @@ const field = find("#key");
 const home = document.baseURI;
 const queue = [];
 let locked = [];
-const done = new Set(); // of those that were sent together
+const done = new Set(); // of the pictures that were sent together
 let running = 0;
 let note = "";
 
@@ -29,14 +29,14 @@ function add(files) {
     note = `. Only the first ${MOST_PICTURES} were sent; python -m app.classify reads whole folders.`;
     pictures.length = MOST_PICTURES;
   }
-  const alone = pictures.length === 1; // else the tiles are what to look at
+  const alone = pictures.length === 1; // otherwise people look at the gallery
   const entries = pictures.map((file) => new Entry(file, { alone, onWait: report, onDone: finish, onRetry: retry }));
   entries[0].show();
   if (entries.length > 1) find("#results").scrollIntoView();
   start(...entries);
 }
 
-/** Counts from one again, unless others are still on their way. */
+/** Counts from one again, unless pictures are still in progress. */
 function begin() {
   if (running) return;
   done.clear();
@@ -57,7 +57,7 @@ function start(...entries) {
   }
 }
 
-/** Says what became of a picture, or what it waits for, and how many are done. */
+/** Shows the result of a picture, or why it waits, and how many are done. */
 function report(entry) {
   const left = running + queue.length;
   const total = done.size + left;
@@ -77,7 +77,7 @@ function finish(entry) {
   if (entry.version && entry.version !== find("#model").dataset.version) describe();
 }
 
-/** Another version serves than the page was made with, or the first one, with which samples come. */
+/** Updates the page if another version serves, or the first one, which has the samples. */
 async function describe() {
   try {
     const page = await fetchPage(home);
@@ -89,7 +89,7 @@ async function describe() {
   }
 }
 
-/** No model served when the page was made: it is shown as soon as one does. */
+/** Shows the model as soon as one serves, if none did when the page was made. */
 async function awaitModel() {
   while (!find("#model").dataset.version) {
     await new Promise((resolve) => setTimeout(resolve, 1000 * SECONDS_BETWEEN_LOOKS));
@@ -104,7 +104,7 @@ function unlock(entry) {
   object(getKey() ? "The key is wrong." : "");
 }
 
-/** Asks for another key, and says what is wrong with the last. */
+/** Asks for another key, and shows why the last one was rejected. */
 function object(text) {
   find("#objection").textContent = text;
   field.setAttribute("aria-invalid", String(text !== ""));
@@ -120,7 +120,7 @@ access.addEventListener("submit", (event) => {
   setKey(field.value);
   access.hidden = true;
   field.value = "";
-  find("#shown > article").focus(); // the form has gone, and the focus with it
+  find("#shown > article").focus(); // the form that had the focus is hidden
   start(...locked);
   locked = [];
 });
@@ -153,7 +153,7 @@ document.addEventListener("paste", (event) => {
 });
 
 const body = document.body;
-let depth = 0; // dragenter and dragleave come for every element that is crossed
+let depth = 0; // dragenter and dragleave occur for every element on the way
 addEventListener("dragenter", () => body.classList.toggle("dragging", (depth += 1) > 0));
 addEventListener("dragleave", () => body.classList.toggle("dragging", (depth -= 1) > 0));
 addEventListener("dragover", (event) => event.preventDefault());

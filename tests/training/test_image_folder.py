@@ -1,8 +1,8 @@
 import pytest
 
 from tests.training.conftest import CLASSES, draw_split, write_folder
-from training.errors import DataError
-from training.folder import find_images
+from training.failures import DataError
+from training.image_folder import find_images
 
 
 def count(files):
@@ -45,7 +45,7 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
     ("folders", "words"),
     [
         (["test/a", "test/b"], "has test/ and no train/; expected train/<class>"),
-        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/: both may hold the validation images"),
+        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/, which can both mean the validation images"),
         (["train", "test"], "has no class folders in it"),
         (["photos/a", "photos/b"], "has 1 class folders, and at least two are needed; did you mean .*photos"),
         (["train/a", "train/b", "test/a", "test/c"], "test has no b; .*train has no c|train has no c; .*test has no b"),
@@ -76,7 +76,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
     """Files of operating systems are no classes and no images; other files and subfolders are named by their kind."""
     write_folder(tmp_path / "train", draw_split(1, 0), "png")
     first = tmp_path / "train" / CLASSES[0]
-    for name in ("__MACOSX", "train/@eaDir", f"train/{CLASSES[0]}/.ipynb_checkpoints", "labels"):
+    for name in ("__MACOSX", "train/@eaDir", "train/.net", f"train/{CLASSES[0]}/.ipynb_checkpoints", "labels"):
         (tmp_path / name).mkdir()
     (first / "more").mkdir()
     for name in ("Thumbs.db", "._0000.png", "a.mov", "b.MOV", "more/1.png", "more/2.png", "../README.txt"):
@@ -87,15 +87,18 @@ def test_what_is_passed_over_is_counted(tmp_path):
     assert found.passed_over == {
         "folder beside train/ without class folders: labels/": 1,
         "file beside the class folders": 1,
+        f"folder that is hidden or the operating system's: {tmp_path / 'train' / '@eaDir'}/": 1,
+        f"folder that is hidden or the operating system's: {tmp_path / 'train' / '.net'}/": 1,
         "file or folder of the operating system": 3,
         "file ending in '.mov', which is not read": 2,
         f"image in a subfolder of a class, such as {first}/more/": 2,
     }
 
 
-def test_a_class_without_images_is_refused(tmp_path):
+def test_classes_without_images_are_refused_together(tmp_path):
     """Files that are no images do not count."""
     write_folder(tmp_path, draw_split(1, 0), "png")
-    next((tmp_path / CLASSES[1]).iterdir()).rename(tmp_path / CLASSES[1] / "0.txt")
-    with pytest.raises(DataError, match=f"no images in .*{CLASSES[1]}"):
+    for name in CLASSES[1:]:
+        next((tmp_path / name).iterdir()).rename(tmp_path / name / "0.txt")
+    with pytest.raises(DataError, match=f"no images in .*{CLASSES[1]}, .*{CLASSES[2]};"):
         find_images(tmp_path)

@@ -1,4 +1,4 @@
-"""Exported versions: the newest of a model, its metadata, the next free number. It imports no TensorFlow."""
+"""Finds exported versions: the newest of a model, its metadata, the next free number. It imports no TensorFlow."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from app.contract import METADATA_FILE, DigestError, ModelMetadata, verify_files
-from training.errors import VersionError
+from training.failures import VersionError
 
 _VERSION = re.compile(r"[1-9][0-9]*")
 CANDIDATE_PREFIX = ".candidate-"
-"""How the folder of a version begins that is set aside; no service looks at it."""
+"""Prefix of folders of versions that are set aside; the service ignores them."""
 
 
 def list_versions(models: Path) -> list[Path]:
@@ -31,7 +31,7 @@ def next_version(models: Path) -> int:
 
 
 def next_candidate(models: Path) -> int:
-    """Return the number of the next candidate: that of the next version, or the first after it that is free."""
+    """Return the number of the next candidate: the next version's number, or the first free one after it."""
     number = next_version(models)
     while (models / f"{CANDIDATE_PREFIX}{number}").exists():
         number += 1
@@ -39,7 +39,7 @@ def next_candidate(models: Path) -> int:
 
 
 def read_metadata(folder: Path) -> ModelMetadata:
-    """Read a version's metadata, and check that its files are those that it names.
+    """Read a version's metadata, and verify its files.
 
     Raises:
         VersionError: the metadata can't be read, or a file is missing, unexpected or changed.
@@ -49,9 +49,9 @@ def read_metadata(folder: Path) -> ModelMetadata:
         verify_files(folder, metadata)
     except ValidationError as error:
         faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise VersionError(f"{folder / METADATA_FILE} describes no version: {'; '.join(faults)}") from error
+        raise VersionError(f"{folder / METADATA_FILE} is not valid: {'; '.join(faults)}") from error
     except DigestError as error:
-        raise VersionError(f"{folder} does not hold the files that were exported: {error}") from error
+        raise VersionError(f"the files in {folder} differ from the exported ones: {error}") from error
     except OSError as error:
-        raise VersionError(f"{folder} is no version: {error}") from error
+        raise VersionError(f"{folder} is not a version: {error}") from error
     return metadata

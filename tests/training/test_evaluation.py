@@ -11,9 +11,9 @@ from app.contract import METADATA_FILE
 from training.calibration import measure_calibration_error, undo_smoothing
 from training.config import Recipe
 from training.data import load_data, split_validation
+from training.evaluation import Evaluation, load_network
 from training.export import predict_logits
-from training.metrics import Evaluation, load_network
-from training.model import mini_model
+from training.network import mini_model
 from training.pipeline import measure_normalization
 from training.run import BEST_FILE
 
@@ -57,7 +57,7 @@ def logits(job, metadata, image_folder):
     data = load_data(str(image_folder))
     train_split, _ = split_validation(data.train, recipe.validation, recipe.seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.model.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
+        patch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
         network = mini_model(num_classes=3, dropout=recipe.dropout)
     (best,) = job.glob(f"runs/*/{BEST_FILE}")
     with np.load(best) as saved:

@@ -1,7 +1,7 @@
 import pytest
 
-from training.errors import VersionError
-from training.versions import find_newest, next_candidate, next_version, read_metadata
+from training.failures import VersionError
+from training.numbering import find_newest, next_candidate, next_version, read_metadata
 
 
 def test_versions_are_numbered_on(tmp_path):
@@ -24,5 +24,5 @@ def test_the_newest_version_is_the_highest_number(tmp_path):
 
 def test_a_folder_without_metadata_is_refused(tmp_path):
     """By its name."""
-    with pytest.raises(VersionError, match=f"{tmp_path} is no version"):
+    with pytest.raises(VersionError, match=f"{tmp_path} is not a version"):
         read_metadata(tmp_path)

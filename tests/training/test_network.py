@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from training.layers import BatchNormalization
-from training.model import mini_model, unit
+from training.network import mini_model, unit
 
 
 def test_parameters_are_the_articles():

@@ -1,4 +1,4 @@
-"""What an exported version is worth on the test set, measured through its files by the runtimes that serve it."""
+"""Measures an exported version on the test set, from its files, with the runtimes that serve it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,7 +31,7 @@ RUNTIMES: dict[str, tuple[RuntimeName, Precision]] = {
     "openvino bf16": ("openvino", "bf16"),
     "openvino int8": ("openvino", "int8"),
 }
-ROBUSTNESS_RUNTIME = "openvino f32"  # as good as the reference, sooner
+ROBUSTNESS_RUNTIME = "openvino f32"  # as accurate as the reference, and faster
 BATCH_SIZE = 100
 
 ATYPICAL = 0.05
@@ -41,7 +41,7 @@ class Predict(Protocol):
     """Runs a model."""
 
     def __call__(self, images: Images, title: str) -> Answers:
-        """Return what it gives for any number of images; `title` is that of the progress bar."""
+        """Return the answers for any number of images; `title` is the title of the progress bar."""
 
 
 class RuntimeFigures(BaseModel, frozen=True):
@@ -51,24 +51,24 @@ class RuntimeFigures(BaseModel, frozen=True):
     negative_log_likelihood: float
     calibration_error: float
     agreement: float
-    """Share of the images that get the reference runtime's label."""
+    """Share of the images with the same label as in the reference runtime."""
     atypical: float | None = None
-    """Share of the images whose typicality is below 0.05, which should be as much."""
+    """Share of the images with a typicality below 0.05; ideally 0.05."""
 
 
 class Evaluation(BaseModel, frozen=True):
-    """All that is measured on the test set; it goes into the metadata as `metrics`. Shares are fractions."""
+    """The results on the test set, `metrics` in the metadata. Shares are fractions."""
 
     accuracy: float
     accuracy_interval: tuple[float, float]
-    """95 %, Wilson's."""
+    """95 % interval (Wilson)."""
     top2_accuracy: float
     negative_log_likelihood: float
     calibration_error: float
     calibration_error_before_temperature: float
-    """With label smoothing undone, which is where the temperature was fitted."""
+    """After label smoothing was removed, before the temperature."""
     calibration_error_uncalibrated: float
-    """Of the network itself, with neither."""
+    """Of the network itself, before both steps of calibration."""
     per_class_accuracy: dict[str, float]
     confusion: list[list[int]]
     """Counts; rows are the true classes, columns the predicted ones."""
@@ -76,7 +76,7 @@ class Evaluation(BaseModel, frozen=True):
     robustness: dict[str, float]
     """Accuracy on changed test images, by the change."""
     same_label_enlarged: float
-    """Share of the images whose label stays when the file is enlarged eightfold."""
+    """Share of the images whose label stays the same when the image is enlarged eightfold."""
     test_sets: dict[str, TestSet] = {}
     foreign: dict[str, ForeignSet] = {}
 
@@ -90,22 +90,22 @@ def evaluate(
     test_sets: Sequence[NamedFolder] = (),
     foreign: Sequence[NamedFolder] = (),
 ) -> tuple[Evaluation, Probabilities]:
-    """Measure the version in `folder`, whose calibration takes `smoothing` back, on the whole test set.
+    """Measure the version in `folder` on the whole test set.
 
     Args:
         folder: of the version.
         test: the test set.
         class_names: in the order of the labels.
-        smoothing: the share of each answer that the calibration takes back.
-        test_sets: more pictures of the classes, <class>/*.
-        foreign: pictures that show none of the classes.
+        smoothing: the share of label smoothing that the calibration removes.
+        test_sets: more images of the classes, <class>/*.
+        foreign: images that show none of the classes.
 
     Returns:
         The figures, and the reference runtime's probabilities (N, classes).
 
     Raises:
         RefusedVersionError: no runtime can load it.
-        DataError: there is something wrong with pictures from elsewhere.
+        DataError: images in `test_sets` or `foreign` can't be read.
     """
     labels = test.labels
     answers = _answer_by_runtime(folder, test)
@@ -153,14 +153,14 @@ def _answer_by_runtime(folder: Path, test: Split) -> dict[str, Answers]:
         try:
             answers[name] = _load_classifier(folder, name)(test.images, name)
         except RefusedVersionError:
-            if precision != "bf16":  # a processor without bfloat16 can still measure the rest
+            if precision != "bf16":  # a CPU without bfloat16 can still measure the rest
                 raise
     return answers
 
 
 def load_network(folder: Path) -> Callable[[Images, str], npt.NDArray[np.float32]]:
-    """Load the SavedModel in `folder` as far as its logits (N, classes): the network as it was fitted."""
-    import openvino  # noqa: PLC0415 - after app.runtime.openvino, which keeps it from reporting to its makers
+    """Load the network of the SavedModel in `folder`, which returns logits (N, classes)."""
+    import openvino  # noqa: PLC0415 - after app.runtime.openvino, which turns off telemetry
 
     core = make_core()
     graph = core.read_model(folder)
@@ -202,7 +202,7 @@ def _measure_runtime(answer: Answers, reference: Probabilities, labels: Labels) 
 
 
 def _log_loss(probabilities: Probabilities, labels: Labels) -> float:
-    exact = probabilities.astype(np.float64)  # float32 rows sum to 1 only nearly, which scikit-learn remarks on
+    exact = probabilities.astype(np.float64)  # scikit-learn warns if rows do not sum to 1
     return float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(exact.shape[1])))
 
 

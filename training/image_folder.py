@@ -1,4 +1,4 @@
-"""Finds the images of an image folder: which file belongs to which class and split, and which files are passed over.
+"""Finds the images of an image folder: which file belongs to which class and split, and which files are skipped.
 
 It reads no pixels and imports no TensorFlow.
 """
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from app.images.formats import SUFFIXES
 from app.litter import is_litter
-from training.errors import DataError
+from training.failures import DataError
 
 SPLITS = {
     "train": frozenset({"train", "training"}),
     "validation": frozenset({"val", "valid", "validation"}),
     "test": frozenset({"test", "testing"}),
 }
-"""What people call the folders of a split; capital letters make no difference."""
+"""Names of the folders of each split, in upper or lower case."""
 LAYOUTS = "train/<class>/* with or without test/<class>/* and val/<class>/*, or <class>/*"
 
 
@@ -33,25 +33,25 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files of an image folder by split. A split that has no folder of its own is empty."""
+    """The files of an image folder by split. A split without a folder is empty."""
 
     class_names: tuple[str, ...]
     train: list[ImageFile]
     validation: list[ImageFile]
     test: list[ImageFile]
     layout: str
-    """How the folder was understood, a sentence."""
+    """The layout that was found."""
     passed_over: Counter[str] = field(default_factory=Counter)
-    """How many files and folders are no part of the data, by the reason."""
+    """Numbers of skipped files and folders, by reason."""
 
 
 def find_images(folder: Path) -> ImageFolder:
-    """Find the images of `folder`, in one of the layouts that `LAYOUTS` names.
+    """Find the images of `folder`, in one of the layouts in `LAYOUTS`.
 
-    Without a folder of test images, those of validation are the test images: they were held out already.
+    Without a test folder, the validation images are the test images.
 
     Raises:
-        DataError: the layout is none of these, the splits have different classes, or a class has no images.
+        DataError: it has another layout, the splits have different classes, or a class has no images.
     """
     passed_over: Counter[str] = Counter()
     splits = _find_splits(folder, passed_over)
@@ -77,12 +77,12 @@ def find_images(folder: Path) -> ImageFolder:
 
 
 def _find_splits(folder: Path, passed_over: Counter[str]) -> dict[str, Path]:
-    """Find the folders of splits; none if the class folders lie in `folder` itself."""
+    """Find the folders of splits; none if the class folders are in `folder` itself."""
     named: dict[str, list[Path]] = {split: [] for split in SPLITS}
     others = []
     for path in _list_folders(folder):
         split = next((split for split, names in SPLITS.items() if path.name.casefold() in names), None)
-        # A class may be called "train", too: its folder holds images and no folders.
+        # A class can be called "train" too: its folder contains images and no folders.
         if split and next(_list_folders(path), None):
             named[split].append(path)
         else:
@@ -91,7 +91,7 @@ def _find_splits(folder: Path, passed_over: Counter[str]) -> dict[str, Path]:
     for split, paths in named.items():
         if len(paths) > 1:
             names = " and ".join(f"{path.name}/" for path in sorted(paths))
-            raise DataError(f"{folder} has {names}: both may hold the {split} images; keep one of them")
+            raise DataError(f"{folder} has {names}, which can both mean the {split} images; keep one of them")
     if not splits:
         if others and all(any(path.name.casefold() in names for names in SPLITS.values()) for path in others):
             raise DataError(f"{others[0]} has no class folders in it; expected {LAYOUTS}")
@@ -105,23 +105,27 @@ def _find_splits(folder: Path, passed_over: Counter[str]) -> dict[str, Path]:
 
 
 def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
-    """List the class folders of a split by name, sorted; a name that is written in two ways of Unicode is one class."""
+    """List the class folders of a split by name, sorted. Two Unicode forms of a name are one class."""
     classes: dict[str, list[Path]] = {}
     for path in _list_folders(folder):
         require_text(f"{folder}: the name of the class folder", path.name)
         # macOS decomposes accents (NFD) where other systems don't (NFC).
         classes.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
-    if len(classes) < 2:  # noqa: PLR2004 - one class leaves nothing to tell apart
+    if len(classes) < 2:  # noqa: PLR2004 - one class is nothing to classify
         inner = [path for paths in classes.values() for path in paths if next(_list_folders(path), None)]
         hint = f"; did you mean {inner[0]}?" if inner else f"; expected {LAYOUTS}"
         raise DataError(f"{folder} has {len(classes)} class folders, and at least two are needed{hint}")
-    if stray := sum(1 for path in folder.iterdir() if not path.is_dir() and not is_litter(path.name)):
-        passed_over["file beside the class folders"] += stray
+    for path in folder.iterdir():
+        if is_litter(path.name) and path.is_dir():
+            passed_over[f"folder that is hidden or the operating system's: {path}/"] += 1
+        elif not (is_litter(path.name) or path.is_dir()):
+            passed_over["file beside the class folders"] += 1
     return dict(sorted(classes.items()))
 
 
 def _list_files(classes: dict[str, list[Path]], passed_over: Counter[str]) -> list[ImageFile]:
     files: list[ImageFile] = []
+    empty: list[str] = []
     for label, folders in enumerate(classes.values()):
         before = len(files)
         for path in sorted(path for folder in folders for path in folder.iterdir()):
@@ -134,7 +138,9 @@ def _list_files(classes: dict[str, list[Path]], passed_over: Counter[str]) -> li
             else:
                 files.append(ImageFile(path, label))
         if len(files) == before:
-            raise DataError(f"no images in {folders[0]}; add some, or remove the folder")
+            empty.append(str(folders[0]))
+    if empty:
+        raise DataError(f"no images in {', '.join(empty)}; add some, or remove the folder")
     return files
 
 
@@ -146,10 +152,10 @@ def _require_same_classes(classes: dict[Path, set[str]]) -> None:
 
 
 def require_text(what: str, text: str) -> None:
-    """Refuse a text that the metadata and the card, which are UTF-8, can't hold.
+    """Raise unless a text is valid Unicode, because the metadata and the card are UTF-8.
 
     Raises:
-        DataError: with `what` it is.
+        DataError: the text, called `what`, is not.
     """
     try:
         text.encode()

@@ -1,9 +1,9 @@
 """Errors that the person who started a training job can fix; their texts are printed as they are.
 
 TrainingError
-├── DataError      the data set can't be had
-├── DeviceError    the devices that were asked for are not there, or can't share the work
-├── DivergedError  the loss is not finite any more
+├── DataError      the data set can't be loaded
+├── DeviceError    the required devices are missing, or can't share the work
+├── DivergedError  the loss is no longer finite
 ├── FolderError    a folder can't be written to
 ├── FullError      a disk or a device's memory is full
 ├── ResumeError    the run can't be resumed
@@ -17,15 +17,15 @@ class TrainingError(Exception):
 
 
 class DataError(TrainingError):
-    """The data set can't be had; the message says what was looked for and where."""
+    """The data set can't be loaded; the message says why."""
 
 
 class DeviceError(TrainingError):
-    """The devices can't do what was asked; the message says what was found."""
+    """The required devices are missing, or can't share the work; the message says which were found."""
 
 
 class DivergedError(TrainingError):
-    """The loss is not finite any more; the last good epoch's checkpoint is kept; the message says what to change."""
+    """The loss is no longer finite. The checkpoint of the last good epoch is kept; the message says what to change."""
 
 
 class FolderError(TrainingError):
@@ -33,7 +33,7 @@ class FolderError(TrainingError):
 
 
 class FullError(TrainingError):
-    """A disk or a device's memory is full, as TensorFlow tells it; the message says of what."""
+    """TensorFlow reports that a disk or a device's memory is full; the message says which."""
 
 
 class ResumeError(TrainingError):
@@ -41,11 +41,11 @@ class ResumeError(TrainingError):
 
 
 class ExportError(TrainingError):
-    """The exported model can't be loaded or does not answer as the fitted one, or its folder can't be put in place."""
+    """The exported model can't be loaded, its answers differ from the fitted one's, or its folder can't be renamed."""
 
 
 class VersionError(TrainingError):
-    """A version can't be measured again: it can't be read, or its files are not those that were exported."""
+    """A version can't be measured again: it can't be read, or its files are not the exported ones."""
 
 
 def one_line(error: Exception) -> str:
