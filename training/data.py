@@ -148,7 +148,7 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
         raise DataError(f"can't read as images (--skip-damaged leaves them out): {len(damaged)} files{listed}{more}")
     notes = [
         f"read {found.layout}",
-        *(f"skipped: {count} × {reason}" for reason, count in found.passed_over.items()),
+        *(f"skipped: {count} × {reason}" for reason, count in found.skipped.items()),
     ]
     notes += [f"damaged, left out: {line}" for line in damaged]
     _require_every_class(found.class_names, {"train": train, "validation": validation, "test": test})

@@ -41,7 +41,7 @@ class ImageFolder:
     test: list[ImageFile]
     layout: str
     """The layout that was found."""
-    passed_over: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     """Numbers of skipped files and folders, by reason."""
 
 
@@ -53,15 +53,15 @@ def find_images(folder: Path) -> ImageFolder:
     Raises:
         DataError: it has another layout, the splits have different classes, or a class has no images.
     """
-    passed_over: Counter[str] = Counter()
-    splits = _find_splits(folder, passed_over)
+    skipped: Counter[str] = Counter()
+    splits = _find_splits(folder, skipped)
     if not splits:
-        classes = _list_classes(folder, passed_over)
-        files = _list_files(classes, passed_over)
-        return ImageFolder(tuple(classes), files, [], [], f"{folder}/<class>/*", passed_over)
-    found = {split: _list_classes(path, passed_over) for split, path in splits.items()}
+        classes = _list_classes(folder, skipped)
+        files = _list_files(classes, skipped)
+        return ImageFolder(tuple(classes), files, [], [], f"{folder}/<class>/*", skipped)
+    found = {split: _list_classes(path, skipped) for split, path in splits.items()}
     _require_same_classes({splits[split]: set(classes) for split, classes in found.items()})
-    files_of = {split: _list_files(classes, passed_over) for split, classes in found.items()}
+    files_of = {split: _list_files(classes, skipped) for split, classes in found.items()}
     layout = " and ".join(f"{path}/<class>/*" for path in splits.values())
     if "validation" in files_of and "test" not in files_of:
         files_of["test"] = files_of.pop("validation")
@@ -72,11 +72,11 @@ def find_images(folder: Path) -> ImageFolder:
         files_of.get("validation", []),
         files_of.get("test", []),
         layout,
-        passed_over,
+        skipped,
     )
 
 
-def _find_splits(folder: Path, passed_over: Counter[str]) -> dict[str, Path]:
+def _find_splits(folder: Path, skipped: Counter[str]) -> dict[str, Path]:
     """Find the folders of splits; none if the class folders are in `folder` itself."""
     named: dict[str, list[Path]] = {split: [] for split in SPLITS}
     others = []
@@ -100,11 +100,11 @@ def _find_splits(folder: Path, passed_over: Counter[str]) -> dict[str, Path]:
         found = ", ".join(f"{path.name}/" for path in splits.values())
         raise DataError(f"{folder} has {found} and no train/; expected {LAYOUTS}")
     for path in others:
-        passed_over[f"folder beside {splits['train'].name}/ without class folders: {path.name}/"] += 1
+        skipped[f"folder beside {splits['train'].name}/ without class folders: {path.name}/"] += 1
     return splits
 
 
-def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, list[Path]]:
+def _list_classes(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
     """List the class folders of a split by name, sorted. Two Unicode forms of a name are one class."""
     classes: dict[str, list[Path]] = {}
     for path in _list_folders(folder):
@@ -117,24 +117,24 @@ def _list_classes(folder: Path, passed_over: Counter[str]) -> dict[str, list[Pat
         raise DataError(f"{folder} has {len(classes)} class folders, and at least two are needed{hint}")
     for path in folder.iterdir():
         if is_litter(path.name) and path.is_dir():
-            passed_over[f"folder that is hidden or the operating system's: {path}/"] += 1
+            skipped[f"folder that is hidden or the operating system's: {path}/"] += 1
         elif not (is_litter(path.name) or path.is_dir()):
-            passed_over["file beside the class folders"] += 1
+            skipped["file beside the class folders"] += 1
     return dict(sorted(classes.items()))
 
 
-def _list_files(classes: dict[str, list[Path]], passed_over: Counter[str]) -> list[ImageFile]:
+def _list_files(classes: dict[str, list[Path]], skipped: Counter[str]) -> list[ImageFile]:
     files: list[ImageFile] = []
     empty: list[str] = []
     for label, folders in enumerate(classes.values()):
         before = len(files)
         for path in sorted(path for folder in folders for path in folder.iterdir()):
             if is_litter(path.name):
-                passed_over["file or folder of the operating system"] += 1
+                skipped["file or folder of the operating system"] += 1
             elif path.is_dir():
-                passed_over[f"image in a subfolder of a class, such as {path}/"] += _count_files(path)
+                skipped[f"image in a subfolder of a class, such as {path}/"] += _count_files(path)
             elif path.suffix and path.suffix.lower() not in SUFFIXES:
-                passed_over[f"file ending in {path.suffix.lower()!a}, which is not read"] += 1
+                skipped[f"file ending in {path.suffix.lower()!a}, which is not read"] += 1
             else:
                 files.append(ImageFile(path, label))
         if len(files) == before:

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse
 from app import errors
 from app.api.schemas import METADATA_EXAMPLE, BatchReply, Classification
 from app.contract import ModelMetadata
-from app.http.deadline import work_while_wanted
+from app.http.deadline import cancel_on_disconnect
 from app.http.dependencies import get_cache, get_classifier, get_metrics, get_settings
 from app.http.direct_route import DirectRoute
 from app.http.problems import INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, Problem, describe_error, document_errors
@@ -107,7 +107,7 @@ async def predict(request: Request) -> Classification:
     classifier, settings = get_classifier(request), get_settings(request)
     top_k = choose_top_k(read_top_k(request), classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
-    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
+    async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
     return Classification.of(scores, top_k)
 
@@ -139,7 +139,7 @@ async def predict_batch(request: Request) -> BatchReply:
             return describe_error(error, request.state.request_id)
 
     async with (
-        work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds),
+        cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds),
         asyncio.TaskGroup() as group,
     ):
         tasks = [group.create_task(answer(image)) for image in images]

@@ -110,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
-    names, missing, passed_over = find_files(options.images)
-    for line in [*missing, *passed_over]:
+    names, missing, skipped = find_files(options.images)
+    for line in [*missing, *skipped]:
         tell(line)
     if not names:
         return 1

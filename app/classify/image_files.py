@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """Files to classify."""
     missing: list[str]
     """Folders without an image, and those that can't be read."""
-    passed_over: list[str]
+    skipped: list[str]
     """Files that are not classified, counted for each argument."""
 
 
@@ -38,7 +38,7 @@ def find_files(arguments: Sequence[str]) -> Found:
         if os.path.isdir(argument):  # noqa: PTH112 - `Path("")` is the current folder
             _find_images(argument, found)
         elif _is_left_behind(argument):
-            found.passed_over.append(f"{show_name(argument)}: skipped; the operating system's own file")
+            found.skipped.append(f"{show_name(argument)}: skipped; the operating system's own file")
         else:
             found.names.append(argument)
     return found
@@ -105,7 +105,7 @@ def _find_images(folder: str, found: Found) -> None:
     if not (images or errors):
         found.missing.append(f"{show_name(folder)}: no image in it")
     if counts := [f"{count} × {show_name(kind)}" for kind, count in sorted(others.items()) if count]:
-        found.passed_over.append(f"{show_name(folder)}: skipped, not named as images: {', '.join(counts)}")
+        found.skipped.append(f"{show_name(folder)}: skipped, not named as images: {', '.join(counts)}")
 
 
 def _may_be_read(path: str) -> bool:

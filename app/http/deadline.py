@@ -11,7 +11,7 @@ from app.errors import ClientGoneError, DeadlineError
 
 
 @asynccontextmanager
-async def work_while_wanted(request: Request, *, timeout_seconds: float) -> AsyncIterator[None]:
+async def cancel_on_disconnect(request: Request, *, timeout_seconds: float) -> AsyncIterator[None]:
     """Cancel the body of the `async with` when the client disconnects or the deadline passes.
 
     Read the request's body first: the next message from ASGI's `receive` is then `http.disconnect`.

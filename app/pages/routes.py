@@ -23,7 +23,7 @@ from starlette.types import Scope
 from app.api.openapi import show_openapi
 from app.api.routes import choose_top_k, read_top_k
 from app.api.schemas import Classification
-from app.http.deadline import work_while_wanted
+from app.http.deadline import cancel_on_disconnect
 from app.http.dependencies import get_cache, get_classifier, get_settings
 from app.http.middleware import find_header
 from app.http.paths import get_root
@@ -104,7 +104,7 @@ async def answer_form(request: Request) -> HTMLResponse:
     top_k = choose_top_k(read_top_k(request), classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
     begun = time.perf_counter()
-    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
+    async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
     seconds = time.perf_counter() - begun
     reply = Classification.of(scores, top_k)

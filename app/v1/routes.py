@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from app import errors
 from app.api.model_names import require_named
 from app.contract import TensorSpec
-from app.http.deadline import work_while_wanted
+from app.http.deadline import cancel_on_disconnect
 from app.http.dependencies import get_classifier, get_settings
 from app.http.direct_route import write_model
 from app.http.problems import ANY_PROTOCOL_PROBLEM, INTERNAL, NAMED_ANSWER, document_errors
@@ -151,7 +151,7 @@ async def _predict(request: Request, name: str, version: str | None = None) -> R
     # Not the model: a slow upload would keep it in memory after the next version has taken over.
     takes = require_named(classifier.require_ready(), name, version).metadata.input
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
-    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
+    async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         instances = await classifier.run_decoding(
             partial(parse_request, body, takes=takes, max_images=settings.max_files)
         )

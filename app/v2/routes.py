@@ -12,7 +12,7 @@ from app import errors
 from app.api.health import assess
 from app.api.model_names import require_named
 from app.contract import TensorSpec
-from app.http.deadline import work_while_wanted
+from app.http.deadline import cancel_on_disconnect
 from app.http.dependencies import get_classifier, get_settings
 from app.http.problems import ANY_PROTOCOL_PROBLEM, INTERNAL, KINDS, NAMED_ANSWER, REQUEST_ID_HEADER, document_errors
 from app.http.uploads import read_body
@@ -245,7 +245,7 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
         gives=expected.outputs,
         max_images=settings.max_files,
     )
-    async with work_while_wanted(request, timeout_seconds=settings.request_timeout_seconds):
+    async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         question = await classifier.run_decoding(parse)
         scores = await classifier.classify_pixels(question.images)
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile

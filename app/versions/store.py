@@ -137,8 +137,8 @@ class ModelStore:
             if version == self._loaded:
                 break
             known_bad = version in self._refused and version not in self._unread
-            passed_over = known_bad or (settled is not None and version not in settled)
-            if not passed_over and await self._take(version):
+            skipped = known_bad or (settled is not None and version not in settled)
+            if not skipped and await self._take(version):
                 break
             if self._loaded and version.number == self._loaded.number:
                 break  # its files were damaged, but the model in memory is still good

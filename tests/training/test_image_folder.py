@@ -72,7 +72,7 @@ def test_accents_may_be_written_in_two_ways(tmp_path):
     assert find_images(tmp_path).class_names == ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "tea")
 
 
-def test_what_is_passed_over_is_counted(tmp_path):
+def test_what_is_skipped_is_counted(tmp_path):
     """Files of operating systems are no classes and no images; other files and subfolders are named by their kind."""
     write_folder(tmp_path / "train", draw_split(1, 0), "png")
     first = tmp_path / "train" / CLASSES[0]
@@ -84,7 +84,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
     found = find_images(tmp_path)
     assert found.class_names == CLASSES
     assert count(found.train) == [1, 1, 1]
-    assert found.passed_over == {
+    assert found.skipped == {
         "folder beside train/ without class folders: labels/": 1,
         "file beside the class folders": 1,
         f"folder that is hidden or the operating system's: {tmp_path / 'train' / '@eaDir'}/": 1,

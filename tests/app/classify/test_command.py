@@ -77,7 +77,7 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
 
-def test_what_systems_leave_is_passed_over(folder, capsys):
+def test_what_systems_leave_is_skipped(folder, capsys):
     """It is neither classified nor counted in a folder; named by a shell's `*`, it gets a line."""
     (folder / "@eaDir").mkdir()
     for name in ("Thumbs.db", "._a.png", "@eaDir/a.png"):

@@ -95,7 +95,7 @@ def test_a_folder_that_can_not_be_read_itself_is_an_error(tmp_path, fail_to_read
 
 
 @pytest.mark.parametrize("level", ["model", "version", "file"])
-def test_what_is_deleted_during_the_look_is_passed_over(tmp_path, monkeypatch, level):
+def test_what_is_deleted_during_the_look_is_skipped(tmp_path, monkeypatch, level):
     """As a roll-back does with a version, and a copy with its temporary files."""
     add(tmp_path / "tiny", 1)
     gone = {"model": add(tmp_path / "other", 9).parent, "version": add(tmp_path / "tiny", 2)}
