@@ -74,7 +74,7 @@ def test_the_page_works_below_a_path(open_page, proxy, prefix):
 def test_the_form_works_without_javascript_below_a_path(open_page, proxy):
     """Its answer and a refusal, and the way back from both."""
     page = open_page("/classifier/", url=proxy, java_script_enabled=False)
-    for data, heading in ((encode("blue"), "blue"), (b"a text", "This is not a picture")):
+    for data, heading in ((encode("blue"), "blue"), (b"a text", "This is not a supported picture format")):
         choose(page, as_file(data))
         page.click("text=Classify")
         expect(page.locator("article h2")).to_contain_text(heading)
