@@ -15,7 +15,7 @@ from app.http.auth import RequireKey, document_keys
 from app.http.cache import Cache
 from app.http.content_encoding import ContentEncoding
 from app.http.forwarded import Forwarded
-from app.http.middleware import BodyLimit, ResponseHeaders
+from app.http.middleware import BodyLimit, ReadPacing, ResponseHeaders
 from app.http.origin import OriginCheck
 from app.http.paths import METRICS, PROBES, ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, install_handlers, tabulate_kinds
@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None, *, load: Load | None = None) ->
     )
     app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
     app.add_middleware(ResponseHeaders)
+    app.add_middleware(ReadPacing)
     app.add_middleware(AccessLog, metrics=app.state.metrics)
     return app
 
