@@ -28,7 +28,7 @@ from app.versions.verify import load_model
 
 # A preflight of the shipped model takes half a second.
 _TIMEOUT_SECONDS = 120
-_BACKGROUND_NICENESS = 5
+_BACKGROUND_NICENESS = 19
 _PR_SET_PDEATHSIG = 1
 _REFUSED, _UNREADABLE = 3, 4  # exit statuses; the reason is on standard output
 _MAX_REASON_CHARACTERS = 1000
