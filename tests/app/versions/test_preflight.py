@@ -118,7 +118,7 @@ def test_a_preflight_that_fails_itself_does_not_make_a_bad_version(program, tmp_
         preflight(tmp_path)
 
 
-@pytest.mark.parametrize(("background", "niceness"), [(False, 0), (True, 5)])
+@pytest.mark.parametrize(("background", "niceness"), [(False, 0), (True, 19)])
 def test_a_preflight_in_the_background_has_low_priority(program, tmp_path, background, niceness):
     """Requests that are served meanwhile go first."""
     program.write_text('#!/bin/sh\necho "$3"\nexit 3\n')  # the request, as if it were a reason
