@@ -45,7 +45,7 @@ def proxy(models: Path, tmp_path_factory) -> Iterator[str]:
 
 @pytest.mark.parametrize("prefix", ["/classifier", "/sent", "/kept"])
 def test_the_page_works_below_a_path(open_page, proxy, prefix):
-    """Files, the form, samples, the card, the API's documentation and its requests: nothing is asked for elsewhere."""
+    """Files, the form, samples, the card, the API's documentation and its requests: all requests have the prefix."""
     page = open_page(f"{prefix}/", url=proxy)
     refused = []
     page.on("response", lambda response: response.status >= 400 and refused.append(response.url))

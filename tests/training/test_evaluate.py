@@ -117,7 +117,7 @@ def test_other_data_than_it_was_measured_on_is_refused(copy, image_folder, tmp_p
 
 
 def test_a_bad_flag_is_one_line_before_tensorflow_is_imported(tmp_path):
-    """Nobody waits seconds for what is wrong with what they typed."""
+    """A mistyped command fails before TensorFlow is imported."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
     done = subprocess.run(
         [sys.executable, "-m", "training.evaluate", "models/minimodel/3", "--dat", "x", "--what"],

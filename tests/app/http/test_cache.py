@@ -39,7 +39,7 @@ def now(monkeypatch) -> list[float]:
 
 
 async def test_a_value_is_made_once_a_second(now):
-    """However often it is asked for."""
+    """However many requests there are."""
     cache, make = Cache(), Maker()
     assert {await cache.get("a", make) for _ in range(9)} == {1}
     now[0] += 0.9

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.errors import UploadsFullError, UploadTooLargeError
-from app.http.middleware import BodyLimit
+from app.http.middleware import BodyLimit, ReadPacing
 
 pytestmark = pytest.mark.anyio
 
@@ -135,3 +135,23 @@ async def test_a_body_that_is_too_long_leaves_no_bytes_behind(length):
     with pytest.raises(UploadTooLargeError):
         await service.upload(600, 600, length=length)
     assert await service.upload(1000) == 0
+
+
+@pytest.mark.anyio
+async def test_probes_and_uploads_pass_reads():
+    """Of many GET requests a few start in each iteration of the event loop; others start at once."""
+    started = []
+
+    async def app(scope, receive, send):  # noqa: ARG001 -- ASGI's signature
+        started.append(scope["path"])
+
+    paced = ReadPacing(app)
+
+    def begin(method, path):
+        return asyncio.ensure_future(paced({"type": "http", "method": method, "path": path}, None, None))
+
+    tasks = [begin("GET", "/metrics") for _ in range(100)] + [begin("GET", "/health"), begin("POST", "/predict")]
+    await asyncio.sleep(0)
+    assert started == ["/health", "/predict"]
+    await asyncio.gather(*tasks)
+    assert len(started) == 102

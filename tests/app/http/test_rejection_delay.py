@@ -41,7 +41,7 @@ def test_a_few_rejections_are_spread_over_a_second(delays):
 
 
 def test_many_rejections_are_spread_over_more(delays):
-    """About as many a second as the event loop can afford, but nobody waits long."""
+    """The rate is bounded, and so is the delay of each rejection."""
     wait_together(2000)
     *together, last = delays
     assert max(together) <= LONGEST_SPREAD_SECONDS

@@ -33,7 +33,7 @@ def test_bad_images_are_told_apart(make_client, data, status, code):
     ],
 )
 def test_an_image_in_the_wrong_place_is_refused(client, fields, detail):
-    """The answer says what was found, and where the image belongs."""
+    """The error names the fields of the form and the right one."""
     assert detail in check_problem(client.post("/predict", **fields), 422, "wrong_field")
 
 

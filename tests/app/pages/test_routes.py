@@ -240,7 +240,7 @@ def test_samples_are_those_in_the_index(client, version):
 @pytest.mark.parametrize("path", ["/web/page.css", "/docs/assets/swagger-ui.css", "/samples/red.png"])
 @pytest.mark.parametrize("part", ["bytes=a-b", "bytes=9999999-", "bytes=0-1"])
 def test_a_file_of_the_page_is_given_whole(client, path, part):
-    """Whatever part of it is asked for."""
+    """This holds for each of its files."""
     whole = client.get(path)
     response = client.get(path, headers={"range": part})
     assert (response.status_code, response.content) == (200, whole.content)

@@ -143,7 +143,7 @@ def test_a_fault_is_named(client, log, monkeypatch):
 
 
 def test_what_is_in_a_picture_is_in_no_log(log, client):
-    """Pillow tells of a picture's EXIF at the level of debugging: who took it, and where."""
+    """At level debug, Pillow logs EXIF, which can name the photographer and the place."""
     logging.getLogger().setLevel("DEBUG")
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = "somebody"
