@@ -1,13 +1,9 @@
-"""Fits the network: compiles it, runs the phases, saves checkpoints and resumes."""
+"""Fits the network: compiles it, and runs the phases from the start or from a checkpoint."""
 
-import math
 import sys
-import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from app.contract import TrainingRun
+from training.best_epoch import BestEpoch
+from training.checkpoint import Checkpoint, list_variables, read_checkpoint
 from training.config import Recipe
 from training.data import Split, describe_content
 from training.devices import Devices
@@ -22,19 +20,11 @@ from training.failures import DeviceError, DivergedError
 from training.layers import choose_momentum
 from training.network import mini_model
 from training.optimizer import make_optimizer
+from training.pace import Pace
 from training.pipeline import Normalization, Phase, list_phases, make_dataset, make_train_dataset, steps_per_epoch
-from training.run import (
-    BEST_FILE,
-    CHECKPOINT_FILE,
-    HISTORY_FILE,
-    require_resumable,
-    start_run,
-    tell_damaged,
-    trim_history,
-)
+from training.run import BEST_FILE, CHECKPOINT_FILE, HISTORY_FILE, require_resumable, start_run, trim_history
 
 VALIDATION_BATCH_SIZE = 256
-SHORT = 120  # seconds; longer times are printed in minutes
 
 
 def train(
@@ -82,7 +72,7 @@ def train(
     fitting = _Fitting(train_split, validation_split, recipe, normalize, devices, run, weights, best)
     start_epoch = 0
     if resume:
-        start_epoch = _read_checkpoint(run / CHECKPOINT_FILE)[0]
+        start_epoch = read_checkpoint(run / CHECKPOINT_FILE)[0]
         trim_history(run, start_epoch)
         best.restore(start_epoch)
     model = None
@@ -109,7 +99,7 @@ class _Fitting:
     devices: Devices
     run: Path
     weights: Sequence[npt.NDArray[np.float32]] | None
-    best: "BestEpoch"
+    best: BestEpoch
 
     @property
     def steps(self) -> int:
@@ -128,8 +118,8 @@ class _Fitting:
             if self.weights is not None:
                 model.set_weights(self.weights)
             if finished_epochs:
-                _, saved = _read_checkpoint(self.run / CHECKPOINT_FILE)
-                for variable, value in zip(_list_variables(model), saved, strict=True):
+                _, saved = read_checkpoint(self.run / CHECKPOINT_FILE)
+                for variable, value in zip(list_variables(model), saved, strict=True):
                     variable.assign(value)
         return model
 
@@ -211,143 +201,3 @@ def compile_network(
     nothing = np.zeros((1, num_classes), np.float32)
     model.compute_metrics(None, nothing, nothing)
     return model
-
-
-def _read_checkpoint(path: Path) -> tuple[int, list[Any]]:
-    """Read the number of finished epochs, and the values of `_list_variables` that `Checkpoint` saved."""
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            saved = dict(arrays)
-        return int(saved.pop("finished_epochs")), list(saved.values())
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise tell_damaged(path) from error
-
-
-def _list_variables(model: keras.Model) -> list[keras.Variable]:
-    """List the whole state of a run: weights, averages, the seeds of dropout, the optimizer's state."""
-    return [*model.variables, *model.optimizer.variables]
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Saves every variable and the number of finished epochs after every epoch, atomically.
-
-    It stops a run that has diverged, and keeps the checkpoint of the last good epoch. It also stops fitting at the end
-    of the phase, after `stop` epochs. The number of epochs is saved because the optimizer's steps do not give it: in
-    float16 it skips steps whose gradients overflow.
-
-    Keras's own model file lacks the seeds of dropout and the list of weights that do not decay, so a run resumed from
-    it would differ from an uninterrupted one.
-    """
-
-    def __init__(self, path: Path, stop: int) -> None:
-        super().__init__()
-        self.path = path
-        self.stop = stop
-        self.diverged = False
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Write to a temporary file, then rename it."""
-        if not all(math.isfinite(value) for value in (logs or {}).values()):
-            self.diverged = self.model.stop_training = True
-            return
-        written = self.path.with_name(f"writing-{self.path.name}")
-        values = (keras.ops.convert_to_numpy(variable) for variable in _list_variables(self.model))
-        np.savez(written, *values, finished_epochs=epoch + 1)
-        written.replace(self.path)
-        if epoch + 1 == self.stop:
-            self.model.stop_training = True
-
-
-class BestEpoch(keras.callbacks.Callback):
-    """Keeps the weights of the epoch with the lowest validation loss, and stops a run that no longer improves.
-
-    It saves them in a file for resumed runs.
-    """
-
-    def __init__(self, path: Path, patience: int) -> None:
-        """Save the weights at `path`; stop after `patience` epochs without a lower loss, or never if that is 0."""
-        super().__init__()
-        self.path = path
-        self.patience = patience
-        self.epoch = -1
-        self.loss = math.inf
-        self.weights: list[npt.NDArray[np.float32]] = []
-        self.is_over = False
-
-    def restore(self, finished_epochs: int) -> None:
-        """Load what the run saved before it was interrupted.
-
-        Raises:
-            ResumeError: the file is damaged.
-        """
-        if not self.path.exists():
-            return
-        try:
-            with self.path.open("rb") as file, np.load(file) as arrays:
-                saved = dict(arrays)
-            epoch, loss = int(saved.pop("epoch")), float(saved.pop("loss"))
-        except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise tell_damaged(self.path) from error
-        if epoch < finished_epochs:  # else the run was interrupted before the checkpoint, and the epoch runs again
-            self.epoch, self.loss, self.weights = epoch, loss, list(saved.values())
-            self._judge(finished_epochs - 1)
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Note the epoch."""
-        self.current = epoch
-
-    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Keep the weights if their validation loss is the lowest."""
-        loss = (logs or {})["loss"]
-        if not loss < self.loss:
-            return
-        self.epoch, self.loss = self.current, loss
-        self.weights = self.model.get_weights()
-        written = self.path.with_name(f"writing-{self.path.name}")
-        np.savez(written, *self.weights, epoch=self.epoch, loss=loss)
-        written.replace(self.path)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Stop the run if its validation loss has not improved for `patience` epochs."""
-        self._judge(epoch)
-        if self.is_over:
-            self.model.stop_training = True
-
-    def _judge(self, epoch: int) -> None:
-        self.is_over = bool(self.patience) and epoch - self.epoch >= self.patience
-
-
-class Pace(keras.callbacks.Callback):
-    """Adds images per second and the learning rate to an epoch's logs, and prints them with the remaining time.
-
-    With `say_figures` the line also has the epoch, loss and accuracy.
-    """
-
-    def __init__(self, images_per_epoch: int, phases: Sequence[Phase], *, say_figures: bool) -> None:
-        super().__init__()
-        self.images_per_epoch = images_per_epoch
-        self.costs = [phase.image_size**2 for phase in phases for _ in phase.epochs]
-        self.say_figures = say_figures
-        self.seconds = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Start the clock."""
-        self.started = time.perf_counter()
-
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - Keras's signature
-        """Stop the clock: validation is not training."""
-        self.seconds = time.perf_counter() - self.started
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Add the figures, and print them."""
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        pace = self.images_per_epoch / self.seconds
-        left = (time.perf_counter() - self.started) * sum(self.costs[epoch + 1 :]) / self.costs[epoch]
-        wait = f"{left:.0f} seconds" if left < SHORT else f"{left / 60:.0f} minutes"
-        figures = ""
-        if self.say_figures and logs:
-            figures = ", ".join(f"{name} {value:.4f}" for name, value in sorted(logs.items()))
-            figures = f"epoch {epoch + 1}/{self.params['epochs']}: {figures}, "
-        print(f"{figures}{pace:,.0f} images/s, learning rate {rate:.2g}, about {wait} left", flush=True)
-        if logs is not None:
-            logs |= {"learning_rate": rate, "images_per_second": round(pace, 1)}

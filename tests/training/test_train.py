@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 from tests.training.conftest import START, draw_split, shrink_network
+from training.best_epoch import BestEpoch
+from training.checkpoint import Checkpoint, read_checkpoint
 from training.config import Recipe
 from training.data import Split
 from training.devices import Devices
@@ -22,7 +24,7 @@ from training.network import mini_model
 from training.optimizer import make_optimizer
 from training.pipeline import make_dataset, measure_normalization, steps_per_epoch
 from training.run import CHECKPOINT_FILE, HISTORY_FILE, RECIPE_FILE, read_history, start_run
-from training.train import BestEpoch, Checkpoint, _read_checkpoint, compile_network, train
+from training.train import compile_network, train
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
@@ -278,7 +280,7 @@ def test_averaged_weights_are_judged_and_returned(tmp_path):
     held_out = make_dataset(VALIDATION, NORMALIZE, num_classes=3)
     loss = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(read_history(tmp_path)[-1]["val_loss"], rel=1e-5)
-    _, saved = _read_checkpoint(tmp_path / CHECKPOINT_FILE)
+    _, saved = read_checkpoint(tmp_path / CHECKPOINT_FILE)
     assert (saved[0] != model.weights[0].numpy()).any()  # the weights that the next step would start from
 
 
