@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import draw_split, write_folder
+from tests.training.images import draw_split, write_folder
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import article
-from tests.training.conftest import draw_split
+from tests.training.images import draw_split
 
 # Keras's legacy generator takes SciPy's by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")

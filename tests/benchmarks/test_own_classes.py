@@ -17,7 +17,7 @@ from benchmarks.own_classes import (
     measure_calibration,
     read_data_set,
 )
-from tests.training.conftest import CLASSES, draw_split, write_folder
+from tests.training.images import CLASSES, draw_split, write_folder
 from training.folds import Folds
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from benchmarks import recipes
-from tests.training.conftest import draw_split, shrink_network
+from tests.training.fitting import shrink_network
+from tests.training.images import draw_split
 from training.config import RECIPES
 from training.run import RECIPE_FILE, START_FILE
 

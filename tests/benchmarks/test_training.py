@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from benchmarks import article, training
-from tests.training.conftest import draw_split, shrink_network
+from tests.training.fitting import shrink_network
+from tests.training.images import draw_split
 from training.config import RECIPES
 
 # Keras's legacy generator takes SciPy's by its old name.

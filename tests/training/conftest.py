@@ -1,72 +1,25 @@
-"""Made-up images of three classes that differ by colour and shape, and one real run over them."""
+"""A job on made-up images, and short runs, that several tests look at."""
 
+import contextlib
 import io
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
-from PIL import Image
 
-from app.contract import TrainingRun
-from training.__main__ import main
-from training.data import Split
-
-CLASSES = ("disc", "square", "stripes")
-# SGD, since Muon's step takes longest to trace; test_train and the documentation's own run have it.
-SMALL_RUN = (
-    "--folds", "0", "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd",
-    "--learning-rate", "0.02",
-)  # fmt: skip
-
-START = TrainingRun(
-    recipe="fast", command="python -m training", commit="0" * 40, hardware="2 cores", precision="float32"
+from tests.training.fitting import (
+    Terminal,
+    Whole,
+    fit,
+    list_epochs,
+    shrink_network,
+    train_lower_network,
 )
-
-
-def draw(label: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one (32, 32, 3) uint8 picture of a class on a noisy ground."""
-    y, x = np.mgrid[-1:1:32j, -1:1:32j] + rng.uniform(-0.2, 0.2, (2, 1, 1))
-    mask = (x**2 + y**2 < 0.4, np.maximum(abs(x), abs(y)) < 0.5, np.sin(12 * x) > 0)[label]
-    picture = rng.integers(0, 80, (32, 32, 3))
-    picture[mask] += 60
-    picture[mask, label] += 100
-    return picture.astype(np.uint8)
-
-
-def draw_split(per_class: int, seed: int) -> Split:
-    """Draw `per_class` pictures of each class."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(len(CLASSES)), per_class)
-    return Split(np.stack([draw(label, rng) for label in labels]), labels)
-
-
-def write_folder(folder: Path, split: Split, extension: str) -> None:
-    """Write a split as <class>/<number>.<extension>."""
-    for index, (image, label) in enumerate(zip(*split, strict=True)):
-        path = folder / CLASSES[label] / f"{index:04}.{extension}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, extension)
-        path.write_bytes(file.getvalue())
-
-
-def write_noise(path: Path, seed: int) -> None:
-    """Write a picture that shows none of the classes."""
-    path.parent.mkdir(exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
-
-
-def shrink_network(patch: pytest.MonkeyPatch) -> None:
-    """Leave two narrow units, one that pools: every kind of layer, in a fraction of the time."""
-    patch.setattr("training.network.STAGES", ((8, 1), (16, 1)))
-
-
-def train_lower_network(*arguments: str) -> None:
-    """Run `python -m training` with one unit in each stage instead of three."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
-        assert main([*arguments, *SMALL_RUN]) == 0
+from tests.training.images import draw_split, write_folder, write_noise
+from training.checkpoint import Checkpoint
+from training.data import Split
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -124,3 +77,50 @@ def quantized(job: Path, image_folder: Path) -> Path:
     places = ("--models", f"{job}/models", "--runs", f"{job}/runs", "--name", "shapes", "--resume", "--quantize")
     train_lower_network("--data", str(image_folder), *places)
     return job / "models" / "shapes" / "2"
+
+
+@pytest.fixture(scope="module")
+def small_network() -> Iterator[None]:
+    """Train a smaller network."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_network(patch)
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """Run both epochs; beside it, what a power cut would have left before the second checkpoint and after the first."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    finish_epoch = Checkpoint.on_epoch_end
+
+    def keep_copies(self, epoch, logs=None):
+        if epoch == 1:
+            shutil.copytree(run, run.with_name("cut"))
+        finish_epoch(self, epoch, logs)
+        if epoch == 0:
+            shutil.copytree(run, run.with_name("after"))
+
+    traced = []
+    train_step = keras.Model.train_step
+
+    def count_traces(self, data):
+        traced.append(self.name)
+        return train_step(self, data)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        shrink_network(patch)
+        patch.setattr(Checkpoint, "on_epoch_end", keep_copies)
+        patch.setattr(keras.Model, "train_step", count_traces)
+        model = fit(run)
+    return Whole(run, model, printed.getvalue(), len(traced))
+
+
+@pytest.fixture(scope="session")
+def resumed(whole):
+    """The model of the run that was cut in its second epoch, resumed on a terminal, and what was printed there."""
+    cut = whole.run.with_name("cut")
+    assert list_epochs(cut) == ["0", "1"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(Terminal()) as terminal:
+        shrink_network(patch)
+        model = fit(cut, resume=True)
+    return model, terminal.getvalue()

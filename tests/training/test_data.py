@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.training.conftest import CLASSES, draw_split, write_folder
+from tests.training.images import CLASSES, draw_split, write_folder
 from training import cifar10
 from training.data import Split, load_data, split_validation
 from training.failures import DataError

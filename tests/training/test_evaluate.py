@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.contract import INT8_FILE, METADATA_FILE
-from tests.training.conftest import draw_split, write_folder
+from tests.training.images import draw_split, write_folder
 from training.evaluate import main
 from training.evaluation import Evaluation
 

@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from app.contract import GOLDEN_FILE, GOLDEN_TOLERANCES, METADATA_FILE, ModelMetadata, verify_files
-from tests.training.conftest import CLASSES, shrink_network
+from tests.training.fitting import shrink_network
+from tests.training.images import CLASSES
 from training.calibration import Calibration
 from training.config import Recipe
 from training.export import (

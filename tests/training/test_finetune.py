@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from app.contract import METADATA_FILE
-from tests.training.conftest import draw_split, shrink_network
+from tests.training.fitting import shrink_network
+from tests.training.images import draw_split
 from training.config import Recipe
 from training.data import load_data, split_validation
 from training.failures import VersionError

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.conftest import draw_split, shrink_network
+from tests.training.fitting import shrink_network
+from tests.training.images import draw_split
 from training.config import Recipe
 from training.devices import Devices
 from training.folds import Folds, cross_validate, describe_folds, read_folds, save_folds

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.training.conftest import CLASSES, draw_split, write_folder
+from tests.training.images import CLASSES, draw_split, write_folder
 from training.failures import DataError
 from training.image_folder import find_images
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import training.job
-from tests.training.conftest import SMALL_RUN, shrink_network
+from tests.training.fitting import SMALL_RUN, shrink_network
 from training.__main__ import main
 from training.config import RECIPES
 from training.data import load_data, split_validation

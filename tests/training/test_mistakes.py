@@ -2,7 +2,7 @@ import csv
 
 import numpy as np
 
-from tests.training.conftest import CLASSES, draw_split
+from tests.training.images import CLASSES, draw_split
 from training.data import Data
 from training.mistakes import write_mistakes
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.training.conftest import START, draw_split
+from tests.training.fitting import START
+from tests.training.images import draw_split
 from training.config import Recipe
 from training.devices import Devices
 from training.failures import DeviceError
@@ -31,7 +32,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
 import pytest
-from tests.training.conftest import shrink_network
+from tests.training.fitting import shrink_network
 from tests.training.test_multi_device import TOLERANCES, fit
 shrink_network(pytest.MonkeyPatch())
 one, two = tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from tests.training.conftest import draw_split, write_folder
+from tests.training.images import draw_split, write_folder
 from training.config import RECIPES, Recipe
 from training.options import parse_options
 

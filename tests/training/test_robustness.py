@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.training.conftest import draw_split
+from tests.training.images import draw_split
 from training.robustness import ENLARGED_8, VARIANTS, crop, encode_jpeg, enlarge, shrink, turn_gray
 
 IMAGES = draw_split(4, seed=0).images

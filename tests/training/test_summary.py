@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.training.conftest import CLASSES, draw_split
+from tests.training.images import CLASSES, draw_split
 from training.data import Data, Split
 from training.summary import count_copies, summarize
 

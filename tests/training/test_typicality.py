@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.training.conftest import shrink_network
+from tests.training.fitting import shrink_network
 from training import typicality
 from training.network import mini_model
 from training.typicality import extract_features, fit_typicality
