@@ -23,14 +23,14 @@ def load_version(
 
 
 def rewrite_golden(version: Path, **arrays: np.ndarray) -> None:
-    """Change arrays of a version's golden answers."""
+    """Change arrays of a version's golden images."""
     with np.load(version / "golden.npz") as golden:
         np.savez(version / "golden.npz", **{**golden, **arrays})
     seal(version)
 
 
 def write_graph(version: Path, broadcast_mib: int) -> None:
-    """Write an int8 graph of a few kilobytes that answers as the SavedModel does and compiles to `broadcast_mib` MiB.
+    """Write a small int8 graph that gives the SavedModel's answers and compiles to `broadcast_mib` MiB.
 
     A constant of 4 bytes is broadcast and then indexed by the input's brightest value, so OpenVINO computes and keeps
     all of it when it compiles the graph.

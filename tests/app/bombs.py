@@ -1,4 +1,4 @@
-"""Small files that take much to decode, made by code."""
+"""Generates small files that take much memory or time to decode."""
 
 import io
 import struct
@@ -32,7 +32,7 @@ def hide_frame(kind: str, side: int = 6000) -> bytes:
 
 
 def refer_to_items(kind: str, count: int = 100_000) -> bytes:
-    """Make an AVIF or HEIC whose table of references makes `count` items: libraries look through all for each."""
+    """Make an AVIF or HEIC with references to `count` items; libraries search the whole table for each."""
     top = read_boxes(encode(Image.new("L", (64, 64), 128), kind))
     meta = read_boxes(top[b"meta"][12:])
     pixels = top[b"mdat"][8:]
@@ -55,7 +55,7 @@ def refer_to_items(kind: str, count: int = 100_000) -> bytes:
 
 
 def make_exif(values: int) -> bytes:
-    """Make EXIF whose Orientation has so many values, fractions each."""
+    """Make EXIF whose orientation has `values` values, each a fraction."""
     directory = struct.pack("<HHHIII", 1, 0x0112, 5, values, 26, 0)
     return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<II", 1_000_003, 700_001) * values
 
@@ -73,7 +73,7 @@ def describe_jpeg(values: int = 2_000_000) -> bytes:
 
 
 def repeat_scans(count: int = 200_000) -> bytes:
-    """Make a progressive JPEG whose last scan comes again and again: each goes over all pixels."""
+    """Make a progressive JPEG that repeats its last scan; decoding each one passes over all pixels."""
     data = encode(Image.new("L", (2800, 2000), 128), "JPEG", progressive=True)
     return data[:-2] + b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0\0" * count + data[-2:]
 
@@ -87,19 +87,19 @@ def name_canvas() -> bytes:
 
 
 def write_runs() -> bytes:
-    """Make a BMP of 8000 x 6000 pixels, each a run of its own, which Pillow reads in Python."""
+    """Make a BMP of 8000 x 6000 pixels with a run for each pixel, which Pillow decodes in Python."""
     head = struct.pack("<IiiHHIIiiII", 40, 8000, 6000, 1, 8, 1, 0, 0, 0, 2, 2)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 62) + head + bytes(8) + b"\x01\x01" * 7_900_000 + b"\0\x01"
 
 
 def pack_text() -> bytes:
-    """Make a PNG with a MB of text in each of 10,000 chunks of a kB."""
+    """Make a PNG with 10,000 text chunks of a kB, each of which unpacks to a MB."""
     png = encode(Image.new("RGB", (64, 64)), "PNG")
     return png[:33] + write_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**6))) * 10_000 + png[33:]
 
 
 def fill(kind: str, mode: str, size: tuple[int, int], **options: object) -> bytes:
-    """Make a picture of one colour: next to no bytes, and as many pixels as are asked for."""
+    """Make an image of one colour: few bytes, and any number of pixels."""
     buffer = io.BytesIO()
     Image.new(mode, size).save(buffer, kind, **options)
     return buffer.getvalue()

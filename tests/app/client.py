@@ -1,4 +1,4 @@
-"""What tests ask of the API, and how they look at its problems."""
+"""Requests to the API, and checks of its problem details."""
 
 from fastapi.testclient import TestClient
 
@@ -8,7 +8,7 @@ def predict(client: TestClient, data: bytes, name: str = "image.png", query: str
 
 
 def check_problem(response, status: int, code: str) -> str:
-    """Check that `response` is a problem of this kind, and give its detail."""
+    """Check that `response` is a problem of this kind; return its detail."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     problem = response.json()

@@ -1,4 +1,4 @@
-"""What the service's tests share: services on a fake model, and a tiny real SavedModel."""
+"""Shared by the service's tests: services with a fake model, and a tiny real SavedModel."""
 
 import shutil
 import threading
@@ -23,26 +23,26 @@ from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_lo
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run what is marked for anyio by asyncio alone, as the service does."""
+    """Run tests marked `anyio` with asyncio only, which is what the service uses."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make every page and every scrape show what is now; app.http.cache has tests of its own."""
+def _no_caching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render pages and metrics for every request. test_cache.py tests the cache."""
     monkeypatch.setattr("app.http.cache.SECONDS", 0)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A models folder with one version in it, of which nothing but the folder exists."""
+    """A model folder with one version, which is an empty folder."""
     (tmp_path / "models" / "tiny" / "1").mkdir(parents=True)
     return tmp_path / "models"
 
 
 @pytest.fixture
 def make_client(models: Path) -> Iterator[Callable[..., TestClient]]:
-    """Start services on a fake model; takes what the model runs, its typicality, and settings."""
+    """Start services with a fake model; takes the model's functions, and settings."""
     clients = []
 
     def start(
@@ -71,7 +71,7 @@ def client(make_client: Callable[..., TestClient]) -> TestClient:
 
 @pytest.fixture
 def serve(models: Path) -> Iterator[Callable[..., Server]]:
-    """Start servers on a fake model in threads; takes what the model runs, and settings."""
+    """Start servers with a fake model in threads; takes the model's function, and settings."""
     running = []
 
     def start(predict: Callable[[Images], Probabilities] = tell_colours, **options: object) -> Server:
@@ -99,8 +99,8 @@ def serving(serve: Callable[..., Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real version folder, as training writes it: tiny/1, which tells the mean colour. Copy before changing it."""
-    import tensorflow as tf  # noqa: PLC0415 -- seconds that most tests do without
+    """A real version, tiny/1, whose probabilities follow the mean colour. Copy it before changing it."""
+    import tensorflow as tf  # noqa: PLC0415 -- takes seconds, and most tests don't need it
 
     class Tiny(tf.Module):
         def __init__(self) -> None:
@@ -124,13 +124,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def version(exported: Path, tmp_path: Path) -> Path:
-    """A copy of the real version folder, to be broken."""
+    """A copy of the real version, for tests that damage it."""
     return Path(shutil.copytree(exported, tmp_path / "real" / "tiny" / "1"))
 
 
 @pytest.fixture
 def refuse(version: Path) -> Callable[[str], None]:
-    """Load the broken version with either runtime and expect it to be refused for the reason given."""
+    """Load the damaged version with each runtime, and check that it is refused for this reason."""
 
     def check(reason: str) -> None:
         for name in ("openvino", "tensorflow"):

@@ -1,4 +1,4 @@
-"""A model that needs no files, and what goes into and out of it."""
+"""A model without files, with its inputs and outputs."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from app.contract import METADATA_FILE, DataSet, ModelMetadata, TensorSpec, Trai
 from app.runtime.load import Answers, Images, Probabilities, Runtime
 from app.versions.model import Model
 
-# Unlike any real model's, so that a test fails where the service assumes one: three classes, and 8 by 6 pixels.
+# Three classes and 8 by 6 pixels, unlike a real model, so that tests find code that assumes a real one.
 CLASS_NAMES = ("red", "green", "blue")
 INPUT = TensorSpec(name="images", dtype="uint8", shape=(8, 6, 3))
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -62,21 +62,21 @@ def make_metadata(version: int = 1, files: dict[str, str] | None = None) -> Mode
 
 
 def tell_colours(images: Images) -> Probabilities:
-    """Give each image's mean red, green and blue, as if they were probabilities."""
+    """Return each image's mean red, green and blue, scaled to probabilities."""
     means = images.mean(axis=(1, 2), dtype=np.float32) / 255 + 1e-6
     probabilities: Probabilities = (means / means.sum(axis=1, keepdims=True)).astype(np.float32)
     return probabilities
 
 
 class HeldModel:
-    """Tells colours once it is let go, and notes what it was given."""
+    """Returns colours once it is released, and records the sizes of its batches."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.reached, self.opened = threading.Event(), threading.Event()
 
     def __call__(self, images: Images) -> Probabilities:
-        """Hold whoever asks."""
+        """Block the caller until the model is released."""
         self.batches.append(len(images))
         self.reached.set()
         assert self.opened.wait(10)
@@ -84,7 +84,7 @@ class HeldModel:
 
 
 def tell_brightness(images: Images) -> NDArray[np.float32]:
-    """Give each image's mean brightness as its typicality: 0 for black, a third for one of the three colours."""
+    """Return each image's mean brightness as its typicality: 0 for black, 1/3 for a pure red, green or blue."""
     typicality: NDArray[np.float32] = images.mean(axis=(1, 2, 3), dtype=np.float32) / 255
     return typicality
 
@@ -94,7 +94,7 @@ def make_model(
     version: int = 1,
     typicality: Callable[[Images], NDArray[np.float32]] | None = None,
 ) -> Model:
-    """Make a model that runs these functions and has no files."""
+    """Make a model with these functions and no files."""
     metadata = make_metadata(version).model_copy(update={"typicality": TYPICALITY if typicality else None})
 
     def run(images: Images) -> Answers:
@@ -111,7 +111,7 @@ def encode(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (40, 3
 
 
 def write_version(folder: Path) -> Path:
-    """Write a card and samples as a model has them; give the version's folder."""
+    """Write a card and samples like those of a model; return the version's folder."""
     version = folder / "tiny" / "1"
     (version / "card").mkdir(parents=True)
     (version / "card" / "README.md").write_text(CARD)
@@ -131,7 +131,7 @@ def wait_until_loaded(client: TestClient) -> None:
 
 
 def seal(folder: Path, **changes: object) -> None:
-    """Write the metadata that fits what `folder` holds now, with `changes`."""
+    """Write metadata that match the files in `folder`, with `changes`."""
     (folder / METADATA_FILE).unlink(missing_ok=True)
     metadata = make_metadata(int(folder.name), digest_files(folder)).model_copy(update=changes)
     (folder / METADATA_FILE).write_text(metadata.model_dump_json())

@@ -1,4 +1,4 @@
-"""A real nginx, as a process of its own."""
+"""Runs a real nginx as a process."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def find_free_port() -> int:
 @contextmanager
 def run_nginx(folder: Path, site: str, port: int) -> Iterator[None]:
     """Run nginx with this site, which listens on `port`."""
-    user = "user root;" if os.geteuid() == 0 else ""  # its workers would be nobody, who may not write here
+    user = "user root;" if os.geteuid() == 0 else ""  # the default user `nobody` can't write here
     (folder / "nginx.conf").write_text(user + _WRAPPER)
     (folder / "site.conf").write_text(site)
     command = [str(NGINX), "-p", str(folder), "-c", "nginx.conf", "-e", "error.log"]

@@ -1,4 +1,4 @@
-"""Pictures, and how tests encode and decode them."""
+"""Images for tests, and functions that encode and decode them."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def decode(data: bytes, size: tuple[int, int] = SIZE, max_pixels: int = LIMIT) -
 
 
 def make_halves(size: tuple[int, int]) -> Image.Image:
-    """Red above, blue below."""
+    """Make an image that is red above and blue below."""
     image = Image.new("RGB", size, "blue")
     ImageDraw.Draw(image).rectangle((0, 0, size[0], size[1] // 2 - 1), "red")
     return image
@@ -38,7 +38,7 @@ def write_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def write_png(bits: int, colour_type: int, rows: list[bytes], chunks: bytes = b"") -> bytes:
-    """Write a PNG of 32 x 32 of any depth, with chunks before its pixels."""
+    """Write a PNG of 32 x 32 pixels in any bit depth, with chunks before its pixels."""
     head = write_chunk(b"IHDR", struct.pack(">2I5B", 32, 32, bits, colour_type, 0, 0, 0))
     pixels = write_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
     return b"\x89PNG\r\n\x1a\n" + head + chunks + pixels + write_chunk(b"IEND", b"")

@@ -1,4 +1,4 @@
-"""The service as a process of its own, on a real socket."""
+"""Runs the service as a process with a real socket."""
 
 import json
 import os
@@ -40,7 +40,7 @@ class Process:
         self._listening.set()
 
     def read_line(self, part: str) -> str:
-        """Wait for a line of the log that has this part."""
+        """Wait for a log line that contains this text."""
         for _ in range(500):
             if lines := [line for line in self.log if part in line]:
                 return lines[0]
@@ -85,23 +85,23 @@ def ask(connection: HTTPConnection, method: str, path: str, body: bytes | None =
 
 
 def list_children(process: int) -> list[int]:
-    """Return the ids of a process's own processes, oldest first."""
+    """Return the ids of a process's children, oldest first."""
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def list_decoders(process: int) -> list[int]:
-    """Return the decoder processes that a process has."""
+    """Return the ids of a process's decoders."""
     return [decoder for child in list_children(process) for decoder in list_children(child)]
 
 
 def stop_decoders(process: int) -> None:
-    """Leave a process's decoders hanging in what they do."""
+    """Suspend a process's decoders, so that they never finish."""
     for decoder in list_decoders(process):
         os.kill(decoder, signal.SIGSTOP)
 
 
 def is_running(process: int) -> bool:
-    """Whether a process is there and has not ended."""
+    """Return whether the process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Clients of a service that say and read exactly what a test wants."""
+"""Clients that send and read exact bytes."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ def dial(port: int) -> socket.socket:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """Read until the service ends the connection, one way or the other."""
+    """Read until the service closes or resets the connection."""
     data = b""
     try:
         while part := client.recv(65_536):
@@ -29,14 +29,14 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def read_answer(client: socket.socket) -> str:
-    """Read one answer whole."""
+    """Read one whole answer."""
     answer = HTTPResponse(client)
     answer.begin()
     return f"{answer.status} {answer.read().decode()}"
 
 
 def check_refused(answer: bytes, status: int, code: str) -> str:
-    """Check the answer to what never became a request; return its detail."""
+    """Check the answer to a request that could not be parsed; return its detail."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), answer
     assert b"application/problem+json" in head

@@ -35,7 +35,7 @@ def who_imports(package: str, modules: list[Path] = MODULES) -> set[str]:
     }
 
 
-# From the top down: a package imports what stands in a lower row, and its own modules.
+# From top to bottom: a package imports only its own modules and packages in lower rows.
 ROWS = (
     ("__main__",),
     ("main", "server"),
@@ -51,7 +51,7 @@ ROWS = (
 
 
 def find_arrows() -> set[tuple[str, str]]:
-    """Return which part of `app` imports which other; a part is a package or a top-level module."""
+    """Return which part of `app` imports which; a part is a package or a top-level module."""
     arrows = set()
     for module in MODULES:
         source = module.relative_to(APP).parts[0].removesuffix(".py")
@@ -61,7 +61,7 @@ def find_arrows() -> set[tuple[str, str]]:
 
 
 def test_imports_go_down():
-    """No two parts need each other, so the code can be read from the bottom up."""
+    """So there are no cycles, and the code can be read from the bottom up."""
     row = {part: index for index, parts in enumerate(ROWS) for part in parts}
     up = {(source, target) for source, target in find_arrows() if source != "__init__" and row[source] >= row[target]}
     up -= {("settings", "contract")}
@@ -77,7 +77,7 @@ def test_the_server_knows_no_application():
 
 
 def test_private_names_stay_in_their_package():
-    """A leading underscore means that a package may change it without a look at the others."""
+    """A package may change a name with a leading underscore without regard to the others."""
     crossing = set()
     for module in MODULES:
         own = ".".join(module.relative_to(ROOT).parts[:2]).removesuffix(".py")
@@ -93,8 +93,8 @@ def test_the_service_never_imports_training():
     assert who_imports("training") == set()
 
 
-def test_training_imports_only_what_knows_no_web():
-    """Training shares the code that decodes images and runs versions, and none that knows HTTP."""
+def test_training_imports_no_http():
+    """It shares the code that decodes images and runs versions."""
     names = {name for module in (ROOT / "training").rglob("*.py") for name in find_imports(module)}
     rooms = {name.split(".")[1] for name in names if name.startswith("app.")}
     assert rooms <= {"contract", "errors", "images", "litter", "runtime", "settings"}
@@ -116,12 +116,12 @@ def test_training_imports_only_what_knows_no_web():
         ("pydantic_settings", {"app/settings.py"}),
     ],
 )
-def test_each_library_is_known_to_one_module(package, modules):
-    """It can be replaced in one place."""
+def test_each_library_is_imported_by_one_part(package, modules):
+    """So it can be replaced in one place."""
     assert who_imports(package) == modules
 
 
-def test_the_inner_packages_know_no_web():
+def test_the_inner_packages_import_no_http():
     """The command line uses them without HTTP."""
     inner = [path for path in MODULES if path.relative_to(APP).parts[0] in INNER]
     for package in ("fastapi", "starlette", "app.api", "app.http", "app.main"):
@@ -129,7 +129,7 @@ def test_the_inner_packages_know_no_web():
 
 
 def test_importing_the_service_imports_no_tensorflow():
-    """It takes seconds and half a gigabyte, and the default runtime does not need it."""
+    """TensorFlow takes seconds and half a gigabyte, and the default runtime does not need it."""
     code = (
         "import sys, app.main; print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras')])"
     )
@@ -137,8 +137,8 @@ def test_importing_the_service_imports_no_tensorflow():
     assert output.strip() == "[]"
 
 
-def test_no_line_of_the_service_names_a_model():
-    """Class names, input size and model name come from the metadata, so that any exported model serves."""
+def test_the_service_names_no_model():
+    """Class names, input size and model name come from the metadata, so any exported model serves."""
     web = [path for path in (APP / "pages" / "web").rglob("*") if path.is_file()]
     source = "\n".join(path.read_text(encoding="utf-8") for path in [*MODULES, *web])
     source += "\n".join(path.name for path in web)

@@ -40,7 +40,7 @@ def test_the_process_serves_a_real_model_and_drains(start, exported):
     assert process.wait_until("ok")["runtime"]["name"] == "openvino"
     kept = process.connect()
     kept.request("HEAD", "/health")
-    with kept.getresponse() as head:  # without a body, which would be taken for the next answer
+    with kept.getresponse() as head:  # without a body, which would look like the next answer
         assert head.status == 200
     assert ask(kept, "POST", "/predict", encode("blue"))[1]["label"] == "blue"
 
@@ -49,7 +49,7 @@ def test_the_process_serves_a_real_model_and_drains(start, exported):
     assert process.wait_until("draining")
     assert process.get("/health")[0] == 503
     assert time.monotonic() - signalled < 1
-    for _ in range(2):  # the connection that was kept, and the one that replaces it
+    for _ in range(2):  # the kept connection, and the one that replaces it
         status, reply = ask(kept, "POST", "/predict", encode("red"))
         assert (status, reply["label"]) == (200, "red")
     assert process.wait() == 0
@@ -77,8 +77,8 @@ def test_an_upload_in_flight_outlives_the_drain(start, exported):
     assert process.wait() == 0
 
 
-def test_a_second_signal_hurries(start, tmp_path):
-    """It ends the drain at once."""
+def test_a_second_signal_ends_the_drain(start, tmp_path):
+    """At once."""
     process = start(model_dir=tmp_path, drain_seconds=60)
     process.wait_until("unavailable")
     process.signal(signal.SIGINT)
@@ -87,8 +87,8 @@ def test_a_second_signal_hurries(start, tmp_path):
     assert process.wait() == 0
 
 
-def test_a_third_signal_drops_what_is_in_flight(start, exported):
-    """As if the client had disconnected: one line in the log, no traceback, exit status 0."""
+def test_a_third_signal_drops_requests_in_flight(start, exported):
+    """As if the client had disconnected: one log line, no traceback, exit status 0."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=60)
     process.wait_until("ok")
     with socket.create_connection(("127.0.0.1", process.port), timeout=10) as client:
@@ -173,7 +173,7 @@ main()
 
 
 @pytest.mark.parametrize("signals", [1, 3])
-def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
+def test_a_decoder_that_never_finishes_does_not_delay_the_exit(start, exported, signals):
     """Its client gets 504, and the process exits in time, with status 0 and no process left behind."""
     process = start(
         model_dir=exported.parent.parent, max_batch_size=1, drain_seconds=0.2, request_timeout_seconds=0.5, decoders=1
@@ -197,8 +197,8 @@ def test_a_decoder_that_never_ends_holds_up_no_exit(start, exported, signals):
     wait_until(lambda: not is_running(decoder))
 
 
-def test_a_signal_before_the_server_runs_is_a_clean_end(tmp_path):
-    """The handlers are installed before the slow imports, and end the process quietly."""
+def test_a_signal_before_the_server_runs_ends_the_process_quietly(tmp_path):
+    """The handlers are installed before the slow imports."""
     process = subprocess.Popen(
         [sys.executable, "-m", "app"],
         env={**os.environ, "APP_PORT": "0", "APP_MODEL_DIR": str(tmp_path)},
@@ -215,8 +215,8 @@ def test_a_signal_before_the_server_runs_is_a_clean_end(tmp_path):
     assert (process.returncode, said) == (0, "")
 
 
-def test_signals_while_a_version_loads_are_a_clean_end(start, tmp_path):
-    """Several signals while the loader's thread goes on."""
+def test_signals_while_a_version_loads_end_the_process_quietly(start, tmp_path):
+    """Even several of them, while the loader's thread is running."""
     process = start(program=("-c", SLOW_LOAD), model_dir=tmp_path, drain_seconds=60)
     for _ in range(6):
         process.signal()
@@ -224,7 +224,7 @@ def test_signals_while_a_version_loads_are_a_clean_end(start, tmp_path):
     assert process.popen.wait(5) == 0
 
 
-def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):
+def test_a_body_without_a_length_is_refused_at_the_limit(start, exported):
     """Chunks are counted as they arrive."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, max_upload_bytes=10_000)
     process.wait_until("ok")
@@ -235,7 +235,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit(start, exported):
     connection.close()
 
 
-def test_a_body_that_trickles_is_cut(start, exported):
+def test_a_slow_body_times_out(start, exported):
     """The client gets 408, and its connection is closed."""
     process = start(model_dir=exported.parent.parent, max_batch_size=1, upload_timeout_seconds=0.2)
     process.wait_until("ok")

@@ -38,7 +38,7 @@ def test_the_reference_lists_every_setting():
 
 
 def test_the_old_name_of_a_setting_still_works(monkeypatch):
-    """APP_DECODERS was APP_DECODE_THREADS; the new name wins, and a fault names it."""
+    """APP_DECODERS was APP_DECODE_THREADS. The new name takes precedence, and errors name it."""
     monkeypatch.setenv("APP_DECODE_THREADS", "3")
     assert Settings().decoders == 3
     monkeypatch.setenv("APP_DECODERS", "4")
@@ -66,28 +66,28 @@ def test_settings_come_from_the_environment(monkeypatch):
     ],
 )  # fmt: skip
 def test_a_value_out_of_bounds_is_refused(monkeypatch, name, value):
-    """The service does not start on a setting that makes no sense."""
+    """The service does not start with an invalid setting."""
     monkeypatch.setenv(f"APP_{name.upper()}", value)
     with pytest.raises(ValidationError, match=name):
         Settings()
 
 
-def test_room_for_less_than_one_upload_is_refused():
-    """Every upload above it would be told to come back, for ever."""
+def test_a_total_limit_below_that_of_one_upload_is_refused():
+    """Larger uploads would be told to retry forever."""
     with pytest.raises(ValidationError, match="APP_MAX_UPLOADS_TOTAL_BYTES"):
         Settings(max_upload_bytes=4096, max_uploads_total_bytes=2048)
 
 
 @pytest.mark.parametrize("value", [",", ", ,", " "])
-def test_keys_that_are_none_are_refused(value, monkeypatch):
-    """A secret that was put together wrongly would leave the service open without a word."""
+def test_invalid_keys_are_refused(value, monkeypatch):
+    """A badly generated secret would leave the service open."""
     monkeypatch.setenv("APP_API_KEYS", value)
     with pytest.raises(ValidationError, match="nothing between the commas"):
         Settings()
 
 
-def test_one_port_for_requests_and_probes_is_refused():
-    """The system would let both sockets have it, until one listens."""
+def test_the_same_port_for_requests_and_probes_is_refused():
+    """The system would report it only when the second socket listens."""
     with pytest.raises(ValidationError, match="APP_PROBE_PORT must be another port"):
         Settings(port=8000, probe_port=8000)
     assert Settings(port=0, probe_port=0).probe_port == 0
@@ -95,32 +95,32 @@ def test_one_port_for_requests_and_probes_is_refused():
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_an_empty_variable_means_the_default(monkeypatch, name):
-    """So a compose file may pass on a variable that nobody has set."""
+    """So a compose file can pass on a variable that is not set."""
     monkeypatch.setenv(f"APP_{name.upper()}", "")
     assert getattr(Settings(), name) == Settings.model_fields[name].default
 
 
 @pytest.mark.parametrize("key", ["ключ" * 8, "tab\t" * 8])
-def test_a_key_that_no_header_carries_is_refused(key):
-    """Nobody could ever use it as a bearer token."""
+def test_a_key_that_no_header_can_contain_is_refused(key):
+    """It could never be sent as a bearer token."""
     with pytest.raises(ValidationError, match="printable ASCII"):
         Settings(api_keys=key)
 
 
-def test_a_precision_that_tensorflow_can_not_choose_is_refused():
-    """It would be ignored in silence otherwise."""
+def test_a_precision_for_tensorflow_is_refused():
+    """It would be ignored."""
     with pytest.raises(ValidationError, match="APP_PRECISION"):
         Settings(runtime="tensorflow", precision="bf16")
 
 
 @pytest.mark.parametrize("value", ["example.org", "https://example.org/", "https://Example.org", "https://a.org/b"])
 def test_an_origin_that_no_browser_sends_is_refused(value):
-    """It would never match, and nothing would tell why."""
+    """It would never match, and nothing would say why."""
     with pytest.raises(ValidationError, match="an origin is https://host"):
         Settings(cors_origins=value)
 
 
-def test_origins_as_browsers_send_them_are_taken():
-    """With a port, of a local page, or any."""
+def test_origins_as_browsers_send_them_are_accepted():
+    """With a port, of a local page, or `*`."""
     origins = ("https://example.org", "http://localhost:3000", "http://[::1]:80", "*")
     assert Settings(cors_origins=",".join(origins)).cors_origins == origins

@@ -12,7 +12,7 @@ from tests.app.fakes import encode, make_model, wait_until_loaded
 
 
 def test_health_names_the_model(client):
-    """200 and what serves, once it can serve."""
+    """`/health` answers 200 with the model, the runtime and the refused versions, once a model serves."""
     response = client.get("/health")
     assert response.status_code == 200
     assert response.json() == {
@@ -25,8 +25,8 @@ def test_health_names_the_model(client):
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live"])
-def test_probes_may_ask_by_head(client, path):
-    """What GET answers, without its body; so may a load balancer that knows no other way."""
+def test_probes_accept_head(client, path):
+    """HEAD gets the status and headers of GET without the body, because some load balancers only send HEAD."""
     for client.app.state.draining in (False, True):
         expected, answer = client.get(path), client.head(path)
         assert (answer.status_code, answer.content) == (expected.status_code, b"")
@@ -35,8 +35,8 @@ def test_probes_may_ask_by_head(client, path):
     assert expected.status_code == (503 if path == "/health" else 200)
 
 
-def test_without_a_model_the_service_says_so(tmp_path):
-    """It starts, and everything but liveness answers 503 with the reason."""
+def test_without_a_model_only_liveness_succeeds(tmp_path):
+    """The service starts, and all other requests get 503 with the reason."""
     with TestClient(create_app(Settings(model_dir=tmp_path / "none"))) as client:
         wait_until_loaded(client)
         response = client.get("/health")
@@ -49,8 +49,8 @@ def test_without_a_model_the_service_says_so(tmp_path):
             assert response.headers["retry-after"] == str(response.json()["retry_after_seconds"])
 
 
-def test_while_the_model_loads_the_service_is_up(models):
-    """Health says starting, requests are sent away with the time to come back."""
+def test_requests_get_503_while_the_model_loads(models):
+    """`/health` says `starting`, and requests get 503 until the model serves."""
     opened = threading.Event()
     app = create_app(Settings(model_dir=models), load=lambda *_, **__: opened.wait(10) and make_model())
     with TestClient(app) as client:
@@ -62,8 +62,8 @@ def test_while_the_model_loads_the_service_is_up(models):
         assert predict(client, encode()).status_code == 200
 
 
-def test_a_refused_version_shows_in_health(models):
-    """With its reason, whether or not an older one serves."""
+def test_health_lists_refused_versions(models):
+    """With the reason, whether or not an older version serves."""
     with TestClient(create_app(Settings(model_dir=models))) as client:
         wait_until_loaded(client)
         health = client.get("/health").json()
@@ -71,8 +71,8 @@ def test_a_refused_version_shows_in_health(models):
         assert health["refused"] == [{"version": 1, "reason": "metadata.json can't be read: No such file or directory"}]
 
 
-def test_while_draining_requests_are_served_but_health_sends_them_away(client):
-    """And every answer asks to close its connection, so that the next one reaches another process."""
+def test_requests_are_served_while_health_says_draining(client):
+    """Every answer closes its connection, so that the client's next request reaches another process."""
     assert "connection" not in client.get("/health").headers
     client.app.state.draining = True
     response = client.get("/health")

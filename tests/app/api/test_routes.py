@@ -1,4 +1,4 @@
-"""Behaviour of the API as a client sees it: app.api.routes, app.api.schemas, app.main."""
+"""Behaviour of the API as clients see it: app.api.routes, app.api.schemas, app.main."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from tests.app.fakes import HeldModel, encode, make_model, tell_brightness, tell
 
 
 def test_an_uploaded_file_is_classified(client):
-    """The form field `file` gives the label, its probability, the runners-up and the model."""
+    """The form field `file` gets the label, its probability, the other classes and the model."""
     response = predict(client, encode((200, 50, 0)))
     assert response.status_code == 200
     assert response.json() == {
@@ -40,13 +40,13 @@ def test_an_uploaded_file_is_classified(client):
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "IMAGE/x-anything; q=1"])
 def test_a_raw_body_is_classified(client, content_type):
-    """An image/… body is an image whatever kind it says; the bytes tell."""
+    """Any image/… type is accepted, because the bytes decide the format."""
     response = client.post("/predict", content=encode("blue"), headers={"content-type": content_type})
     assert response.json()["label"] == "blue"
 
 
 def test_a_file_of_some_megabytes_is_classified(client):
-    """Past a megabyte the form's parser keeps files on disk."""
+    """Files of more than a megabyte, which many form parsers store on disk, are read too."""
     noise = np.random.default_rng(0).integers(0, 100, (800, 800, 3), dtype=np.uint8)
     noise[..., 1] += 100
     buffer = io.BytesIO()
@@ -56,13 +56,13 @@ def test_a_file_of_some_megabytes_is_classified(client):
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 3), ("?top_k=1", 1), ("?top_k=2", 2), ("?top_k=3", 3)])
-def test_top_k_says_how_many_classes_are_named(client, query, count):
-    """By default five, or all if there are fewer."""
+def test_top_k_is_the_number_of_classes_in_the_answer(client, query, count):
+    """The default is five, or all classes if there are fewer."""
     assert len(predict(client, encode(), query=query).json()["predictions"]) == count
 
 
-def test_five_of_ten_classes_are_named_by_default(models):
-    """The surest ones."""
+def test_the_default_is_the_five_most_probable_classes(models):
+    """In order of probability."""
     tiny = make_model()
     names = tuple("abcdefghij")
     output = tiny.metadata.output.model_copy(update={"shape": (10,)})
@@ -79,20 +79,20 @@ def test_five_of_ten_classes_are_named_by_default(models):
 
 @pytest.mark.parametrize("value", ["0", "-1", "4"])
 def test_top_k_out_of_range_is_refused(client, value):
-    """Too few or too many, the answer names the range."""
+    """The error names the valid range."""
     detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
     assert detail == f"top_k={value}, but the model has 3 classes; send 1 to 3"
 
 
 @pytest.mark.parametrize("value", ["many", "1.5", "", "1_0", " 3 ", "\u0663"])
-def test_top_k_that_is_no_number_is_refused(client, value):
-    """It is the same problem as a number out of range."""
+def test_top_k_that_is_not_a_number_is_refused(client, value):
+    """The code is that of a number out of range."""
     detail = check_problem(predict(client, encode(), query=f"?top_k={value}"), 422, "top_k_out_of_range")
     assert detail == f"top_k={value!r} is not a whole number"
 
 
-def test_several_images_are_answered_in_order(client):
-    """A bad one among them has its problem in its place, and spoils no other."""
+def test_a_batch_is_answered_in_order(client):
+    """A bad image gets an error in its place, and does not affect the others."""
     images = [encode("blue"), b"text", encode("red"), b"", encode("lime")]
     response = client.post("/predict/batch?top_k=1", files=[("files", ("x", image)) for image in images])
     assert response.status_code == 200
@@ -105,7 +105,7 @@ def test_several_images_are_answered_in_order(client):
 
 
 def test_typicality_is_in_every_result(make_client):
-    """Where the version has it; rounded, and never above 1."""
+    """It is rounded, and between 0 and 1."""
     client = make_client(typicality=tell_brightness)
     assert client.post("/predict", files={"file": encode("red")}).json()["typicality"] == 0.333333
     files = [("files", encode(colour)) for colour in ("black", "white")]
@@ -114,15 +114,15 @@ def test_typicality_is_in_every_result(make_client):
 
 
 def test_an_answer_has_no_typicality_if_the_version_has_none(client):
-    """Absent, not null."""
+    """The field is absent, not null."""
     assert "typicality" not in client.post("/predict", files={"file": encode()}).json()
     [result] = client.post("/predict/batch", files={"files": encode()}).json()["results"]
     assert "typicality" not in result
 
 
 @pytest.mark.parametrize("settings", [{"max_batch_files": 3}, {"max_queue_size": 3}])
-def test_too_many_images_at_once_are_refused(make_client, settings):
-    """The answer names the limit; exactly as many pass. More than may wait could be sent again and again in vain."""
+def test_too_many_images_in_a_batch_are_refused(make_client, settings):
+    """The error names the limit. A batch larger than the queue could never be accepted, so it gets 422, not 429."""
     client = make_client(**settings)
     files = [("files", ("x", encode()))] * 40
     assert len(client.post("/predict/batch", files=files[:3]).json()["results"]) == 3
@@ -132,33 +132,33 @@ def test_too_many_images_at_once_are_refused(make_client, settings):
 
 
 @pytest.mark.parametrize("settings", [{"max_batch_files": 1}, {"max_queue_size": 1}])
-def test_a_batch_that_may_hold_one_image_says_so(make_client, settings):
-    """Not where several are taken, which would be here."""
+def test_the_error_for_a_limit_of_one_is_worded_for_it(make_client, settings):
+    """It does not point to `/predict/batch`, which the client has called."""
     response = make_client(**settings).post("/predict/batch", files=[("files", encode())] * 2)
     assert check_problem(response, 422, "too_many_images") == "send one image at once"
 
 
-def test_one_image_is_one(client):
-    """Of two it would have to guess which; the answer names where several are taken."""
+def test_predict_refuses_several_images(client):
+    """The error names `/predict/batch`."""
     for count in (2, 16, 17, 40):
         files = [("file", ("x", encode()))] * count
         detail = check_problem(client.post("/predict", files=files), 422, "too_many_images")
         assert detail == "send one image; /predict/batch takes several"
 
 
-def test_several_images_belong_in_the_field_files(client):
-    """The field of `/predict` is another one."""
+def test_a_batch_requires_the_field_files(client):
+    """The error names the field, which differs from that of `/predict`."""
     response = client.post("/predict/batch", files={"file": encode()})
     assert "belongs in the field 'files'; found: 'file'" in check_problem(response, 422, "wrong_field")
 
 
-def test_the_metadata_can_be_read(client):
-    """What training wrote, as it is."""
+def test_model_returns_the_metadata(client):
+    """`/model` returns the metadata unchanged."""
     assert client.get("/model").json() == json.loads(make_model().metadata.model_dump_json())
 
 
 def test_a_real_version_is_served(exported):
-    """From a folder to a reply, nothing faked."""
+    """The service loads and runs a SavedModel with OpenVINO."""
     with TestClient(create_app(Settings(model_dir=exported.parent.parent, max_batch_size=4))) as client:
         wait_until_loaded(client)
         assert client.get("/health").json()["runtime"]["name"] == "openvino"
@@ -168,7 +168,7 @@ def test_a_real_version_is_served(exported):
 
 
 def test_a_full_queue_answers_429(make_client):
-    """With the time to come back; what was admitted is answered, and probes are not held up."""
+    """With `Retry-After`. Accepted images are still classified, and probes are answered."""
     held = HeldModel()
     client = make_client(held, max_queue_size=1)
     answers = []
@@ -184,8 +184,8 @@ def test_a_full_queue_answers_429(make_client):
     assert answers[0].json()["label"] == "blue"
 
 
-def test_a_batch_larger_than_the_room_left_is_answered_in_part(make_client):
-    """Images for which there is no room have a 429 in their place."""
+def test_a_batch_is_partly_answered_if_the_queue_fills(make_client):
+    """The images that find no room get 429 in their place."""
 
     def wait(images):
         time.sleep(0.1)
@@ -199,20 +199,20 @@ def test_a_batch_larger_than_the_room_left_is_answered_in_part(make_client):
     assert results[2]["retry_after_seconds"] == 1
 
 
-def test_a_failing_model_answers_500_without_its_innards(make_client):
-    """The reason stands in the log; the client gets the request's id."""
+def test_a_failing_model_answers_500_without_details(make_client):
+    """The log has the reason; the client gets the request id."""
     client = make_client(lambda _: {}["secret"])
     assert "secret" not in check_problem(predict(client, encode()), 500, "inference_failed")
 
 
-def test_a_fault_of_the_service_answers_500_without_its_innards(client, monkeypatch):
-    """Whatever fails, the answer is a problem with the request's id."""
+def test_an_unexpected_error_answers_500_without_details(client, monkeypatch):
+    """It is a problem detail with the request id, like any other error."""
     monkeypatch.setattr("app.api.routes.read_image", lambda *_, **__: {}["secret"])
     assert "secret" not in check_problem(predict(client, encode()), 500, "internal")
 
 
-def test_an_answer_to_a_fault_has_what_every_answer_has(make_client, monkeypatch):
-    """What browsers need to read it, and the wish to come back elsewhere while the process is being stopped."""
+def test_an_unexpected_error_has_the_common_headers(make_client, monkeypatch):
+    """Such as those for CORS and security, and `Connection: close` while the service drains."""
     client = make_client(cors_origins="https://a.example")
     client.app.state.draining = True
     missing = client.get("/nowhere", headers={"origin": "https://a.example"}).headers
@@ -222,8 +222,8 @@ def test_an_answer_to_a_fault_has_what_every_answer_has(make_client, monkeypatch
     assert {"connection", "x-request-id", "x-frame-options", "access-control-allow-origin"} <= fault.keys()
 
 
-def test_an_unknown_path_is_a_problem(client):
-    """The framework's own errors look like all others."""
+def test_an_unknown_path_gets_a_problem_detail(client):
+    """The framework's own errors have the same format as the service's."""
     detail = check_problem(client.get("/nowhere"), NOT_FOUND.status, NOT_FOUND.code)
     assert detail == "GET /nowhere: Not Found; see /docs for the paths that exist"
 
@@ -232,30 +232,30 @@ def test_an_unknown_path_is_a_problem(client):
     ("method", "path", "allowed"),
     [("GET", "/predict", ["POST"]), ("POST", "/health", ["GET", "HEAD"]), ("POST", "/docs", ["GET", "HEAD"])],
 )
-def test_a_wrong_method_is_told_the_right_one(client, method, path, allowed):
-    """To people in the text, to programs in the header."""
+def test_a_wrong_method_gets_the_allowed_ones(client, method, path, allowed):
+    """In the detail for people, and in `Allow` for programs."""
     response = client.request(method, path)
     detail = check_problem(response, METHOD_NOT_ALLOWED.status, METHOD_NOT_ALLOWED.code)
     assert detail == f"{method} {path}: send {' or '.join(allowed)}; see /docs for the paths that exist"
     assert sorted(response.headers["allow"].split(", ")) == allowed
 
 
-def test_a_request_keeps_the_id_that_its_client_chose(client):
-    """So that one id names it in the logs of both."""
+def test_the_client_can_choose_the_request_id(client):
+    """The logs of both then have the same id."""
     response = client.get("/nowhere", headers={"x-request-id": "job-17.a:b"})
     assert response.headers["x-request-id"] == response.json()["request_id"] == "job-17.a:b"
 
 
 @pytest.mark.parametrize("offered", ["", "a b", "x" * 129, 'quote"', "newline\\n", "{}", "ümlaut".encode("latin-1")])
-def test_an_insane_request_id_is_replaced(client, offered):
-    """Nothing from a client breaks a log line."""
+def test_an_invalid_request_id_is_replaced(client, offered):
+    """So that a client can't forge log lines."""
     named = client.get("/health/live", headers={"x-request-id": offered}).headers["x-request-id"]
     assert len(named) == 32
     assert named != client.get("/health/live").headers["x-request-id"]
 
 
-def test_the_documentation_says_how_to_get_no_page(client):
-    """Java's own client accepts HTML first, unless it is told to send this."""
+def test_the_documented_accept_header_gets_json(client):
+    """Java's HTTP client accepts HTML by default, and gets JSON with this header."""
     description = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["description"]
     header, value = re.search(r"`(Accept): (application/json)`", description).groups()
     for accept, kind in (("text/html, image/gif, image/jpeg, */*; q=.2", "text/html"), (value, "application/json")):
@@ -263,8 +263,8 @@ def test_the_documentation_says_how_to_get_no_page(client):
         assert answer.headers["content-type"].startswith(kind)
 
 
-def test_the_documentation_names_the_headers_of_every_answer(make_client):
-    """The request's id, and when to come back where an answer says that."""
+def test_the_documentation_lists_the_headers_of_every_answer(make_client):
+    """`X-Request-ID` everywhere, and `Retry-After` with 429 and 503."""
     document = make_client(api_keys="a-long-enough-key").app.openapi()
     for path, operations in document["paths"].items():
         for operation in operations.values():
@@ -274,8 +274,8 @@ def test_the_documentation_names_the_headers_of_every_answer(make_client):
                 assert ("Retry-After" in response["headers"]) == comes_back, (path, status)
 
 
-def test_the_framework_has_nothing_to_refuse(client):
-    """It would in words of its own: it reads nothing but paths, of which any text will do."""
+def test_the_framework_validates_nothing_itself(client):
+    """Its errors would have another format. It only reads path parameters, which may be any text."""
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
@@ -286,8 +286,8 @@ def test_the_framework_has_nothing_to_refuse(client):
                     assert path.startswith("/predict")
 
 
-def test_the_documentation_shows_every_call_with_examples(client):
-    """Uploads can be tried out, replies and errors are worked examples."""
+def test_the_documentation_describes_every_endpoint(client):
+    """With examples of requests, answers and errors."""
     document = client.get("/openapi.json").json()
     assert {path for path in document["paths"] if not path.startswith(("/v1", "/v2"))} == {
         "/predict", "/predict/batch", "/health", "/health/live", "/model", "/metrics",
@@ -307,6 +307,6 @@ def test_the_documentation_shows_every_call_with_examples(client):
     for kind in COMMON_KINDS:
         assert f"| {kind.status} | `{kind.code}` |" in document["info"]["description"]
     for path, operations in document["paths"].items():
-        for operation in operations.values():  # FastAPI would make its summary of the function's name
+        for operation in operations.values():  # FastAPI's default summary is the function's name
             assert operation["summary"] != operation["operationId"].replace("_", " ").title(), path
     assert client.get("/docs").status_code == 200

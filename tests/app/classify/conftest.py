@@ -21,7 +21,7 @@ def model(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of several kinds, in folders, among other files."""
+    """A folder with images in several formats, a subfolder and a text file."""
     (tmp_path / "more").mkdir()
     (tmp_path / "a.png").write_bytes(encode("red"))
     (tmp_path / "b.JPEG").write_bytes(encode("blue", kind="JPEG"))
@@ -32,5 +32,5 @@ def folder(tmp_path):
 
 @pytest.fixture
 def familiar(model, monkeypatch):  # noqa: ARG001 -- replaces it
-    """Classify instead with a fake model that has a typicality."""
+    """Classify with a fake model that has a typicality."""
     monkeypatch.setattr(command, "_load_newest", lambda *_: make_model(typicality=tell_brightness))

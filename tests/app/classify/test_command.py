@@ -21,16 +21,16 @@ MAX_BYTES = 10**6
 pytestmark = pytest.mark.usefixtures("model")
 
 
-def test_each_image_is_a_line(folder, capsys):
-    """Name, label and probability by tabulators, in the order in which they were named."""
+def test_each_image_is_one_line(folder, capsys):
+    """Name, label and probability, separated by tabs, in the order of the arguments."""
     assert run(folder / "b.JPEG", folder / "a.png") == 0
     out, err = capsys.readouterr()
     assert out == f"{folder}/b.JPEG\tblue\t1.00\n{folder}/a.png\tred\t1.00\n"
     assert err == ""
 
 
-def test_json_is_what_the_service_answers(folder, capsys):
-    """One object a line, with the name; a failure has its reason and its code in place of an answer."""
+def test_json_has_the_fields_of_the_services_answer(folder, capsys):
+    """One object per line, with the file's name. A failed file has `error` and `code` instead of a label."""
     assert run("--json", "--top-k", 2, folder / "a.png", folder / "notes.txt", folder / "none.png") == 1
     good, bad, missing = map(json.loads, capsys.readouterr().out.splitlines())
     assert good["image"] == f"{folder}/a.png"
@@ -40,8 +40,8 @@ def test_json_is_what_the_service_answers(folder, capsys):
     assert bad["error"].startswith("the file is not an image")
 
 
-def test_failures_are_named_and_spoil_no_other(folder, capsys):
-    """Exit status 1, each with its reason, and how many there were."""
+def test_a_failed_file_does_not_affect_the_others(folder, capsys):
+    """Each failure has its reason and a total follows; the exit status is 1."""
     (folder / "broken.png").write_bytes(encode()[:60])
     assert run(folder / "none.png", folder / "broken.png", folder / "a.png", folder / "notes.txt") == 1
     out, err = capsys.readouterr()
@@ -53,16 +53,16 @@ def test_failures_are_named_and_spoil_no_other(folder, capsys):
     assert lines[3] == "3 of 4 images failed"
 
 
-def test_a_picture_of_too_many_pixels_names_the_setting(folder, capsys, monkeypatch):
-    """Which is whoever asks' own to change here, as the one of bytes is."""
+def test_an_image_with_too_many_pixels_names_the_setting(folder, capsys, monkeypatch):
+    """Here, unlike in the service, the user can change the setting."""
     monkeypatch.setenv("APP_MAX_IMAGE_PIXELS", "100")
     assert run(folder / "a.png") == 1
     assert "at most 100 are decoded" in (said := capsys.readouterr().err)
     assert "APP_MAX_IMAGE_PIXELS" in said
 
 
-def test_a_failing_model_is_named(monkeypatch, folder, capsys):
-    """Not a traceback."""
+def test_a_failing_model_is_reported(monkeypatch, folder, capsys):
+    """In one line, without a traceback."""
 
     def fail(_):
         raise InferenceError("the model failed")
@@ -72,8 +72,8 @@ def test_a_failing_model_is_named(monkeypatch, folder, capsys):
     assert capsys.readouterr().err == f"{folder}/a.png: the model failed\n"
 
 
-def test_images_go_in_full_batches(model, tmp_path, monkeypatch):
-    """The last one holds what is left."""
+def test_images_are_classified_in_full_batches(model, tmp_path, monkeypatch):
+    """Only the last batch is smaller."""
     monkeypatch.setenv("APP_MAX_BATCH_SIZE", "4")
     for i in range(10):
         (tmp_path / f"{i}.png").write_bytes(encode())
@@ -81,8 +81,8 @@ def test_images_go_in_full_batches(model, tmp_path, monkeypatch):
     assert sorted(model) == [2, 4, 4]
 
 
-def test_few_images_go_beside_each_other(model, folder, monkeypatch):
-    """One worker with all of them would leave the others idle."""
+def test_few_images_are_shared_by_the_workers(model, folder, monkeypatch):
+    """Otherwise one worker would get all images, and the others none."""
     monkeypatch.setenv("APP_INFERENCE_THREADS", "2")
     (folder / "d.png").write_bytes(encode())
     assert run(folder) == 0
@@ -95,8 +95,8 @@ def decoders() -> Iterator[Decoders]:
         yield decoders
 
 
-def test_decoding_goes_on_while_the_model_runs(tmp_path, decoders, monkeypatch):
-    """But not without bound."""
+def test_images_are_decoded_while_the_model_runs(tmp_path, decoders, monkeypatch):
+    """A limited number of batches ahead."""
     names = [str(tmp_path / f"{i:02}.png") for i in range(40)]
     decoded, held = [], threading.Event()
     for name in names:
@@ -119,7 +119,7 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path, decoders, monkeypatch):
             break
         time.sleep(0.01)
     time.sleep(0.1)
-    assert len(decoded) == 20  # of five batches: one held, one to run next, three decoded by then
+    assert len(decoded) == 20  # five batches: one runs, one is next, three more are decoded
     held.set()
     first.join()
     assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
@@ -133,8 +133,8 @@ def test_decoding_goes_on_while_the_model_runs(tmp_path, decoders, monkeypatch):
         (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "name is empty"), (["-", "-"], "only be read once"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
-    """Exit status 2, before any work."""
+def test_a_bad_argument_is_refused(folder, capsys, arguments, said):
+    """With exit status 2, before any file is read."""
     try:
         status = run(*(argument.format(folder=folder) for argument in arguments))
     except SystemExit as stop:
@@ -143,8 +143,8 @@ def test_what_can_not_be_done_is_said(folder, capsys, arguments, said):
     assert said in capsys.readouterr().err
 
 
-def test_the_program_without_a_model_says_so(tmp_path):
-    """Exit status 2 and the reason."""
+def test_a_missing_model_is_reported(tmp_path):
+    """With exit status 2 and the reason."""
     done = start("x.png", env={**os.environ, "APP_MODEL_DIR": str(tmp_path)})
     assert done.returncode == 2
     expected = f"{tmp_path} contains no version; expected {tmp_path}/<name>/<version>/"
@@ -163,14 +163,14 @@ def test_the_program_without_a_model_says_so(tmp_path):
     ],
 )
 def test_a_bad_setting_is_one_line(folder, capsys, monkeypatch, name, value, said):
-    """The variable and what is wrong with it, as the service says it."""
+    """The variable and the error, in the service's words."""
     monkeypatch.setenv(name, value)
     assert run(folder / "a.png") == 2
     assert capsys.readouterr().err == f"python -m app.classify: {said}\n"
 
 
-def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
-    """Only there: in a file or a pipe it would be noise."""
+def test_a_progress_bar_is_shown_on_a_terminal(folder, capsys, monkeypatch):
+    """For folders only, and not if the output goes to a file or a pipe."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     run(folder)
     assert "3/3" in capsys.readouterr().err
@@ -178,8 +178,8 @@ def test_a_folder_shows_its_progress_on_a_terminal(folder, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_the_pixels_are_those_of_the_service(folder, decoders):
-    """Decoded to the model's size by the same code."""
+def test_images_are_decoded_to_the_models_size(folder, decoders):
+    """By the service's decoder."""
     [[outcome]] = command.classify_files(
         make_model(), [str(folder / "a.png")], decoders, batch_size=1, workers=1, max_bytes=MAX_BYTES
     )
@@ -188,7 +188,7 @@ def test_the_pixels_are_those_of_the_service(folder, decoders):
 
 @pytest.mark.usefixtures("familiar")
 def test_an_unfamiliar_image_is_marked(folder, capsys):
-    """In a last column; in JSON each image has its typicality."""
+    """In the last column. In JSON, each image has its typicality."""
     (folder / "black.png").write_bytes(encode("black"))
     assert run("--top-k", 2, folder / "black.png", folder / "a.png") == 0
     assert [line.split("\t")[5:] for line in capsys.readouterr().out.splitlines()] == [["unfamiliar"], []]
@@ -198,6 +198,6 @@ def test_an_unfamiliar_image_is_marked(folder, capsys):
 
 
 def test_json_has_no_typicality_if_the_version_has_none(folder, capsys):
-    """Absent, not null, as in the service's answers."""
+    """The field is absent, not null, as in the service's answers."""
     assert run("--json", folder / "a.png") == 0
     assert "typicality" not in json.loads(capsys.readouterr().out)

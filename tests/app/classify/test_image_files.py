@@ -12,8 +12,8 @@ from tests.app.classify.program import run
 pytestmark = pytest.mark.usefixtures("model")
 
 
-def test_a_folder_gives_its_images_in_order(folder, capsys):
-    """Also those in its subfolders, by their names' endings; other files are counted on standard error."""
+def test_a_folder_is_searched_in_order(folder, capsys):
+    """With its subfolders. Files without an image's suffix are counted on standard error."""
     (folder / "more" / "IMG_1.MOV").touch()
     assert run(folder) == 0
     out, err = capsys.readouterr()
@@ -22,8 +22,8 @@ def test_a_folder_gives_its_images_in_order(folder, capsys):
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
 
-def test_what_systems_leave_is_skipped(folder, capsys):
-    """It is neither classified nor counted in a folder; named by a shell's `*`, it gets a line."""
+def test_files_of_operating_systems_are_skipped(folder, capsys):
+    """Silently in a folder. If a shell's `*` names one, a line reports it."""
     (folder / "@eaDir").mkdir()
     for name in ("Thumbs.db", "._a.png", "@eaDir/a.png"):
         (folder / name).touch()
@@ -36,15 +36,15 @@ def test_what_systems_leave_is_skipped(folder, capsys):
     assert (len(out.splitlines()), err.count("Thumbs.db: skipped"), err.count("\n")) == (1, 1, 1)
 
 
-def test_a_hidden_image_that_is_named_is_classified(folder, capsys):
-    """Whoever types its name means it."""
+def test_a_hidden_image_is_classified_if_it_is_an_argument(folder, capsys):
+    """Only folders skip hidden files."""
     (folder / "a.png").rename(folder / ".a.png")
     assert run(folder / ".a.png") == 0
     assert capsys.readouterr().out == f"{folder}/.a.png\tred\t1.00\n"
 
 
-def test_only_files_count_as_images(folder, capsys):
-    """Not folders and pipes by that name."""
+def test_folders_and_pipes_are_not_images(folder, capsys):
+    """Even if their names end in .png."""
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")
     assert run(folder / "more", folder) == 0
@@ -52,7 +52,7 @@ def test_only_files_count_as_images(folder, capsys):
     assert names == [f"{folder}/{name}" for name in ("more/c.webp", "a.png", "b.JPEG", "more/c.webp")]
 
 
-def test_links_that_lead_nowhere_are_named(folder, capsys):
+def test_broken_links_are_reported(folder, capsys):
     """The images beside them are classified."""
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     (folder / "itself.png").symlink_to(folder / "itself.png")
@@ -65,7 +65,7 @@ def test_links_that_lead_nowhere_are_named(folder, capsys):
 
 @pytest.fixture
 def forbid(monkeypatch):
-    """Forbid to list a folder, to root too, whom permissions don't stop."""
+    """Make listing a folder fail, for root too, who ignores permissions."""
 
     def forbid(folder: Path) -> None:
         def scan(path):
@@ -79,8 +79,8 @@ def forbid(monkeypatch):
     return forbid
 
 
-def test_a_folder_that_may_not_be_read_is_named(folder, capsys, forbid):
-    """As one below another, and by name."""
+def test_an_unreadable_folder_is_reported(folder, capsys, forbid):
+    """As a subfolder and as an argument."""
     forbid(folder / "more")
     assert run(folder) == 1
     out, err = capsys.readouterr()
@@ -91,8 +91,8 @@ def test_a_folder_that_may_not_be_read_is_named(folder, capsys, forbid):
 
 
 @pytest.mark.parametrize("others", [["a.png"], []])
-def test_a_folder_without_images_is_named(folder, capsys, others):
-    """The others are classified, and exit status 1 says that something was missing."""
+def test_a_folder_without_images_is_reported(folder, capsys, others):
+    """The other arguments are classified, and the exit status is 1."""
     (folder / "more" / "empty").mkdir()
     assert run(folder / "more" / "empty", *(folder / name for name in others)) == 1
     out, err = capsys.readouterr()
@@ -100,8 +100,8 @@ def test_a_folder_without_images_is_named(folder, capsys, others):
     assert err == f"{folder}/more/empty: no image in it\n"
 
 
-def test_files_larger_than_an_upload_may_be_are_refused(folder, capsys, monkeypatch):
-    """Whatever has no size, too: it may never end."""
+def test_files_above_the_upload_limit_are_refused(folder, capsys, monkeypatch):
+    """Devices too, which may never end."""
     monkeypatch.setenv("APP_MAX_UPLOAD_BYTES", "100000")
     (folder / "large.png").write_bytes(bytes(100_001))
     assert run(folder / "large.png", "/dev/zero", folder / "a.png") == 1
@@ -111,8 +111,8 @@ def test_files_larger_than_an_upload_may_be_are_refused(folder, capsys, monkeypa
     assert err.splitlines()[:2] == [f"{folder}/large.png: {said}", f"/dev/zero: {said}"]
 
 
-def test_strange_names_keep_to_their_line(folder, capsys):
-    """A tabulator, a backslash and bytes that are no Unicode are written as escapes; JSON gives the name back."""
+def test_control_characters_in_names_are_escaped(folder, capsys):
+    """Tabs, newlines and invalid Unicode, so that each image is one line. JSON has the exact name."""
     name = os.fsdecode(os.fsencode(folder) + b"/a\tb\\n\n\xff\xc3\xa9.png")
     (folder / "a.png").rename(name)
     (folder / "b.JPEG").unlink()

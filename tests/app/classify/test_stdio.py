@@ -14,8 +14,8 @@ from tests.app.fakes import encode
 pytestmark = pytest.mark.usefixtures("model")
 
 
-def test_the_program_reads_standard_input_and_a_real_model(exported):
-    """From bytes to a line, nothing faked."""
+def test_standard_input_is_classified_by_a_real_model(exported):
+    """In a process of its own, with OpenVINO."""
     environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent)}
     done = start("-", input=encode("blue"), env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"-\tblue\t1.00\n", b"")
@@ -32,8 +32,8 @@ def test_the_program_reads_standard_input_and_a_real_model(exported):
         ("/nowhere 2>/dev/full", 1, "-\tblue\t1.00\n", ""),
     ],
 )
-def test_closed_and_full_streams_are_one_line(exported, redirection, status, out, said):
-    """Not a traceback; standard output has no errors, and a GIF, which a decoder process decodes, is classified."""
+def test_a_closed_or_full_stream_is_one_line(exported, redirection, status, out, said):
+    """Without a traceback. If only standard error fails, a GIF, which needs a decoder process, is classified."""
     picture = encode("blue", kind="GIF")
     done = subprocess.run(
         ["/bin/sh", "-c", f"{sys.executable} -m app.classify - {redirection}"], cwd=ROOT, input=picture,
@@ -42,7 +42,7 @@ def test_closed_and_full_streams_are_one_line(exported, redirection, status, out
     assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (status, out, said)
 
 
-def test_letters_that_the_output_has_not_are_escapes(exported, folder):
+def test_letters_that_the_output_cannot_encode_are_escaped(exported, folder):
     """The other files are classified."""
     (folder / "a.png").rename(folder / "é.png")
     environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent), "PYTHONIOENCODING": "ascii"}
@@ -51,12 +51,12 @@ def test_letters_that_the_output_has_not_are_escapes(exported, folder):
     assert rb"/\xe9.png" in done.stdout
 
 
-def test_ctrl_c_ends_it_while_it_reads(exported):
-    """Standard input that never ends would keep its thread, and the program, for ever."""
+def test_ctrl_c_ends_the_command_while_it_reads(exported):
+    """Even if standard input never ends."""
     environment = {**os.environ, "APP_MODEL_DIR": str(exported.parent)}
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-m", "app.classify", "-"], cwd=ROOT, env=environment, **pipe) as program:
-        time.sleep(3)  # by now it reads
+        time.sleep(3)  # time to start reading
         program.send_signal(signal.SIGINT)
         assert program.wait(5) == -signal.SIGINT
         assert (program.stdout.read(), program.stderr.read()) == (b"", b"")

@@ -1,4 +1,4 @@
-"""Behaviour of app.http.auth, and of what else guards the service's door: origins and headers."""
+"""Behaviour of app.http.auth, and of the headers and origins that limit what browsers may do."""
 
 import base64
 
@@ -25,8 +25,8 @@ def basic(password: str) -> str:
 @pytest.mark.parametrize(
     "path", ["/predict", "/predict/batch", "/model", "/metrics", "/docs", "/openapi.json", "/no", "/"]
 )
-def test_everything_but_health_takes_a_key(client, path):
-    """401 says how; nothing tells whether the path exists."""
+def test_every_request_except_probes_needs_a_key(client, path):
+    """The answer is 401 whether or not the path exists."""
     response = client.post(path) if path.startswith("/predict") else client.get(path)
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
@@ -39,8 +39,8 @@ def list_challenges(response) -> list[str]:
     return [value.split()[0] for value in response.headers.get_list("www-authenticate")]
 
 
-def test_a_browser_is_told_by_a_page(client):
-    """With the status and both challenges: the second makes a browser ask for the key."""
+def test_a_browser_gets_an_error_page(client):
+    """With status 401 and both challenges; `Basic` makes the browser ask for a key."""
     response = client.get("/", headers={"accept": "text/html"})
     assert (response.status_code, response.headers["content-type"]) == (401, "text/html; charset=utf-8")
     assert "An API key is needed" in response.text
@@ -48,8 +48,8 @@ def test_a_browser_is_told_by_a_page(client):
 
 
 @pytest.mark.parametrize("accept", ["text/html", "*/*"])
-def test_a_browser_asks_for_the_key_itself_unless_a_script_does(client, accept):
-    """Upon a fetch its own dialogue would cover the page's form; what the pages are made of needs its key."""
+def test_the_basic_challenge_is_left_out_for_scripts(client, accept):
+    """The browser's own dialogue would cover the form. Documents, styles, scripts and images get both challenges."""
     for made_for in ("document", "style", "script", "image"):
         mode = "navigate" if made_for == "document" else "no-cors"
         headers = {"accept": accept, "sec-fetch-mode": mode, "sec-fetch-dest": made_for}
@@ -58,8 +58,8 @@ def test_a_browser_asks_for_the_key_itself_unless_a_script_does(client, accept):
     assert list_challenges(client.post("/predict", headers=headers)) == ["Bearer"]
 
 
-def test_the_documentation_says_what_takes_a_key(client, make_client):
-    """Which it then asks for; without keys there is nothing to say."""
+def test_the_documentation_says_which_requests_need_a_key(client, make_client):
+    """Only if the service has keys."""
     authorization = {"authorization": f"Bearer {KEYS[0]}"}
     document = client.get("/openapi.json", headers=authorization).json()
     assert document["components"]["securitySchemes"]["key"] == {"type": "http", "scheme": "bearer"}
@@ -70,8 +70,8 @@ def test_the_documentation_says_what_takes_a_key(client, make_client):
     assert "missing_key" not in str(make_client().get("/openapi.json").json())
 
 
-def test_health_is_open(client):
-    """An orchestrator's probes carry no keys."""
+def test_probes_need_no_key(client):
+    """Orchestrators send none."""
     for path in ("/health", "/health/live", "/v2/health/live", "/v2/health/ready"):
         assert client.get(path).status_code == 200
         assert client.head(path).status_code == 200
@@ -80,13 +80,13 @@ def test_health_is_open(client):
 @pytest.mark.parametrize(
     "path", ["/healthy", "/health/", "/health/live/", "/health/x", "/v2", "/v2/health", "/x/health"]
 )
-def test_only_health_itself_is_open(client, path):
-    """Nothing that merely begins or ends like it."""
+def test_paths_like_those_of_probes_need_a_key(client, path):
+    """Only the exact paths are exempt."""
     assert client.get(path).status_code == 401
 
 
-def test_health_is_open_under_a_root_path(models):
-    """Where a proxy serves the service below a path of its own, and nothing else is."""
+def test_probes_need_no_key_under_a_root_path(models):
+    """Other paths below the prefix do."""
     app = create_app(Settings(model_dir=models, api_keys=KEYS), load=lambda *_, **__: make_model())
     with TestClient(app, root_path="/api") as client:
         assert client.get("/api/health/live").status_code == 200
@@ -94,8 +94,8 @@ def test_health_is_open_under_a_root_path(models):
             assert client.get(path).status_code == 401
 
 
-def test_who_has_a_key_is_told_that_it_is_another(client):
-    """Not what who has none is told: they would look in the wrong place."""
+def test_a_wrong_key_and_a_missing_one_get_different_errors(client):
+    """So that users know what to fix."""
     told = [
         client.get("/model", headers=headers).json()["detail"]
         for headers in ({}, {"authorization": "Bearer of-another-service"})
@@ -104,8 +104,8 @@ def test_who_has_a_key_is_told_that_it_is_another(client):
 
 
 @pytest.mark.parametrize("value", [f"Bearer {KEYS[0]}", f"bearer {KEYS[1]}", basic(KEYS[0]), basic(KEYS[1])])
-def test_each_key_opens(client, value):
-    """As a bearer token, or as the password that a browser asks for."""
+def test_every_key_is_accepted(client, value):
+    """As a bearer token, or as the password of HTTP Basic."""
     response = client.post("/predict", files={"file": encode("blue")}, headers={"authorization": value})
     assert response.json()["label"] == "blue"
 
@@ -115,18 +115,18 @@ def test_each_key_opens(client, value):
     ["", "Bearer", f"Bearer {KEYS[0]}x", f"Bearer {KEYS[0][:-1]}", KEYS[0], f"Token {KEYS[0]}", "Bearer ümlaut",
      "Basic !", "Basic é", "Basic " + base64.b64encode(b"\xff:\xff").decode(), basic("wrong"), f"Basic {KEYS[0]}"],
 )  # fmt: skip
-def test_nothing_else_opens(client, value):
-    """Neither a part of a key nor a key in another place."""
+def test_other_credentials_are_rejected(client, value):
+    """A part of a key, a key in another scheme, and invalid encodings."""
     assert client.get("/model", headers={"authorization": value.encode("latin-1")}).status_code == 401
 
 
-def test_without_keys_nobody_needs_one(make_client):
-    """The default, for loopback."""
+def test_without_keys_no_request_needs_one(make_client):
+    """This is the default."""
     assert make_client().get("/model").status_code == 200
 
 
-def test_keys_come_from_the_environment_and_show_nowhere(monkeypatch):
-    """Separated by commas; a representation of the settings has none of them."""
+def test_keys_are_read_from_the_environment_and_never_shown(monkeypatch):
+    """They are separated by commas. Neither `repr` nor an error contains one."""
     monkeypatch.setenv("APP_API_KEYS", f"{KEYS[0]}, {KEYS[1]},")
     settings = Settings()
     assert [key.get_secret_value() for key in settings.api_keys] == list(KEYS)
@@ -137,8 +137,8 @@ def test_keys_come_from_the_environment_and_show_nowhere(monkeypatch):
     assert "guessable" not in str(error.value.errors(include_input=False))
 
 
-def test_other_origins_are_let_in_only_if_named(make_client):
-    """By default no answer can be read by another site's page; a named origin's can, and may bring a key."""
+def test_cors_allows_the_configured_origins_only(make_client):
+    """They may send a key, and read `Retry-After`."""
     ask = {"origin": "https://a.example", "access-control-request-method": "POST",
            "access-control-request-headers": "authorization"}  # fmt: skip
     closed = make_client()
@@ -150,7 +150,7 @@ def test_other_origins_are_let_in_only_if_named(make_client):
     answer = opened.get("/model", headers={**ask, "authorization": f"Bearer {KEYS[0]}"})
     assert answer.headers["access-control-allow-origin"] == "https://a.example"
     assert "Retry-After" in answer.headers["access-control-expose-headers"]
-    # The binary form of the Open Inference Protocol, there and back.
+    # The header of the Open Inference Protocol's binary extension, in requests and answers.
     assert "Inference-Header-Content-Length" in answer.headers["access-control-expose-headers"]
     binary = {**ask, "access-control-request-headers": "inference-header-content-length"}
     assert opened.options("/v2/models/tiny/infer", headers=binary).status_code == 200
@@ -159,8 +159,8 @@ def test_other_origins_are_let_in_only_if_named(make_client):
 
 
 @pytest.mark.parametrize("path", ["/health", "/nowhere", "/docs"])
-def test_every_answer_tells_browsers_to_be_careful(make_client, path):
-    """No guessing of types, no frames, no use by other sites; only a page may load and run anything, of ours."""
+def test_every_answer_has_the_security_headers(make_client, path):
+    """No type sniffing, no frames, no use by other sites. Pages may load only this service's files."""
     headers = make_client().get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
@@ -172,8 +172,8 @@ def test_every_answer_tells_browsers_to_be_careful(make_client, path):
     assert ("script-src 'self'" in policy) == (path == "/docs")
 
 
-def test_even_a_fault_tells_browsers_to_be_careful(make_client, monkeypatch):
-    """Starlette answers it outside of everything that answers pass otherwise."""
+def test_an_unexpected_error_has_the_security_headers(make_client, monkeypatch):
+    """Starlette answers it outside all other middleware."""
     monkeypatch.setattr("app.api.health.assess", None)
     answer = make_client().get("/health")
     assert answer.status_code == 500

@@ -1,4 +1,4 @@
-"""Behaviour of app.http.cache, and of what it keeps: pages, metrics, the OpenAPI document."""
+"""Behaviour of app.http.cache, and of the pages, metrics and OpenAPI document in it."""
 
 import asyncio
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Maker:
-    """Counts how often it is asked to make something, and can be held up or made to fail."""
+    """Counts its calls; can be blocked, or made to fail."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -20,7 +20,7 @@ class Maker:
         self.fault: Exception | None = None
 
     async def __call__(self) -> int:
-        """Make the next number."""
+        """Return the next number."""
         self.count += 1
         count = self.count
         await self.ready.wait()
@@ -48,8 +48,8 @@ async def test_a_value_is_made_once_a_second(now):
     assert {await cache.get("a", make) for _ in range(9)} == {2}
 
 
-async def test_a_value_is_made_once_for_all_who_wait(now):
-    """Though it takes longer than a second; each key has a value of its own."""
+async def test_concurrent_requests_share_one_call(now):
+    """Even if it takes longer than a second. Each key has its own value."""
     cache, make, other = Cache(), Maker(), Maker()
     make.ready.clear()
     waiting = [asyncio.create_task(cache.get("a", make)) for _ in range(500)]
@@ -61,8 +61,8 @@ async def test_a_value_is_made_once_for_all_who_wait(now):
 
 
 @pytest.mark.usefixtures("now")
-async def test_who_leaves_takes_nothing_away():
-    """The first to ask may leave: what is made is for the others, too."""
+async def test_a_cancelled_request_does_not_cancel_the_call():
+    """The other requests still get the value."""
     cache, make = Cache(), Maker()
     make.ready.clear()
     first, second = (asyncio.create_task(cache.get("a", make)) for _ in range(2))
@@ -75,8 +75,8 @@ async def test_who_leaves_takes_nothing_away():
 
 
 @pytest.mark.usefixtures("now")
-async def test_a_failure_is_not_kept():
-    """All who waited get it; the next one tries again."""
+async def test_a_failure_is_not_cached():
+    """Waiting requests get the error, and the next one tries again."""
     cache, make = Cache(), Maker()
     make.fault = ValueError("no")
     for _ in range(2):
@@ -86,8 +86,8 @@ async def test_a_failure_is_not_kept():
     assert await cache.get("a", make) == 3
 
 
-async def test_few_values_are_kept(now):
-    """So that no client can fill the memory with keys of its own."""
+async def test_the_number_of_values_is_limited(now):
+    """So that clients can't fill the memory with different keys."""
     cache, make = Cache(), Maker()
     for key in range(1000):
         await cache.get(key, make)
@@ -100,8 +100,8 @@ async def test_few_values_are_kept(now):
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/metrics"])
-def test_what_is_the_same_for_everybody_is_written_once(make_client, monkeypatch, now, path):
-    """For a page, the prefix of a proxy makes a difference."""
+def test_shared_answers_are_rendered_once_a_second(make_client, monkeypatch, now, path):
+    """Pages, metrics and the OpenAPI document."""
     client = make_client()
     first = client.get(path)
     for name in ("app.pages.routes.fill_in", "app.telemetry.metrics.generate_latest", "app.api.openapi.json.dumps"):

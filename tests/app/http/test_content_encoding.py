@@ -1,4 +1,4 @@
-"""Behaviour of app.http.content_encoding as a client sees it."""
+"""Behaviour of app.http.content_encoding as clients see it."""
 
 import gzip
 import zlib
@@ -23,8 +23,8 @@ def deflate(data: bytes) -> bytes:
     ("encoding", "pack"),
     [("gzip", gzip.compress), ("X-GZIP", gzip.compress), ("deflate", zlib.compress), ("deflate", deflate)],
 )
-def test_a_packed_body_is_unpacked(client, encoding, pack):
-    """A raw image, a form and JSON, with a length and in pieces."""
+def test_a_compressed_body_is_decompressed(client, encoding, pack):
+    """A raw image, a form and JSON, with a length or chunked."""
     headers = PNG | {"content-encoding": encoding}
     packed = pack(encode("blue", (300, 300), "BMP"))
     assert len(packed) < 5000
@@ -36,16 +36,16 @@ def test_a_packed_body_is_unpacked(client, encoding, pack):
     assert infer(client, pack(infer(client, ONE).request.content), **{"content-encoding": encoding}).status_code == 200
 
 
-def test_identity_means_not_packed(client):
-    """Some clients say so."""
+def test_identity_is_accepted(client):
+    """It means that the body is not compressed."""
     response = client.post("/predict", content=encode("red"), headers=PNG | {"content-encoding": "identity"})
     assert response.json()["label"] == "red"
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "aes128gcm"])
-def test_another_encoding_is_refused_by_name(client, path, encoding):
-    """Not as a damaged picture, form or JSON; the answer names those that are supported."""
+def test_an_unsupported_encoding_is_refused(client, path, encoding):
+    """The error names it and the supported ones, instead of calling the body damaged."""
     headers = {"content-type": "multipart/form-data; boundary=x", "content-encoding": encoding}
     response = client.post(path, content=b"x", headers=headers)
     detail = check_problem(response, 415, "unsupported_upload")
@@ -55,14 +55,14 @@ def test_another_encoding_is_refused_by_name(client, path, encoding):
 
 @pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(encode())[:-1], gzip.compress(encode()) + b"x"])
 def test_a_damaged_body_is_refused(client, body):
-    """Empty, of another kind, cut short, or followed by something else."""
+    """Empty, not compressed, cut short, or followed by other bytes."""
     response = client.post("/predict", content=body, headers=PNG | {"content-encoding": "gzip"})
     assert "can't be unpacked" in check_problem(response, 400, "malformed_upload")
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_limit_holds_for_what_a_body_unpacks_to(make_client, path):
-    """A bomb of a gigabyte is refused after as many bytes as the limit allows."""
+def test_the_size_limit_applies_to_the_decompressed_body(make_client, path):
+    """Decompression of a bomb stops at the limit."""
     client = make_client(max_upload_bytes=100_000)
     packer = zlib.compressobj(wbits=31)
     bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(1024)) + packer.flush()

@@ -8,8 +8,8 @@ from tests.app.client import check_problem, predict
 from tests.app.fakes import HeldModel, encode, make_model
 
 
-def test_a_deadline_answers_504(make_client):
-    """The client gets 504, and its work is dropped."""
+def test_a_request_past_its_deadline_gets_504(make_client):
+    """And its work is cancelled."""
     held = HeldModel()
     client = make_client(held, request_timeout_seconds=0.1)
     check_problem(predict(client, encode()), 504, "deadline_passed")
@@ -17,10 +17,10 @@ def test_a_deadline_answers_504(make_client):
 
 
 def test_an_image_past_its_deadline_never_reaches_the_model(make_client):
-    """It is dropped from the queue, and later images are served."""
+    """It is removed from the queue, and later images are classified."""
     held = HeldModel()
-    client = make_client(held, request_timeout_seconds=0.2, inference_threads=1)  # one worker, which can be held
-    check_problem(predict(client, encode()), 504, "deadline_passed")  # the model is held from now on
+    client = make_client(held, request_timeout_seconds=0.2, inference_threads=1)  # a worker that can be blocked
+    check_problem(predict(client, encode()), 504, "deadline_passed")  # the worker is blocked from now on
     late = [("files", encode())] * 3
     check_problem(client.post("/predict/batch", files=late), 504, "deadline_passed")
     held.opened.set()
@@ -51,10 +51,10 @@ async def call(app, body_messages):
     return sent[0]["status"]
 
 
-def test_a_client_that_leaves_costs_no_inference(models):
-    """Its image is dropped, whether half sent or waiting for its batch."""
+def test_an_image_of_a_disconnected_client_is_not_classified(models):
+    """Whether the client disconnects during the upload or while the image waits."""
     held = HeldModel()
-    one_worker = Settings(model_dir=models, inference_threads=1)  # which can be held
+    one_worker = Settings(model_dir=models, inference_threads=1)  # can be blocked
     app = create_app(one_worker, load=lambda *_, **__: make_model(held))
     whole = {"type": "http.request", "body": encode()}
     half = {"type": "http.request", "body": encode(), "more_body": True}
@@ -74,8 +74,8 @@ def test_a_client_that_leaves_costs_no_inference(models):
     assert held.batches == [1]
 
 
-def test_a_body_that_trickles_answers_408(models):
-    """A slow client holds a place for a limited time."""
+def test_a_body_that_arrives_too_slowly_gets_408(models):
+    """So a slow client occupies memory for a limited time only."""
     app = create_app(Settings(model_dir=models, upload_timeout_seconds=0.05), load=lambda *_, **__: make_model())
     half = {"type": "http.request", "body": b"x", "more_body": True}
 

@@ -1,4 +1,4 @@
-"""Behaviour of app.http.forwarded and app.http.paths: what a reverse proxy says of a request."""
+"""Behaviour of app.http.forwarded and app.http.paths: the headers of reverse proxies."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ async def forward(peer: str | None, headers: dict[str, str], path: str = "/model
         ("[2001:db8::1]:4711", "2001:db8::1"),
         ("2001:db8::1", "2001:db8::1"),
         ("fe80::1%" + "x" * 10_000, "fe80::1"),
-        ("198.51.100.1, 203.0.113.5", "203.0.113.5"),  # the first one is what the client itself sent
+        ("198.51.100.1, 203.0.113.5", "203.0.113.5"),  # the first one came from the client
         ("203.0.113.5, 10.0.0.7", "203.0.113.5"),
         ("10.0.0.7, 127.0.0.1", "10.0.0.7"),
         ("nonsense, 203.0.113.5", "203.0.113.5"),
@@ -53,14 +53,14 @@ async def forward(peer: str | None, headers: dict[str, str], path: str = "/model
         ("", PROXY),
     ],
 )
-async def test_the_client_is_the_last_address_that_is_no_proxy(said, client):
-    """What is no address is never taken for one."""
+async def test_the_client_is_the_last_address_before_the_trusted_proxies(said, client):
+    """Anything that is not an address is ignored."""
     assert (await forward(PROXY, {"x-forwarded-for": said}))["client"][0] == client
 
 
 @pytest.mark.parametrize("peer", ["203.0.113.9", "testclient", None])
-async def test_strangers_are_not_believed(peer):
-    """Neither the address nor the scheme nor the prefix."""
+async def test_headers_from_untrusted_peers_are_ignored(peer):
+    """The address, the scheme and the prefix."""
     headers = {"x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "https", "x-forwarded-prefix": "/x"}
     scope = await forward(peer, headers)
     assert (scope["client"], scope["scheme"]) == ((peer, 1234) if peer else None, "http")
@@ -70,8 +70,8 @@ async def test_strangers_are_not_believed(peer):
 @pytest.mark.parametrize(
     ("peer", "trusted"), [("127.0.0.1", []), ("::1", []), ("10.9.9.9", ["10.0.0.0/8"]), ("10.9.9.9", ["*"])]
 )
-async def test_proxies_are_named_by_address_or_network(peer, trusted):
-    """Those on the same machine need no name."""
+async def test_trusted_proxies_are_addresses_or_networks(peer, trusted):
+    """Loopback is always trusted."""
     scope = await forward(peer, {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.5"}, trusted=trusted)
     assert (scope["scheme"], scope["client"][0]) == ("https", "203.0.113.5")
 
@@ -94,13 +94,13 @@ async def test_proxies_are_named_by_address_or_network(peer, trusted):
     ],
 )
 async def test_a_prefix_becomes_the_root_path(prefix, path, expected):
-    """Whether the proxy stripped it or not; what is no path is passed over."""
+    """Whether or not the proxy stripped it from the path. An invalid prefix is ignored."""
     scope = await forward(PROXY, {"x-forwarded-prefix": prefix}, path)
     assert (scope["root_path"], scope["path"]) == expected
 
 
 async def test_the_prefix_can_be_a_setting():
-    """For proxies that send none; one that does knows better."""
+    """For proxies that don't send it. A header takes precedence."""
     scope = await forward("203.0.113.9", {}, root_path="/api")
     assert (scope["root_path"], scope["path"]) == ("/api", "/api/model")
     scope = await forward(PROXY, {"x-forwarded-prefix": "/other"}, root_path="/api")
@@ -109,7 +109,7 @@ async def test_the_prefix_can_be_a_setting():
 
 @pytest.fixture
 def client(models):
-    """A service under a prefix, with a key, so that everything but probes is guarded."""
+    """A service with a prefix and a key."""
     settings = Settings(model_dir=models, root_path="/classifier/", api_keys="a-long-enough-key")
     with TestClient(create_app(settings, load=lambda *_, **__: make_model())) as client:
         wait_until_loaded(client)
@@ -118,8 +118,8 @@ def client(models):
 
 
 @pytest.mark.parametrize("prefix", ["", "/classifier"])
-def test_a_service_under_a_prefix_answers_with_it_and_without(client, prefix):
-    """So the proxy may strip it or not, and probes that go past the proxy find what they look for."""
+def test_a_service_with_a_prefix_answers_with_and_without_it(client, prefix):
+    """So the proxy may strip the prefix, and probes may bypass the proxy."""
     for path in ("/health", "/health/live", "/v2/health/ready"):
         assert client.get(prefix + path, headers={"authorization": ""}).status_code == 200
     assert client.get(f"{prefix}/model", headers={"authorization": ""}).status_code == 401
@@ -135,7 +135,7 @@ def test_a_service_under_a_prefix_answers_with_it_and_without(client, prefix):
 @pytest.mark.parametrize("path", ["/", "/docs", "/nowhere", "/web/nowhere", "/predict"])
 @pytest.mark.parametrize("prefix", ["", "/classifier"])
 def test_every_address_in_a_page_has_the_prefix(client, prefix, path):
-    """Links, files, forms and the line for curl; problems too, in whatever part of the service they are met."""
+    """Links, files, forms, errors and the curl line."""
     headers = {"accept": "text/html"}
     if path == "/predict":
         page = client.post(prefix + path, files={"file": encode()}, headers=headers).text
@@ -153,16 +153,16 @@ def test_every_address_in_a_page_has_the_prefix(client, prefix, path):
 
 
 @pytest.mark.parametrize("path", ["/predict/", "/predict//"])
-def test_a_slash_at_the_end_changes_nothing(client, path):
-    """A redirect would be an empty answer to clients that don't follow it, and lose the body with some that do."""
+def test_a_trailing_slash_is_ignored(client, path):
+    """Without a redirect, which some clients don't follow and others follow without the body."""
     response = predict(client, encode("blue"))
     for prefix in ("", "/classifier"):
         again = client.post(prefix + path, files={"file": encode("blue")}, follow_redirects=False)
         assert (again.status_code, again.json()) == (200, response.json())
 
 
-def test_every_call_may_end_in_a_slash(client):
-    """Of the API and of the protocols; what exists nowhere is not found still."""
+def test_every_path_may_have_a_trailing_slash(client):
+    """Paths that don't exist still get 404."""
     for path in ("/health/live/", "/model/", "/metrics/", "/openapi.json/", "/v2/", "/v2/models/tiny/", "/docs/"):
         assert client.get(path, follow_redirects=False).status_code == 200, path
     for path in ("/nowhere/", "/nowhere//", "/predict/x/"):
@@ -171,8 +171,8 @@ def test_every_call_may_end_in_a_slash(client):
     assert client.get("/model/card", follow_redirects=False).headers["location"] == "/classifier/model/card/"
 
 
-def test_no_text_of_a_client_is_logged_as_its_address(client, caplog):
-    """However long it is, and whoever put it into the scope, as uvicorn by itself does."""
+def test_only_addresses_are_logged_as_the_client(client, caplog):
+    """Other text is dropped, even if the server itself put it into the scope."""
     caplog.set_level(logging.INFO, "app.request")
     transport = TestClient(client.app, client=("y" * 50_000, 0))
     transport.get("/nowhere", headers={"x-forwarded-for": "x" * 50_000})

@@ -1,4 +1,4 @@
-"""Behaviour of app.http.middleware: the memory that bodies take together."""
+"""Behaviour of app.http.middleware: the limit on the memory of all request bodies."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ class Service:
             while (await receive())["more_body"]:
                 pass
         except UploadsFullError:
-            await asyncio.sleep(0.01)  # the delay of the answer
+            await asyncio.sleep(0.01)  # the delay of rejections
             raise
         await self.answered.wait()
 
@@ -50,14 +50,14 @@ class Service:
         return 0
 
     async def wait_until_read(self, count: int) -> None:
-        """Wait until `count` more bytes have been read."""
+        """Wait until the service has read `count` more bytes."""
         until = self.read_bytes + count
         while self.read_bytes < until:
             await asyncio.sleep(0)
 
     @asynccontextmanager
     async def holding(self, *pieces: int) -> AsyncIterator[None]:
-        """Hold a body that has arrived and is not answered."""
+        """Hold a body that was received and is not yet answered."""
         self.answered.clear()
         task = asyncio.create_task(self.upload(*pieces))
         await self.wait_until_read(sum(pieces))
@@ -68,14 +68,14 @@ class Service:
 
 @pytest.fixture
 def clock(monkeypatch) -> list[float]:
-    """The time that the middleware reads."""
+    """The middleware's clock."""
     now = [100.0]
     monkeypatch.setattr("app.http.middleware.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
-async def test_bodies_are_bounded_all_together():
-    """One of two that are too large together is rejected; when both are answered, there is room again."""
+async def test_the_bodies_of_all_clients_are_limited_together():
+    """If two are too large together, one is rejected. When both are answered, there is room again."""
     service = Service()
     waits = await asyncio.gather(service.upload(400, 400), service.upload(400, 400))
     assert sorted(map(bool, waits)) == [False, True]
@@ -83,7 +83,7 @@ async def test_bodies_are_bounded_all_together():
 
 
 async def test_a_rejected_body_takes_no_memory():
-    """Not even while its answer is delayed, or all that arrive together would be rejected."""
+    """Not even while its rejection is delayed; otherwise all bodies of a burst would be rejected."""
     service = Service()
     taken = []
 
@@ -95,7 +95,7 @@ async def test_a_rejected_body_takes_no_memory():
 
 
 async def test_a_body_that_does_not_fit_is_rejected_before_it_is_read():
-    """By its declared length. A small one is accepted meanwhile."""
+    """By its declared length. Smaller bodies are accepted meanwhile."""
     service = Service()
     async with service.holding(800):
         assert await service.upload(300, length=300) > 0
@@ -105,8 +105,8 @@ async def test_a_body_that_does_not_fit_is_rejected_before_it_is_read():
     assert await small == 0
 
 
-async def test_a_rejected_client_is_told_when_there_should_be_room(clock, monkeypatch):
-    """From the rate at which bodies are answered, and one client after another: more bytes take more time."""
+async def test_retry_after_follows_the_rate_of_finished_bytes(clock, monkeypatch):
+    """Larger bodies wait longer, and each client waits for those before it."""
     monkeypatch.setattr("app.inference.retry_after.random", Mock(uniform=lambda low, _: low, random=lambda: 0))
     service = Service()
     async with service.holding(800):
@@ -121,15 +121,15 @@ async def test_a_rejected_client_is_told_when_there_should_be_room(clock, monkey
         assert await service.upload(200, length=200) == 34
 
 
-async def test_a_new_service_assumes_a_rate():
-    """Some megabytes a second, so a short wait."""
+async def test_a_new_service_assumes_a_rate_of_megabytes():
+    """Per second, so the first `Retry-After` is short."""
     service = Service()
     async with service.holding(1000):
         assert await service.upload(1, length=1) <= 2
 
 
 @pytest.mark.parametrize("length", [None, 1001, 5])
-async def test_a_body_that_is_too_long_leaves_no_bytes_behind(length):
+async def test_a_body_above_the_limit_frees_its_memory(length):
     """With a declared length or without."""
     service = Service()
     with pytest.raises(UploadTooLargeError):
@@ -138,8 +138,8 @@ async def test_a_body_that_is_too_long_leaves_no_bytes_behind(length):
 
 
 @pytest.mark.anyio
-async def test_probes_and_uploads_pass_reads():
-    """Of many GET requests a few start in each iteration of the event loop; others start at once."""
+async def test_probes_and_uploads_are_not_paced():
+    """Each iteration of the event loop starts a few GET requests; probes and uploads start at once."""
     started = []
 
     async def app(scope, receive, send):  # noqa: ARG001 -- ASGI's signature

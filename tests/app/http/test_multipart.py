@@ -21,8 +21,8 @@ def write_part(headers: bytes, data: bytes = PNG) -> bytes:
     return b"--x y\r\n" + headers + b"\r\n\r\n" + data + b"\r\n--x y--\r\n"
 
 
-def test_a_form_is_taken_apart():
-    """Names, kinds and contents, with line ends and half a boundary in them."""
+def test_a_form_is_parsed_into_parts():
+    """Names, kinds and contents, which may contain line ends and parts of the boundary."""
     note, file = parse(
         b'--x y\r\nContent-Disposition: form-data; name="note"\r\n\r\nsome text\r\n'
         b'--x y\r\ncontent-disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
@@ -46,8 +46,8 @@ def test_a_form_is_taken_apart():
         b"Content-Disposition: form-data; name*=utf-8''file",
     ],
 )
-def test_a_file_is_told_by_name_type_or_content(headers):
-    """RFC 7578 makes a filename and a type optional; MIME allows headers to be folded and in any order."""
+def test_a_file_is_recognized_by_filename_type_or_content(headers):
+    """RFC 7578 makes a filename and a type optional. MIME allows headers in any order, and folded."""
     assert parse(write_part(headers)) == [Part("file", is_file=True, data=PNG)]
 
 
@@ -61,14 +61,14 @@ def test_a_file_is_told_by_name_type_or_content(headers):
         (b"\r\nContent-Type: text/plain; charset=utf-8", b"a note"),
     ],
 )
-def test_text_is_no_file(headers, data):
-    """Without a filename, text is a field's value, whatever a client adds as its type."""
+def test_text_without_a_filename_is_not_a_file(headers, data):
+    """Whatever its content type."""
     [part] = parse(write_part(b'Content-Disposition: form-data; name="file"' + headers, data))
     assert part == Part("file", is_file=False, data=data)
 
 
 def test_text_around_the_parts_is_skipped():
-    """MIME calls it preamble and epilogue; blanks may follow a boundary."""
+    """MIME's preamble and epilogue, and blanks after a boundary."""
     expected = parse(FILE)
     assert parse(b"This is a message in MIME format.\r\n--x\r\n\r\n" + FILE + b"\r\nThe end. --x y\r\n") == expected
     assert parse(FILE.replace(b"--x y\r\n", b"--x y \t \r\n", 1)) == expected
@@ -84,15 +84,15 @@ def test_text_around_the_parts_is_skipped():
         (b"quoted-printable", lambda data: b"".join(b"=%02X" % byte for byte in data)),
     ],
 )
-def test_a_transfer_encoding_is_undone(encoding, write):
-    """Mail libraries send files so."""
+def test_a_transfer_encoding_is_decoded(encoding, write):
+    """Mail libraries use them for files."""
     headers = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Transfer-Encoding: ' + encoding
     [part] = parse(write_part(headers, write(PNG)))
     assert part.data == PNG
 
 
-def test_an_unknown_transfer_encoding_is_named():
-    """And base64 that is damaged is no image of another kind."""
+def test_an_unknown_transfer_encoding_is_refused():
+    """And damaged base64 is reported as such, not as a broken image."""
     headers = b'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Transfer-Encoding: '
     with pytest.raises(UnsupportedUploadError, match="Content-Transfer-Encoding: x-uuencode"):
         parse(write_part(headers + b"x-uuencode"))
@@ -102,7 +102,7 @@ def test_an_unknown_transfer_encoding_is_named():
 
 @pytest.mark.parametrize("cut", [2, 3, 4, 8])
 def test_a_form_that_is_cut_short_is_refused(cut):
-    """Without its closing boundary nobody knows whether its last file is whole, or even there."""
+    """Without its closing boundary, its last file may be incomplete."""
     with pytest.raises(MalformedUploadError, match="closing boundary"):
         parse(FILE[: -2 - cut])
 
@@ -121,14 +121,14 @@ def test_a_form_that_is_cut_short_is_refused(cut):
         (write_part(b'Content-Disposition: form-data; name="file"; x=' + b"x" * 20_000), "header size"),
     ],
 )
-def test_a_form_that_is_none_is_refused(body, said):
-    """The answer says what is wrong with it."""
+def test_a_malformed_form_is_refused(body, said):
+    """The error gives the reason."""
     with pytest.raises(MalformedUploadError, match=said):
         parse(body)
 
 
-def test_too_much_of_anything_is_refused():
-    """Parsing stops at the first file too many, and a form has few other fields."""
+def test_the_numbers_of_files_and_fields_are_limited():
+    """Parsing stops after the first file too many."""
     file, field = (
         b'--x y\r\nContent-Disposition: form-data; name="a"%s\r\n\r\n\r\n' % end for end in (b"; filename=b", b"")
     )

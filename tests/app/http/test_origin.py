@@ -1,4 +1,4 @@
-"""Behaviour of app.http.origin: which hosts the service has, and which sites' pages may use it."""
+"""Behaviour of app.http.origin: the hosts that are served, and the sites whose pages may send requests."""
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,7 +14,7 @@ def get(client: TestClient, host: str, path: str = "/model") -> int:
 
 @pytest.fixture
 def client(make_client, monkeypatch) -> TestClient:
-    """A service as it is by default: bound to loopback."""
+    """A service with the default hosts for loopback."""
     monkeypatch.delenv("APP_ALLOWED_HOSTS")
     client = make_client(host="127.0.0.1", allowed_hosts="testserver,localhost,*.localhost,127.0.0.1,::1")
     client.base_url = "http://localhost"
@@ -22,8 +22,8 @@ def client(make_client, monkeypatch) -> TestClient:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]", "127.0.0.5"])
-def test_a_service_on_loopback_has_loopbacks_names(monkeypatch, host):
-    """By default; on any other address it can't know its names, so all are taken."""
+def test_the_default_hosts_follow_the_address(monkeypatch, host):
+    """Loopback's names on loopback; on any other address, all names."""
     monkeypatch.delenv("APP_ALLOWED_HOSTS")
     assert {"localhost", "127.0.0.1", "::1", host.strip("[]")} <= set(Settings(host=host).served_hosts)
     assert "*" not in Settings(host=host).served_hosts
@@ -32,7 +32,7 @@ def test_a_service_on_loopback_has_loopbacks_names(monkeypatch, host):
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "a.localhost"])
-def test_the_services_own_names_are_answered(client, host):
+def test_known_hosts_are_served(client, host):
     """With any port, in any case."""
     assert get(client, host) == 200
 
@@ -50,8 +50,8 @@ def test_the_services_own_names_are_answered(client, host):
         "[",
     ],
 )
-def test_another_name_is_refused(client, host):
-    """A page that reached the service by DNS rebinding comes by its own name."""
+def test_an_unknown_host_is_refused(client, host):
+    """This prevents DNS rebinding, in which a page reaches the service by its own name."""
     response = client.get("/model", headers={"host": host})
     detail = check_problem(response, 400, "unknown_host")
     assert "APP_ALLOWED_HOSTS" in detail
@@ -60,15 +60,15 @@ def test_another_name_is_refused(client, host):
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/v2/health/ready", "/metrics"])
-def test_probes_may_come_by_address(client, path):
-    """As kubelet and Prometheus ask a pod, and load balancers without a Host; a rebound name is still refused."""
+def test_probes_may_use_an_address_as_host(client, path):
+    """Like kubelet's and Prometheus's, or have no Host. Unknown names are still refused."""
     for host in ("10.1.2.3:8000", "[fd00::7]:8000", "192.0.2.1", ""):
         assert get(client, host, path) == 200
     assert get(client, "evil.example", path) == 400
 
 
-def test_names_are_a_setting(make_client):
-    """Exactly, or all below a domain, but not the domain itself."""
+def test_hosts_are_a_setting(make_client):
+    """Exact names, or all names below a domain, which excludes the domain itself."""
     client = make_client(allowed_hosts="example.org,*.example.net")
     client.base_url = "http://example.org"
     assert [get(client, host) for host in ("example.org", "a.example.net", "a.b.example.net:80")] == [200, 200, 200]
@@ -76,7 +76,7 @@ def test_names_are_a_setting(make_client):
 
 
 @pytest.mark.parametrize("value", ["https://example.org", "example.org:80", "a b", "*example.org", "a.*.org", "/"])
-def test_what_is_no_name_is_no_setting(value):
+def test_an_invalid_host_is_refused_as_a_setting(value):
     """It would never match."""
     with pytest.raises(ValueError, match="without a port"):
         Settings(allowed_hosts=value)
@@ -98,7 +98,7 @@ OWN = [
     {"sec-fetch-site": "same-origin", "origin": "http://localhost"},
     {"sec-fetch-site": "none"},
     {"origin": "http://localhost"},
-    {"origin": "https://localhost"},  # a proxy ends TLS
+    {"origin": "https://localhost"},  # a proxy terminates TLS
     {"origin": "https://localhost", "host": "localhost:443"},
     {"origin": "http://localhost:8000", "host": "localhost:8000"},
 ]
@@ -106,8 +106,8 @@ OWN = [
 
 @pytest.mark.parametrize("headers", CROSS)
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/v2/models/tiny/infer", "/v1/models/tiny:predict"])
-def test_pages_of_other_sites_can_not_post(client, headers, path):
-    """Whatever they post, and though their browser may not show them the answer; the form's page says why."""
+def test_pages_of_other_sites_cannot_post(client, headers, path):
+    """To any endpoint. The error names the setting that allows them."""
     response = client.post(path, **FORM, headers=headers)
     assert "APP_CORS_ORIGINS" in check_problem(response, 403, "cross_site")
 
@@ -120,12 +120,12 @@ def test_the_services_own_pages_and_programs_can_post(client, headers):
 
 @pytest.mark.parametrize("headers", CROSS)
 def test_any_site_may_link_to_the_service(client, headers):
-    """A GET changes nothing, and the browser keeps its answer from the other site."""
+    """GET requests change nothing, and browsers hide the answers from other sites."""
     assert client.get("/model", headers=headers).status_code == 200
 
 
-def test_sites_are_let_in_by_name(make_client):
-    """As the setting for their browsers has it; with all of them, nothing is checked."""
+def test_configured_origins_may_post(make_client):
+    """`*` allows all of them."""
     client = make_client(cors_origins="https://a.example")
     for headers, status in (
         ({"sec-fetch-site": "cross-site", "origin": "https://a.example"}, 200),

@@ -32,20 +32,20 @@ def find_leaves(kind: type[errors.ServiceError]) -> Iterator[type[errors.Service
         yield from find_leaves(child)
 
 
-def test_every_error_that_a_client_can_meet_is_in_the_table():
-    """An error that is added without a row would be a fault of the service."""
+def test_every_error_that_clients_get_is_in_the_table():
+    """An error without a row would become a 500."""
     assert set(KINDS) == set(find_leaves(errors.ServiceError)) - {errors.RefusedVersionError}
 
 
-def test_codes_are_unique_and_stable_words():
-    """Programs tell errors apart by them."""
+def test_codes_are_unique():
+    """Programs distinguish errors by them."""
     codes = {kind.code for kind in (*KINDS.values(), INTERNAL, *COMMON_KINDS)}
     assert len(codes) == len({*KINDS.values(), INTERNAL, *COMMON_KINDS})
     assert all(re.fullmatch(r"[a-z0-9_]+", code) for code in codes)
 
 
-def test_the_tree_in_the_docstring_is_the_tree():
-    """Each class is drawn, at its depth, with its parent above it."""
+def test_the_tree_in_the_docstring_matches_the_classes():
+    """Each class is at its depth below its parent."""
     drawn = re.findall(r"^([│├└─ ]*)(\w+Error)\b", errors.__doc__, re.MULTILINE)
     path: list[str] = []
     for indent, name in drawn:
@@ -55,8 +55,8 @@ def test_the_tree_in_the_docstring_is_the_tree():
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_the_documentation_is_the_table(kind):
-    """Status, code and headers of an error's documentation are those of its answer."""
+def test_the_documentation_of_an_error_matches_its_answer(kind):
+    """Status, code and headers."""
     retry_after = {"retry_after_seconds": 2} if issubclass(kind, errors.RetryableError) else {}
     problem = describe_error(kind(KINDS[kind].example, **retry_after), "7f3c0a52e1d94b6c")
     [(status, response)] = document_errors(kind).items()
@@ -71,7 +71,7 @@ KEY = "a-long-enough-key"
 IMAGE = {"files": {"file": encode()}}
 PNG = {"content-type": "image/png"}
 INFER = "/v2/models/{name}/infer"
-# What any service refuses, and each call in its own words.
+# Bad requests for each endpoint.
 REFUSED = [
     ("/predict", {"files": {"file": b""}}),
     ("/predict", {"content": b"", "headers": {"content-type": "multipart/form-data"}}),
@@ -98,8 +98,8 @@ def ask(client: TestClient, path: str, **body: object) -> tuple[str, Response]:
     return path, client.post(path.format(name="tiny", version=2), **body)
 
 
-def meet_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple[str, Response]]:
-    """Give the path of a documented call, and a problem that it answered."""
+def cause_every_problem(make_client: Callable[..., TestClient]) -> Iterator[tuple[str, Response]]:
+    """Yield the path of an endpoint and an answer with a problem, for each kind of problem."""
     client = make_client(max_image_pixels=1200, max_upload_bytes=5000)
     for path, body in REFUSED:
         yield ask(client, path, **body)
@@ -131,17 +131,17 @@ NAMED_HEADERS = ("X-Request-ID", "Retry-After", "WWW-Authenticate")
 
 
 def blur(problem: dict[str, Any]) -> str:
-    """Remove what differs from answer to answer: the request's id, numbers, the model's name, the list of formats."""
+    """Remove what differs between answers: the request id, numbers, the model's name, the list of formats."""
     text = json.dumps(problem | {"request_id": ""}).replace("'tiny'", "'flowers'")
     text = re.sub(r"JPEG, PNG[\w, ]*", "formats", text)
     return re.sub(r"\b\d+([.,]\d+)*", "0", text)
 
 
-def test_the_documented_examples_are_what_is_sent(make_client):
-    """Word by word, of every problem that a request can meet at once."""
+def test_the_documented_examples_match_the_answers(make_client):
+    """Word for word, for each problem."""
     document = make_client(api_keys=KEY).get("/openapi.json", headers={"authorization": f"Bearer {KEY}"}).json()
     met = set()
-    for path, answer in meet_every_problem(make_client):
+    for path, answer in cause_every_problem(make_client):
         sent = answer.json()
         response = document["paths"][path]["post"]["responses"][str(answer.status_code)]
         assert {name for name in NAMED_HEADERS if name in answer.headers} == response["headers"].keys()
@@ -149,19 +149,23 @@ def test_the_documented_examples_are_what_is_sent(make_client):
         assert blur(sent) == blur(content["examples"][sent["code"]]["value"])
         assert ("error" in sent) == ("error" in content["schema"].get("required", []))
         met.add(sent["code"])
-    others = {errors.UploadTimeoutError, errors.ClientGoneError, errors.UnknownHostError}  # slow, or of no call
+    others = {
+        errors.UploadTimeoutError,
+        errors.ClientGoneError,
+        errors.UnknownHostError,
+    }  # slow to cause, or not of an endpoint
     assert met == {KINDS[kind].code for kind in KINDS.keys() - others} | {INTERNAL.code}
 
 
-def test_what_is_only_documented_is_not_counted():
-    """A problem is noted when it is answered."""
+def test_documented_problems_are_not_counted():
+    """A problem counts when it is answered."""
     trace = Trace()
     asyncio.run(follow(trace))
     assert trace.problems == ["empty_upload"]
 
 
 async def follow(trace: Trace) -> None:
-    """Document errors and answer one, as a request does that has this trace."""
+    """Document errors and answer one, in a request with this trace."""
     current.set(trace)
     document_errors(errors.TensorError, INTERNAL)
     describe_error(errors.EmptyUploadError("the file is empty"), None)
@@ -171,20 +175,20 @@ async def follow(trace: Trace) -> None:
     ("root", "path", "has_error"),
     [("", "/v2", True), ("", "/v2/x", True), ("", "/v2foo", False), ("/api", "/v2/x", True), ("/v2", "/x", False)],
 )
-def test_problems_under_v2_have_an_error(client, root, path, has_error):
-    """Where the protocol's clients look for it; under whatever path a proxy serves the service, and there alone."""
+def test_problems_under_v2_have_the_field_error(client, root, path, has_error):
+    """The protocol's clients read it. It is found below a proxy's prefix too, and only under /v2."""
     answer = TestClient(client.app, root_path=root).post(f"{root}{path}")
     problem = answer.json()
     assert problem.get("error") == (problem["detail"] if has_error else None)
 
 
-def test_errors_know_no_http():
-    """Neither their module nor their attributes: the table alone does."""
+def test_errors_have_no_status():
+    """Only the table knows HTTP."""
     assert not hasattr(errors.EmptyUploadError(""), "status")
 
 
 def test_the_reference_lists_every_code():
-    """With its status, and without the codes that no client receives."""
+    """With its status, except codes that no client receives."""
     reference = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d{3}) \| (`[a-z_`, ]+`) \|", reference, re.MULTILINE)
     named = {(int(status), code) for status, codes in rows for code in re.findall(r"[a-z_]+", codes)}

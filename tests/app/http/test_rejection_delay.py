@@ -11,7 +11,7 @@ from tests.app.fakes import encode
 
 @pytest.fixture
 def delays(monkeypatch) -> list[float]:
-    """The delays, which take no time."""
+    """The delays, recorded instead of waited for."""
     delays: list[float] = []
     sleep = asyncio.sleep
 
@@ -33,15 +33,15 @@ def wait_together(count: int) -> None:
 
 
 def test_a_few_rejections_are_spread_over_a_second(delays):
-    """At random, so that their clients do not retry together."""
+    """At random, so that clients do not retry together."""
     wait_together(50)
     assert len(set(delays)) == 51
     assert 0 <= min(delays) < 0.3
     assert 0.7 < max(delays) <= 1
 
 
-def test_many_rejections_are_spread_over_more(delays):
-    """The rate is bounded, and so is the delay of each rejection."""
+def test_many_rejections_are_spread_over_a_longer_time(delays):
+    """This bounds their rate. The delay of each rejection is bounded too."""
     wait_together(2000)
     *together, last = delays
     assert max(together) <= LONGEST_SPREAD_SECONDS
@@ -50,8 +50,8 @@ def test_many_rejections_are_spread_over_more(delays):
     assert last <= 1
 
 
-def test_a_full_queue_is_delayed_and_other_errors_are_not(client, delays):
-    """Only clients of an overloaded service need to be kept apart."""
+def test_only_rejections_for_overload_are_delayed(client, delays):
+    """Other errors are answered at once."""
     client.post("/predict", files={"file": b"text"})
     assert delays == []
     with ExitStack() as places:

@@ -12,7 +12,7 @@ from tests.app.sockets import dial, find_port
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * PIECE_BYTES])
 def test_a_body_is_sent_in_pieces(size):
-    """Whole and in order, with its length in the head."""
+    """Completely and in order, with a Content-Length."""
     body = bytes(range(256)) * (size // 256) + bytes(size % 256)
     sent: list[Message] = []
 
@@ -28,9 +28,11 @@ def test_a_body_is_sent_in_pieces(size):
 
 
 def test_clients_that_do_not_read_cost_little_memory(serving):
-    """A hundred that ask for the largest file over a slow network: the service holds a piece or two for each."""
+    """The service buffers a piece or two of a large file for each slow client."""
     [listener] = serving.servers[0].sockets
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # for connections, too; loopback has megabytes
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384
+    )  # inherited by connections; loopback's default is megabytes
     clients = [dial(find_port(serving)) for _ in range(100)]
     for client in clients:
         client.sendall(b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Behaviour of app.http.uploads as a client sees it: what is taken for an image, and what is told of the rest."""
+"""Behaviour of app.http.uploads as clients see it: which bodies are images, and the errors for others."""
 
 import pytest
 
@@ -15,8 +15,8 @@ from tests.app.fakes import encode
         (encode(size=(1001, 1000), kind="JPEG"), 413, "image_too_large"),
     ],
 )
-def test_bad_images_are_told_apart(make_client, data, status, code):
-    """Empty, cut, no image at all, too many pixels: each has its status and its code, as a form and as a body."""
+def test_each_kind_of_bad_image_has_its_code(make_client, data, status, code):
+    """Empty, cut short, not an image, too many pixels; in a form and as a body."""
     client = make_client(max_image_pixels=1_000_000)
     check_problem(predict(client, data), status, code)
     check_problem(client.post("/predict", content=data, headers={"content-type": "image/png"}), status, code)
@@ -32,8 +32,8 @@ def test_bad_images_are_told_apart(make_client, data, status, code):
         ({"files": {"file": (None, "text")}}, "holds text"),
     ],
 )
-def test_an_image_in_the_wrong_place_is_refused(client, fields, detail):
-    """The error names the fields of the form and the right one."""
+def test_an_image_in_the_wrong_field_is_refused(client, fields, detail):
+    """The error names the field and the right one."""
     assert detail in check_problem(client.post("/predict", **fields), 422, "wrong_field")
 
 
@@ -45,8 +45,8 @@ def test_an_image_in_the_wrong_place_is_refused(client, fields, detail):
         ("file", ("file", (None, "text")), "the field 'file' holds text"),
     ],
 )
-def test_no_part_is_left_out(client, field, stray, detail):
-    """Else the answers would not be those to the files, in their order; text in other fields is none of them."""
+def test_a_misplaced_part_is_not_ignored(client, field, stray, detail):
+    """Otherwise results would not match the files by position. Text in other fields is ignored."""
     path = "/predict/batch" if field == "files" else "/predict"
     image, note = (field, ("a.png", encode())), ("note", (None, "text"))
     assert client.post(path, files=[note, image, note]).status_code == 200
@@ -55,7 +55,7 @@ def test_no_part_is_left_out(client, field, stray, detail):
 
 
 def test_a_form_without_fields_is_refused(client):
-    """An empty form is a missing field."""
+    """As a missing field."""
     body = {"content": b"--x--\r\n", "headers": {"content-type": "multipart/form-data; boundary=x"}}
     for path in ("/predict", "/predict/batch"):
         assert "no field at all" in check_problem(client.post(path, **body), 422, "wrong_field")
@@ -74,7 +74,7 @@ def test_a_form_without_fields_is_refused(client):
         ),
     ],
 )
-def test_a_form_that_is_none_is_refused(client, content_type, content):
+def test_a_malformed_form_is_refused(client, content_type, content):
     """Without a boundary, without names, or with dozens of parts."""
     response = client.post("/predict", content=content, headers={"content-type": content_type})
     assert "can't be parsed" in check_problem(response, 400, "malformed_upload")
@@ -82,21 +82,21 @@ def test_a_form_that_is_none_is_refused(client, content_type, content):
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "image/"])
-def test_a_body_of_another_kind_is_refused(client, path, content_type):
-    """The answer shows how to send an image."""
+def test_a_body_of_another_type_is_refused(client, path, content_type):
+    """The error shows how to send an image."""
     headers = {"content-type": content_type}
     assert "curl" in check_problem(client.post(path, content=encode(), headers=headers), 415, "unsupported_upload")
 
 
-def test_several_images_come_in_a_form(client):
-    """A body without a type is one image, so it is none for a batch."""
+def test_a_batch_must_be_a_form(client):
+    """A raw body is only one image."""
     response = client.post("/predict/batch", content=encode())
     assert "no content type" in check_problem(response, 415, "unsupported_upload")
 
 
 @pytest.mark.parametrize("content_type", ["application/octet-stream", "binary/octet-stream", "", None])
-def test_a_raw_body_needs_no_type_of_its_own(client, content_type):
-    """Many programs send none, or the one for any bytes; the bytes tell the format, or that it is none."""
+def test_a_raw_body_needs_no_content_type(client, content_type):
+    """Or has a generic one. The bytes decide the format."""
     headers = {"content-type": content_type} if content_type is not None else {}
     assert client.post("/predict", content=encode("blue"), headers=headers).json()["label"] == "blue"
     check_problem(client.post("/predict", content=b"a text", headers=headers), 415, "unsupported_image")
@@ -104,7 +104,7 @@ def test_a_raw_body_needs_no_type_of_its_own(client, content_type):
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_a_part_needs_no_filename(client, path):
-    """As httpx and .NET send it; text in the field is refused as text."""
+    """As sent by httpx and .NET. Text in the field is refused as text."""
     field = "files" if path == "/predict/batch" else "file"
     for part in ((None, encode("blue"), "image/png"), (None, encode("blue"))):
         reply = client.post(path, files={field: part}).json()
@@ -113,8 +113,8 @@ def test_a_part_needs_no_filename(client, path):
     assert detail.startswith(f"the field '{field}' holds text")
 
 
-def test_a_body_over_the_limit_is_refused(make_client):
-    """By its declared length, or when it has grown too long without one; what fits is taken."""
+def test_a_body_above_the_limit_is_refused(make_client):
+    """By its declared length, or once it grows above the limit."""
     client = make_client(max_upload_bytes=20_000)
     headers = {"content-type": "image/png"}
     assert predict(client, encode()).status_code == 200

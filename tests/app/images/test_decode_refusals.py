@@ -1,4 +1,4 @@
-"""Behaviour of app.images.decode: what it does not decode."""
+"""Behaviour of app.images.decode: the images that it refuses."""
 
 import contextlib
 import struct
@@ -12,7 +12,7 @@ from app.errors import BrokenImageError, EmptyUploadError, ImageTooLargeError, U
 from app.images.decode import FORMATS
 from tests.app.pictures import SIZE, decode, encode, make_halves
 
-# In words for the one who sent it: no library's own, no numbers of bytes.
+# For the person who sent the image: no library's wording, no byte counts.
 CUT = (
     "^the image('s header)? is damaged or cut short(; send the whole file"
     "|, or of a rare variety; send the whole file, or save it again as PNG or JPEG)$"
@@ -20,8 +20,8 @@ CUT = (
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_fewer_bytes_than_an_image_needs_are_broken(kind):
-    """An upload that was cut is told so, wherever it was cut."""
+def test_an_image_that_is_cut_short_is_broken(kind):
+    """Wherever it is cut."""
     data = encode(Image.effect_noise((200, 200), 90).convert("RGB"), kind)
     for end in (len(data) // 2, 40, 20):
         with pytest.raises(BrokenImageError, match=CUT):
@@ -31,28 +31,28 @@ def test_fewer_bytes_than_an_image_needs_are_broken(kind):
 @pytest.mark.parametrize(
     "data", [b"a text that is called photo.png", b"\0", b"%PDF-1.7 ...", b"<svg></svg>", b"\xff\xd8"]
 )
-def test_bytes_of_another_kind_are_unsupported(data):
-    """The format is told from the bytes, and the answer names those that are read."""
+def test_other_files_are_unsupported(data):
+    """The bytes decide. The error names the supported formats."""
     with pytest.raises(UnsupportedImageError, match="JPEG, PNG, WebP, GIF, BMP, AVIF"):
         decode(data)
 
 
 def test_formats_outside_the_allow_list_are_unsupported():
-    """Pillow reads far more kinds than a service should."""
+    """Even if Pillow reads them."""
     for kind in ("TIFF", "ICO", "PPM", "TGA"):
         with pytest.raises(UnsupportedImageError):
             decode(encode(Image.new("RGB", (8, 8)), kind))
 
 
-def test_no_bytes_are_no_image():
-    """Nothing is not the same as something broken."""
+def test_an_empty_file_is_an_empty_upload():
+    """Not a broken image."""
     with pytest.raises(EmptyUploadError):
         decode(b"")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_too_many_pixels_are_refused_by_the_header(kind, monkeypatch):
-    """A bomb is never decoded."""
+def test_an_image_with_too_many_pixels_is_refused_by_its_header(kind, monkeypatch):
+    """Before any pixel is decoded."""
     data = encode(Image.new("RGB", (200, 100)), kind)
     decode(data, max_pixels=20_000)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
@@ -60,8 +60,8 @@ def test_too_many_pixels_are_refused_by_the_header(kind, monkeypatch):
         decode(data, max_pixels=19_999)
 
 
-def test_a_bomb_beyond_pillows_own_limit_is_too_large_as_well():
-    """The header alone may promise gigapixels."""
+def test_an_image_above_pillows_own_limit_is_too_large():
+    """Pillow's error for headers with gigapixels becomes the service's."""
     bomb = bytearray(encode(Image.new("1", (8, 8)), "PNG"))
     bomb[16:24] = (40_000).to_bytes(4, "big") * 2
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
@@ -86,15 +86,15 @@ def make_png(*chunks: tuple[bytes, bytes], side: int = 8) -> bytes:
 
 @pytest.mark.parametrize("side", [8, 32, 200])
 @pytest.mark.parametrize("chunks", [(), ((b"tRNS", bytes(9)),)])
-def test_a_palette_that_is_missing_is_broken(side, chunks):
-    """Pillow finds out where it converts the pixels, which it has decoded already, or makes up a palette."""
+def test_an_image_without_its_palette_is_broken(side, chunks):
+    """Pillow notices only when it converts decoded pixels, or invents a palette."""
     assert decode(make_png((b"PLTE", bytes(768)), side=side)).shape == (*SIZE, 3)
     with pytest.raises(BrokenImageError):
         decode(make_png(*chunks, side=side))
 
 
-def test_damaged_bytes_never_raise_anything_else():
-    """Whatever a byte is changed to, the answer is an image or an image's error."""
+def test_damaged_bytes_give_an_image_or_an_image_error():
+    """Whichever byte is changed."""
     random = np.random.default_rng(2)
     for kind in FORMATS:
         data = np.frombuffer(encode(make_halves((20, 20)), kind), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Behaviour of app.images.decoders: what becomes of the processes that decode, and of what they decode."""
+"""Behaviour of app.images.decoders: the decoder processes, and the images that they decode."""
 
 import asyncio
 import os
@@ -50,8 +50,8 @@ def list_processes(decoders: Decoders) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-async def test_a_process_gives_the_pixels_that_decoding_gives(make_decoders, kind):
-    """Of every format, for an event loop and for threads."""
+async def test_a_decoder_returns_the_pixels(make_decoders, kind):
+    """In every format, to an event loop and to threads."""
     decoders = make_decoders()
     data = encode(Image.effect_noise((200, 100), 90).convert("RGB"), kind)
     pixels = await decoders.decode(data, (8, 6))
@@ -61,8 +61,8 @@ async def test_a_process_gives_the_pixels_that_decoding_gives(make_decoders, kin
     assert len(list_processes(decoders)) == 1
 
 
-async def test_what_is_wrong_with_an_image_is_said_by_its_process(make_decoders, restarts):
-    """In the words of `decode_image`; the process goes on."""
+async def test_a_decoder_returns_the_error_of_an_image(make_decoders, restarts):
+    """In the words of `decode_image`. The process continues."""
     decoders = make_decoders()
     for data, kind, said in [
         (PICTURE[:3000], BrokenImageError, "damaged or cut short"),
@@ -78,16 +78,16 @@ async def test_what_is_wrong_with_an_image_is_said_by_its_process(make_decoders,
     assert restarts == []
 
 
-async def test_simple_pictures_need_no_process(make_decoders):
-    """The hop would cost more than they do."""
+async def test_simple_images_are_decoded_without_a_decoder(make_decoders):
+    """Sending them to a process would take longer than decoding."""
     decoders = make_decoders()
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     np.testing.assert_array_equal(await decoders.decode(encode(Image.fromarray(noise), "PNG"), SIZE), noise)
     assert list_processes(decoders) == []
 
 
-async def test_an_image_that_takes_too_long_costs_itself_alone(make_decoders, restarts):
-    """Its process is killed at the deadline and replaced; the others go on."""
+async def test_an_image_that_takes_too_long_affects_no_other(make_decoders, restarts):
+    """Its process is killed at the deadline and replaced."""
     decoders = make_decoders(2, timeout_seconds=1.0)
     await asyncio.gather(*(decoders.decode(PICTURE, SIZE) for _ in range(2)))
     stuck, _ = list_processes(decoders)
@@ -100,8 +100,8 @@ async def test_an_image_that_takes_too_long_costs_itself_alone(make_decoders, re
     await asyncio.to_thread(wait_until, lambda: not is_running(stuck))
 
 
-async def test_a_process_that_dies_costs_its_image_alone(make_decoders, restarts):
-    """The next image has another one."""
+async def test_a_crash_affects_only_its_image(make_decoders, restarts):
+    """The next image gets a new process."""
     decoders = make_decoders()
     await decoders.decode(PICTURE, SIZE)
     (process,) = list_processes(decoders)
@@ -115,8 +115,8 @@ async def test_a_process_that_dies_costs_its_image_alone(make_decoders, restarts
     assert restarts == ["crash"]
 
 
-async def test_a_process_that_dies_between_images_costs_nothing(make_decoders, restarts):
-    """The kernel may have ended it, to have its memory."""
+async def test_a_decoder_that_dies_while_idle_is_replaced(make_decoders, restarts):
+    """For example if the kernel ran out of memory."""
     decoders = make_decoders()
     await decoders.decode(PICTURE, SIZE)
     (process,) = list_processes(decoders)
@@ -126,8 +126,8 @@ async def test_a_process_that_dies_between_images_costs_nothing(make_decoders, r
     assert restarts == []
 
 
-async def test_an_image_takes_no_more_memory_than_its_limit(make_decoders, restarts):
-    """A process that meets it is replaced: what a library has left behind is gone."""
+async def test_an_image_is_limited_in_memory(make_decoders, restarts):
+    """A process that reaches the limit is replaced, because libraries may leak then."""
     decoders = make_decoders(max_pixels=2**24, max_bytes=2**10)
     print_colours = encode(Image.new("CMYK", (4000, 4000)), "JPEG", progressive=True, subsampling=0)
     with pytest.raises(ImageTooLargeError, match="takes too much memory; make it smaller"):
@@ -136,8 +136,8 @@ async def test_an_image_takes_no_more_memory_than_its_limit(make_decoders, resta
     assert (await decoders.decode(PICTURE, SIZE)).shape == (*SIZE, 3)
 
 
-async def test_a_client_that_leaves_frees_its_process(make_decoders, restarts):
-    """Whatever it was doing for that client."""
+async def test_a_cancelled_image_frees_its_decoder(make_decoders, restarts):
+    """Whatever the decoder was doing."""
     decoders = make_decoders()
     await decoders.decode(PICTURE, SIZE)
     (process,) = list_processes(decoders)
@@ -151,8 +151,8 @@ async def test_a_client_that_leaves_frees_its_process(make_decoders, restarts):
     assert process not in list_processes(decoders)
 
 
-async def test_a_client_that_leaves_before_its_turn_costs_nothing(make_decoders, restarts):
-    """Its image has no process yet."""
+async def test_an_image_cancelled_before_its_turn_uses_no_decoder(make_decoders, restarts):
+    """It has no process yet."""
     decoders = make_decoders()
     tasks = [asyncio.create_task(decoders.decode(PICTURE, SIZE)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -163,8 +163,8 @@ async def test_a_client_that_leaves_before_its_turn_costs_nothing(make_decoders,
     assert restarts == []
 
 
-async def test_the_process_that_forks_may_die(make_decoders, restarts):
-    """All decoders end with it, and the next image starts another one."""
+async def test_the_forking_process_is_replaced(make_decoders, restarts):
+    """If it dies, all decoders end too, and the next image starts a new one."""
     decoders = make_decoders()
     await decoders.decode(PICTURE, SIZE)
     (process,) = list_processes(decoders)
@@ -174,8 +174,8 @@ async def test_the_process_that_forks_may_die(make_decoders, restarts):
     assert restarts == []
 
 
-def test_threads_have_a_process_each(make_decoders):
-    """So that all processors decode."""
+def test_each_thread_has_a_decoder(make_decoders):
+    """So that all cores decode."""
     decoders = make_decoders(2)
     with ThreadPoolExecutor(2) as threads:
         results = list(threads.map(lambda _: decoders.decode_blocking(PICTURE, SIZE), range(20)))
@@ -183,8 +183,8 @@ def test_threads_have_a_process_each(make_decoders):
     assert len(list_processes(decoders)) <= 2
 
 
-def test_a_thread_meets_the_deadline_too(make_decoders, restarts):
-    """And goes on with another process."""
+def test_the_deadline_applies_to_threads(make_decoders, restarts):
+    """The thread continues with a new process."""
     decoders = make_decoders(timeout_seconds=0.5)
     decoders.decode_blocking(PICTURE, SIZE)
     os.kill(list_processes(decoders)[0], signal.SIGSTOP)
@@ -194,8 +194,8 @@ def test_a_thread_meets_the_deadline_too(make_decoders, restarts):
     assert restarts == ["deadline"]
 
 
-def test_a_decoder_can_open_nothing(make_decoders):
-    """No file, no connection: it has its standard streams, which lead nowhere, and the socket to the service."""
+def test_a_decoder_can_open_no_file_or_socket(make_decoders):
+    """It has the socket to the service, and standard streams that lead to /dev/null."""
     decoders = make_decoders()
     decoders.decode_blocking(PICTURE, SIZE)
     (process,) = list_processes(decoders)
@@ -209,8 +209,8 @@ def test_a_decoder_can_open_nothing(make_decoders):
     assert "NoNewPrivs:\t1" in Path(f"/proc/{process}/status").read_text()
 
 
-def test_decoders_know_no_settings(make_decoders, monkeypatch):
-    """Which hold keys."""
+def test_decoders_do_not_inherit_the_settings(make_decoders, monkeypatch):
+    """Which contain the API keys."""
     monkeypatch.setenv("APP_API_KEYS", "a-key-of-enough-characters")
     decoders = make_decoders()
     decoders.decode_blocking(PICTURE, SIZE)
@@ -218,8 +218,8 @@ def test_decoders_know_no_settings(make_decoders, monkeypatch):
     assert b"APP_" not in Path(f"/proc/{process}/environ").read_bytes()
 
 
-def test_all_processes_end_with_the_one_that_started_them():
-    """Killed, too, and while an image is being decoded for ever."""
+def test_all_decoders_end_with_the_service():
+    """Even if it is killed while an image never finishes decoding."""
     code = (
         "import time, sys\n"
         "from app.images.decoders import Decoders\n"
@@ -242,14 +242,14 @@ def test_all_processes_end_with_the_one_that_started_them():
 
 
 def test_the_services_process_loads_no_library_for_heic():
-    """It is large, and only decoders need it."""
+    """The library is large, and only decoders need it."""
     code = "import sys, app.main; print('pillow_heif' in sys.modules, '_pillow_heif' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
 
 def make_varieties() -> list[bytes]:
-    """Make a file of each kind that takes a way of its own through Pillow."""
+    """Make a file of each kind that Pillow decodes in its own way."""
     picture, exif = make_halves((64, 48)), Image.Exif()
     exif[0x0112] = 6
     return [
@@ -269,7 +269,7 @@ def make_varieties() -> list[bytes]:
 
 
 def test_a_decoder_imports_nothing_while_it_decodes(tmp_path):
-    """It could not open the file of a module."""
+    """It can't open the file of a module any more."""
     code = (
         "import sys, app.images.worker as worker\n"
         "worker.read_heic()\n"

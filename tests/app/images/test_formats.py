@@ -1,4 +1,4 @@
-"""Behaviour of app.images.formats: which files are decoded beside the event loop."""
+"""Behaviour of app.images.formats: which files the service decodes itself."""
 
 import zlib
 
@@ -30,8 +30,8 @@ def insert(png: bytes, name: bytes, data: bytes) -> bytes:
         encode(make_halves((128, 128)), "JPEG"),
     ],
 )
-def test_small_plain_pictures_are_simple(data):
-    """Of the size that such models take, and with nothing in the file but what is easy to read."""
+def test_small_plain_images_are_simple(data):
+    """Of the sizes that models take, with nothing in the file that is hard to parse."""
     assert is_simple(data)
 
 
@@ -61,13 +61,13 @@ JPEG = encode(SMALL, "JPEG")
         JPEG[:2] + b"\xff\xe0\0\0" * 500,
     ],
 )
-def test_what_has_to_be_parsed_or_is_large_is_not_simple(data):
-    """Containers, descriptions, what unpacks, several scans: a decoder process takes those."""
+def test_large_or_complex_images_are_not_simple(data):
+    """Containers, EXIF, compressed chunks and several scans go to a decoder."""
     assert not is_simple(data)
 
 
-def test_what_is_simple_stays_within_a_picture_of_that_size():
-    """The header that Pillow goes by is the one that was looked at."""
+def test_pillow_reads_the_size_that_was_checked():
+    """Another header in the file does not replace it."""
     twice = write_chunk(b"IHDR", (30_000).to_bytes(4, "big") * 2 + b"\x08\2\0\0\0")
     png = encode(SMALL, "PNG")
     assert not is_simple(png[:33] + twice + png[33:])
@@ -78,15 +78,15 @@ def test_what_is_simple_stays_within_a_picture_of_that_size():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_whatever_is_simple_decodes_in_no_time(kind):
-    """A file of that many bytes can't make more of itself."""
+def test_simple_files_decode_quickly(kind):
+    """A file of so few bytes can't contain a bomb."""
     noise = encode(Image.effect_noise((50, 50), 90), kind)
     assert is_simple(noise)
     assert len(decode_image(noise, SIZE, max_pixels=LIMIT)) == 32 * 32 * 3
 
 
 def change_frame(marker: int, bits: int) -> bytes:
-    """Change what a JPEG's frame header says it is."""
+    """Change the frame header of a JPEG."""
     data = bytearray(JPEG)
     at = data.index(b"\xff\xc0")
     data[at + 1], data[at + 4] = marker, bits
@@ -111,15 +111,15 @@ def change_frame(marker: int, bits: int) -> bytes:
         (b"\0\0\0\x18ftypmp42" + bytes(30), "a video or a camera's raw file"),
     ],
 )
-def test_a_whole_file_of_another_format_is_called_by_its_name(data, said):
-    """Not "cut short, send the whole file"; with the formats to choose from."""
+def test_an_unsupported_format_is_named(data, said):
+    """Instead of being called cut short. The error lists the supported formats."""
     with pytest.raises(UnsupportedImageError, match=said) as caught:
         decode(data)
     assert ", ".join(FORMAT_NAMES) in str(caught.value)
 
 
-def test_a_heic_of_another_variety_tells_how_to_get_a_jpeg():
-    """Whoever has a telephone knows its settings, not its codecs."""
+def test_an_unsupported_heic_is_explained():
+    """The error says how to make a phone send JPEGs."""
     other = encode(SMALL, "HEIF").replace(b"hvc1", b"vvc1").replace(b"hvcC", b"vvcC")
     with pytest.raises(UnsupportedImageError, match="iPhone: Settings, Camera, Formats, Most Compatible"):
         decode(other)
@@ -128,6 +128,6 @@ def test_a_heic_of_another_variety_tells_how_to_get_a_jpeg():
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
 def test_heic_is_read_whatever_its_major_brand(brand):
-    """Programs that are not a telephone write the general one."""
+    """Some programs write a general brand instead of `heic`."""
     data = encode(make_halves((64, 64)), "HEIF").replace(b"ftypheic", b"ftyp" + brand)
     assert np.abs(decode(data)[:12].astype(int) - [255, 0, 0]).max() < 30

@@ -1,4 +1,4 @@
-"""Behaviour of app.images.repair: harmless damage is read, missing pixels are not."""
+"""Behaviour of app.images.repair: harmless damage is ignored, missing pixels are an error."""
 
 import struct
 
@@ -21,8 +21,8 @@ PNG = encode(NOISE, "PNG")
 
 @pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_jpeg_without_its_end_is_whole(mode, options):
-    """The last two bytes hold no pixel; what lies behind them, such as a phone's video, holds none either."""
+def test_a_jpeg_without_its_end_marker_is_read(mode, options):
+    """The marker holds no pixels, and neither does anything behind it, such as a phone's video."""
     data = encode(NOISE.convert(mode), "JPEG", **options)
     for other in (data[:-2], data[:-1], data + b"video" * 1000, data + bytes(1000)):
         np.testing.assert_array_equal(decode(other), decode(data))
@@ -31,7 +31,7 @@ def test_a_jpeg_without_its_end_is_whole(mode, options):
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.98])
 @pytest.mark.parametrize("options", list(JPEGS.values())[:3], ids=list(JPEGS)[:3])
 def test_a_jpeg_that_lacks_rows_is_broken(options, part):
-    """Also if something puts an end or zeros behind the cut, for which libjpeg makes up pixels."""
+    """Even if an end marker or zeros follow the cut, for which libjpeg invents pixels."""
     data = encode(NOISE, "JPEG", **options)
     cut = data[: int(len(data) * part)]
     for end in (b"", b"\xff\xd9", bytes(len(data) - len(cut)), bytes(1000) + b"\xff\xd9"):
@@ -41,7 +41,7 @@ def test_a_jpeg_that_lacks_rows_is_broken(options, part):
 
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(1000)])
 def test_a_jpeg_that_lacks_scans_is_broken(end):
-    """A progressive one shows a blur then."""
+    """A progressive JPEG would be blurred."""
     data = encode(NOISE, "JPEG", progressive=True)
     with pytest.raises(BrokenImageError):
         decode(data[: len(data) // 2] + end)
@@ -74,14 +74,14 @@ def damage(png: bytes, kind: bytes) -> bytes:
         write_chunk(b"fdAT", b""),
     ],
 )
-def test_a_png_with_a_damaged_description_is_whole(chunk):
-    """Browsers leave out what changes no pixel, and so does the service."""
+def test_a_png_with_damaged_metadata_is_read(chunk):
+    """Like browsers, the service ignores damaged chunks that do not affect pixels."""
     np.testing.assert_array_equal(decode(PNG[:33] + chunk + PNG[33:]), decode(PNG))
 
 
 @pytest.mark.parametrize("change", [damage, lambda png, _: png])
-def test_the_first_frame_of_an_animated_png_needs_no_animation(change):
-    """It shows the first frame, not the second, although the chunk that describes the first is damaged."""
+def test_the_first_frame_of_an_animated_png_needs_no_control_chunk(change):
+    """If the chunk that describes it is damaged, the first frame is still the one that is read."""
     frames = [make_halves((32, 32)), Image.new("RGB", (32, 32), "lime")]
     animated = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(decode(change(animated, b"fcTL")), np.array(frames[0]))
@@ -89,7 +89,7 @@ def test_the_first_frame_of_an_animated_png_needs_no_animation(change):
 
 @pytest.mark.parametrize(("colour_type", "size"), [(0, 3), (2, 2), (3, 0), (3, 300), (4, 2), (6, 6)])
 def test_a_transparency_of_the_wrong_length_is_ignored(colour_type, size):
-    """As browsers do."""
+    """As by browsers."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
     palette = write_chunk(b"PLTE", bytes(3 * 256)) if colour_type == 3 else b""
     rows = [b"\xff" * 32 * channels] * 32
@@ -101,7 +101,7 @@ def test_a_transparency_of_the_wrong_length_is_ignored(colour_type, size):
 
 
 def test_a_png_with_damaged_pixels_is_broken():
-    """Neither its size nor its compressed rows can be left out."""
+    """Damage to its header or its pixel data can't be ignored."""
     at = PNG.index(b"IDAT") + len(PNG) // 2
     for damaged in (damage(PNG, b"IHDR"), PNG[:at] + bytes(64) + PNG[at + 64 :]):
         with pytest.raises(BrokenImageError):
@@ -109,14 +109,14 @@ def test_a_png_with_damaged_pixels_is_broken():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "AVIF", "HEIF"])
-def test_a_file_that_ends_in_zeros_for_pixels_is_broken(kind):
-    """As a transfer leaves it that has made room for the whole and got half."""
+def test_a_file_with_zeros_in_place_of_pixels_is_broken(kind):
+    """An interrupted transfer leaves such a file."""
     data = encode(NOISE, kind)
     with pytest.raises(BrokenImageError):
         decode(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
 
 
-def test_zeros_behind_a_whole_file_do_no_harm():
+def test_zeros_after_a_complete_file_are_ignored():
     """Some programs fill the last block."""
     for kind in ("PNG", "GIF", "WEBP", "AVIF", "BMP", "HEIF"):
         data = encode(make_halves((300, 200)), kind)
@@ -124,7 +124,7 @@ def test_zeros_behind_a_whole_file_do_no_harm():
 
 
 def test_segments_that_hold_markers_are_skipped():
-    """A thumbnail or profile may hold whole JPEGs, or what looks like them."""
+    """Thumbnails and profiles may contain JPEGs, or bytes that look like markers."""
     data = encode(NOISE, "JPEG")
     inner = b"\xff\xd8\xff\xda\0\x08\xff\xd9" * 1000
     segment = b"\xff\xe2" + struct.pack(">H", len(inner) + 2) + inner

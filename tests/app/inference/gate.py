@@ -1,4 +1,4 @@
-"""A batcher whose model waits until a test lets it run."""
+"""A batcher for tests, and a model that blocks until a test opens it."""
 
 import asyncio
 import threading

@@ -49,8 +49,8 @@ async def test_a_place_is_held_while_its_item_is_prepared():
     batcher.close()
 
 
-async def test_items_are_measured_while_there_is_work_and_not_while_idle():
-    """Idle time does not count as time for the items."""
+async def test_idle_time_does_not_count_for_the_rate():
+    """Idle time is not time spent on items."""
     batcher = make_batcher(lambda items: items, max_queue_size=2)
     await ask(batcher, 1)
     await asyncio.sleep(1.2)

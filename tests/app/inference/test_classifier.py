@@ -28,8 +28,8 @@ def make_classifier(store: ModelStore, max_queue_size: int = 8) -> Classifier:
     return Classifier(store, decoders, batch_sizes=[1, 2, 4], max_queue_size=max_queue_size)
 
 
-async def test_neither_loading_nor_the_model_holds_up_the_event_loop(models):
-    """Each has threads of its own; images are decoded in processes."""
+async def test_loading_and_inference_run_outside_the_event_loop(models):
+    """Each in its own thread; processes decode images."""
     threads = {}
 
     def note(step: str) -> None:
@@ -51,8 +51,8 @@ async def test_neither_loading_nor_the_model_holds_up_the_event_loop(models):
     classifier.close()
 
 
-async def test_scores_name_the_model_that_gave_them(models):
-    """After a swap, what was decoded for the old model runs on the new one, and says so."""
+async def test_scores_have_the_model_that_computed_them(models):
+    """After a new version takes over, its model."""
     store = ModelStore(models, lambda folder, **_: make_model(version=int(folder.name)))
     classifier = make_classifier(store)
     await store.refresh()
@@ -63,8 +63,8 @@ async def test_scores_name_the_model_that_gave_them(models):
     classifier.close()
 
 
-async def test_a_broken_image_gives_its_place_back(models):
-    """Bad uploads never fill the queue."""
+async def test_a_broken_image_frees_its_place_in_the_queue(models):
+    """So bad uploads never fill the queue."""
     store = ModelStore(models, lambda *_, **__: make_model())
     classifier = make_classifier(store, max_queue_size=1)
     await store.refresh()
@@ -75,8 +75,8 @@ async def test_a_broken_image_gives_its_place_back(models):
     classifier.close()
 
 
-async def test_readiness_is_a_model_and_room(models):
-    """Asked before a body is read, so that overload costs no uploads."""
+async def test_ready_means_a_model_and_room_in_the_queue(models):
+    """Checked before the body is read, so that overload does not cost uploads."""
     store = ModelStore(models, lambda *_, **__: make_model())
     classifier = make_classifier(store, max_queue_size=1)
     with pytest.raises(NotReadyError):
@@ -88,8 +88,8 @@ async def test_readiness_is_a_model_and_room(models):
     classifier.close()
 
 
-async def test_all_threads_are_for_an_image_that_is_alone(models):
-    """With another one admitted each has a thread: to share them would only make both wait."""
+async def test_a_lone_image_gets_all_threads(models):
+    """With several images, each has one thread, because sharing would delay both."""
     ways = []
 
     def run(way: str) -> Callable[[Images], Answers]:
@@ -106,8 +106,8 @@ async def test_all_threads_are_for_an_image_that_is_alone(models):
     classifier.close()
 
 
-async def test_an_upload_that_nobody_waits_for_is_let_go(models):
-    """Behind a slow image it would take memory for as long as that takes, and no limit counts it any more."""
+async def test_an_upload_is_freed_when_its_client_disconnects(models):
+    """Even if its image waits behind a slow one, because no limit counts it any more."""
     classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     await classifier.store.refresh()
     slow, given_up, wanted = (encode("blue", (800, 600)) for _ in range(3))
@@ -128,8 +128,8 @@ async def test_an_upload_that_nobody_waits_for_is_let_go(models):
     classifier.close()
 
 
-async def test_tensors_that_nobody_waits_for_are_let_go(models):
-    """Those that wait for a thread, too."""
+async def test_tensors_are_freed_when_their_client_disconnects(models):
+    """Even if they wait for a thread."""
     started, opened = threading.Event(), threading.Event()
     classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     slow = asyncio.create_task(classifier.run_decoding(lambda: (started.set(), opened.wait(10))))
@@ -147,8 +147,8 @@ async def test_tensors_that_nobody_waits_for_are_let_go(models):
     classifier.close()
 
 
-async def test_what_was_parsed_of_a_refused_request_is_let_go_at_once(models):
-    """It can be larger than the request, and the event loop may take a while to answer."""
+async def test_parsed_data_of_a_refused_request_is_freed_at_once(models):
+    """It can be larger than the request, and the answer may take a while."""
     classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     seen = []
 
@@ -167,8 +167,8 @@ async def test_what_was_parsed_of_a_refused_request_is_let_go_at_once(models):
     classifier.close()
 
 
-async def test_an_image_that_is_decoded_for_ever_holds_up_no_end(models):
-    """Its client has been told 504 by then."""
+async def test_closing_ends_a_decoding_that_never_finishes(models):
+    """By then, its client has got 504."""
     classifier = make_classifier(ModelStore(models, lambda *_, **__: make_model()))
     await classifier.store.refresh()
     await classifier.classify(encode("blue", (800, 600)))

@@ -1,4 +1,4 @@
-"""Behaviour of app.inference.classifier with images that are pixels already."""
+"""Behaviour of app.inference.classifier with decoded images."""
 
 import asyncio
 
@@ -17,8 +17,8 @@ def make_classifier(models, predict, **settings) -> Classifier:
     return Classifier(store, decoders, **{"batch_sizes": [1, 2], "max_queue_size": 4} | settings)
 
 
-def test_images_are_taken_all_or_none(models):
-    """Where there is no room for the last, the first is not run either."""
+def test_a_request_is_accepted_completely_or_not_at_all(models):
+    """If the queue has no room for its last image, none is classified."""
     batches = []
 
     def record(images):
@@ -38,8 +38,8 @@ def test_images_are_taken_all_or_none(models):
     asyncio.run(run())
 
 
-def test_all_images_of_a_request_are_answered_by_one_version(models):
-    """A version that comes between its batches takes the whole request."""
+def test_all_images_of_a_request_get_the_same_version(models):
+    """If a new version takes over between its batches, it classifies all of them."""
     held = HeldModel()
 
     async def run():
@@ -59,7 +59,7 @@ def test_all_images_of_a_request_are_answered_by_one_version(models):
 
 
 def test_tensors_and_uploads_share_a_batch(models):
-    """The protocol goes through the same batcher as everything else."""
+    """All images go through the same batcher."""
     held = HeldModel()
 
     async def run():

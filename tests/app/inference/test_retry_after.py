@@ -17,13 +17,13 @@ def seed() -> None:
 
 @pytest.fixture
 def unspread(monkeypatch) -> None:
-    """Take the random factor as 1, and round down."""
+    """Set the random factor to 1, and round down."""
     monkeypatch.setattr(random, "uniform", lambda low, _: low)
     monkeypatch.setattr(random, "random", lambda: 0.0)
 
 
 def work(retry_after: RetryAfter, items: int, seconds: float, *, since: float = 0) -> None:
-    """Finish `items` after so many seconds of work."""
+    """Finish `items` after this many seconds of work."""
     retry_after.begin(since)
     retry_after.finish(since + seconds, items)
 
@@ -40,21 +40,21 @@ def test_the_first_client_waits_for_the_queue(waiting, seconds_per_item, expecte
 
 @pytest.mark.usefixtures("unspread")
 def test_each_client_waits_for_those_before_it():
-    """As much time is reserved as its items take, and half of it for new clients."""
+    """Its reservation is as long as its items take, with half of the time left for new clients."""
     retry_after = RetryAfter(seconds_per_item=1)
     assert [retry_after.reserve(0, 2, items=2) for _ in range(4)] == [3, 6, 9, 12]
     assert retry_after.reserve(10, 2) == 5
 
 
-def test_one_client_is_told_one_to_two_times_the_wait():
-    """So clients rejected in the same moment come back apart."""
+def test_the_wait_is_multiplied_by_a_random_factor():
+    """From 1 to 2, so that clients rejected together do not retry together."""
     times = [RetryAfter(seconds_per_item=1).reserve(0, 10) for _ in range(1000)]
     assert {min(times), max(times)} == {11, 21}
 
 
 @pytest.mark.usefixtures("unspread")
-def test_no_reservation_is_longer_than_the_longest_wait():
-    """Clients that never return do not make the others wait forever."""
+def test_reservations_end_after_the_longest_wait():
+    """So clients that never return do not delay the others forever."""
     retry_after = RetryAfter(seconds_per_item=1)
     for _ in range(1000):
         assert retry_after.reserve(0, 1, items=1000) <= LONGEST_WAIT_SECONDS
@@ -87,12 +87,12 @@ def test_the_rate_is_measured():
     ("per_second", "places", "clients", "seconds"),
     [(180, 16, 900, 1), (40, 8, 80, 0.2), (1000, 256, 5000, 0.05), (20, 16, 300, 1), (4, 4, 40, 0.1)],
 )
-def test_who_comes_back_when_told_gets_in(per_second, places, clients, seconds):
-    """Of clients that come in a burst, fewer than one in ten returns are rejected again, and the queue stays busy."""
+def test_clients_that_obey_retry_after_are_accepted(per_second, places, clients, seconds):
+    """Of a burst, fewer than one in ten are rejected again, and the queue stays busy."""
     retry_after = RetryAfter(seconds_per_item=1 / per_second)
     arrivals = [(seconds * number / clients, number, False) for number in range(clients)]
     queue: list[float] = []  # when each of the waiting items is done
-    rejected = {True: 0, False: 0}  # by whether the client had been told to come back
+    rejected = {True: 0, False: 0}  # by whether the client was rejected before
     last = 0.0
     while arrivals:
         now, number, told = heapq.heappop(arrivals)

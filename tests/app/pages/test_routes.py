@@ -1,4 +1,4 @@
-"""Behaviour of app.pages over HTTP; tests/page has what a browser makes of it."""
+"""Behaviour of app.pages over HTTP. tests/page tests the pages in a browser."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def version(tmp_path):
 
 @contextmanager
 def serve(version: Path, **changes: object) -> Iterator[TestClient]:
-    """Start a service on a version that has a card and samples, with `changes` to its metadata."""
+    """Start a service with a version that has a card and samples, with `changes` to its metadata."""
     metadata = make_metadata(1, digest_files(version)).model_copy(update=changes)
     model = Model(
         metadata, Runtime("fake", "f32", INPUT, OUTPUT, lambda images: Answers(tell_colours(images))), version
@@ -55,12 +55,12 @@ def client(version):
 
 
 def read_words(response) -> str:
-    """Give a page's text, without its markup."""
+    """Return a page's text without its markup."""
     return " ".join(re.sub(r"<[^>]+>", " ", response.text).split())
 
 
-def test_the_home_page_tells_what_the_model_is(client):
-    """Its version, its accuracy and on what, its classes: from the metadata."""
+def test_the_home_page_describes_the_model(client):
+    """Its version, accuracy and classes, from the metadata."""
     response = client.get("/")
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     words = read_words(response)
@@ -77,8 +77,8 @@ def test_the_home_page_tells_what_the_model_is(client):
         ({"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}, "of none (95 % interval 40.0 to 60.0 %)."),
     ],
 )
-def test_the_home_page_tells_what_is_known_of_the_accuracy(version, metrics, said):
-    """A version serves without it, too."""
+def test_the_home_page_shows_the_known_accuracy(version, metrics, said):
+    """A version may lack an interval, or any accuracy."""
     with serve(version, metrics=Metrics.model_validate(metrics)) as client:
         assert said in read_words(client.get("/"))
 
@@ -90,8 +90,8 @@ def test_the_home_page_tells_what_is_known_of_the_accuracy(version, metrics, sai
         ("application/json, text/html", False),
     ],
 )  # fmt: skip
-def test_html_is_for_those_who_ask_for_it(client, accept, html):
-    """Programs, which ask for anything, get JSON, answers and errors alike."""
+def test_only_clients_that_accept_html_get_it(client, accept, html):
+    """Others get JSON, answers and errors alike."""
     kind = "text/html; charset=utf-8" if html else "application/json"
     problem = "text/html; charset=utf-8" if html else "application/problem+json"
     headers = {"accept": accept} if accept else {}
@@ -104,15 +104,15 @@ def test_html_is_for_those_who_ask_for_it(client, accept, html):
         assert (response.status_code, response.headers["content-type"]) == (status, problem)
 
 
-def test_the_inference_protocol_knows_no_html(client):
-    """Whatever its clients accept by themselves, as Java's do; they look for `error`."""
+def test_the_inference_protocol_has_no_html(client):
+    """Even if a client accepts it by default, as Java's does, because its clients parse `error`."""
     response = client.get("/v2/models/none", headers={"accept": "text/html, image/gif, */*; q=.2"})
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
     assert response.json()["error"]
 
 
-def test_the_html_answer_is_the_json_answer(client):
-    """The same numbers, and the very reply to read."""
+def test_the_result_page_shows_the_json_answer(client):
+    """Exactly as a program would get it."""
     files = {"file": ("image.png", encode((200, 50, 0)))}
     reply = client.post("/predict", files=files).json()
     html = client.post("/predict", files=files, headers=BROWSER).text
@@ -129,15 +129,15 @@ def test_the_html_answer_is_the_json_answer(client):
         (None, "to decode it, wait its turn and run tiny 1 . Pictures"),
     ],
 )
-def test_an_answer_promises_of_its_probability_what_was_measured(version, error, said):
-    """And nothing where nothing was."""
+def test_the_result_page_explains_its_probability_by_the_calibration_error(version, error, said):
+    """Without one, it explains nothing."""
     with serve(version, metrics=Metrics(calibration_error=error)) as client:
         assert said in read_words(client.post("/predict", files={"file": encode()}, headers=BROWSER))
 
 
 @pytest.mark.parametrize(("colour", "hinted"), [("black", True), ("red", False)])
 def test_an_unfamiliar_picture_gets_a_hint(make_client, colour, hinted):
-    """Beside its label and probability, not in their place; its typicality is in the JSON."""
+    """In addition to its label. The JSON has its typicality."""
     client = make_client(typicality=tell_brightness)
     page = client.post("/predict", files={"file": encode(colour)}, headers={"accept": "text/html"}).text
     assert ("unlike the pictures that the model was trained on" in page) == hinted
@@ -145,15 +145,15 @@ def test_an_unfamiliar_picture_gets_a_hint(make_client, colour, hinted):
     assert "&#34;typicality&#34;" in page
 
 
-def test_a_version_without_typicality_hints_at_nothing(client):
-    """And its JSON has no null."""
+def test_a_version_without_typicality_gives_no_hint(client):
+    """And its JSON has no such field."""
     page = client.post("/predict", files={"file": encode("black")}, headers={"accept": "text/html"}).text
     assert "unlike the pictures" not in page
     assert "typicality" not in page
 
 
-def test_a_refusal_keeps_status_and_headers(client):
-    """Only the body is another one: a page with the same words."""
+def test_an_error_page_has_the_status_and_headers_of_the_error(client):
+    """Only the body differs: a page with the same detail."""
     client.app.state.classifier.store._model = None
     response = client.post("/predict", files={"file": encode()}, headers=BROWSER)
     assert response.status_code == 503
@@ -164,8 +164,8 @@ def test_a_refusal_keeps_status_and_headers(client):
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
-def test_the_log_and_the_metrics_name_the_pages_routes(client):
-    """As patterns, never as what was asked for."""
+def test_the_metrics_name_the_routes_of_pages(client):
+    """As patterns, so that clients can't add series."""
     asked = "/", "/docs", "/model/card/", "/samples/red.png", "/samples/other.png", "/web/page.css", "/web/other.png"
     for path in (*asked, "/docs/assets/swagger-ui.css"):
         client.get(path, headers=BROWSER)
@@ -177,8 +177,8 @@ def test_the_log_and_the_metrics_name_the_pages_routes(client):
     assert "other.png" not in metrics
 
 
-def test_what_a_client_sends_is_never_markup(client):
-    """A path, a host: shown as text."""
+def test_text_from_clients_is_escaped(client):
+    """Such as the path and the host."""
     response = client.get("/<script>alert(1)</script>", headers=BROWSER)
     assert "<script>alert" not in response.text
     headers = {**BROWSER, "host": '"><script>alert(1)</script>'}
@@ -186,8 +186,8 @@ def test_what_a_client_sends_is_never_markup(client):
 
 
 @pytest.mark.parametrize("path", ["/", "/model/card/", "/docs", "/nowhere"])
-def test_every_page_has_the_strict_policy(client, path):
-    """No inline script or style, nothing from elsewhere, in no frame; and no markup that it would block."""
+def test_every_page_has_a_strict_content_security_policy(client, path):
+    """Without inline scripts or styles, other origins or frames; and the page contains none of them."""
     response = client.get(path, headers=BROWSER)
     assert response.headers["content-security-policy"] == CONTENT_POLICY
     assert "unsafe" not in CONTENT_POLICY
@@ -195,8 +195,8 @@ def test_every_page_has_the_strict_policy(client, path):
     assert not re.search(r"""(src|href|action)=["']?(https?:)?//""", response.text)
 
 
-def test_the_cards_files_are_given_out_only_as_the_metadata_names_them(client, version):
-    """Not another file, not a changed one, nothing outside the card."""
+def test_only_the_cards_files_in_the_metadata_are_served(client, version):
+    """No other file, and none that was changed."""
     assert client.get("/model/card/curves.png").content == encode("red")
     (version / "card" / "extra.png").write_bytes(encode())
     for name in (
@@ -214,16 +214,16 @@ def test_the_cards_files_are_given_out_only_as_the_metadata_names_them(client, v
     assert client.get("/model/card/", headers=BROWSER).status_code == 404
 
 
-def test_markdown_of_a_card_can_do_no_harm():
-    """HTML in it is text, a script is no link, a column's alignment is no inline style."""
+def test_the_cards_markdown_is_sanitized():
+    """HTML becomes text, and there are no script links and no inline styles."""
     html = render_markdown('<img src=x onerror="a()">\n\n[x](javascript:a)\n\n| a |\n| ---: |\n| b |\n')
     assert "<img" not in html
     assert "<a " not in html
     assert "style=" not in html
 
 
-def test_samples_are_those_in_the_index(client, version):
-    """With their media types; nothing else lies open, links least of all."""
+def test_only_samples_in_the_index_are_served(client, version):
+    """With their media types, and never through a link."""
     samples = version.parent / "samples"
     assert client.get("/samples/red.png").headers["content-type"] == "image/png"
     (samples / "other.png").write_bytes(encode())
@@ -239,8 +239,8 @@ def test_samples_are_those_in_the_index(client, version):
 
 @pytest.mark.parametrize("path", ["/web/page.css", "/docs/assets/swagger-ui.css", "/samples/red.png"])
 @pytest.mark.parametrize("part", ["bytes=a-b", "bytes=9999999-", "bytes=0-1"])
-def test_a_file_of_the_page_is_given_whole(client, path, part):
-    """This holds for each of its files."""
+def test_range_requests_get_the_whole_file(client, path, part):
+    """The service does not support ranges, and says so."""
     whole = client.get(path)
     response = client.get(path, headers={"range": part})
     assert (response.status_code, response.content) == (200, whole.content)
@@ -249,7 +249,7 @@ def test_a_file_of_the_page_is_given_whole(client, path, part):
 
 @pytest.mark.parametrize("path", ["/web/page.css", "/web/page.js", "/docs/assets/swagger-ui-bundle.js"])
 def test_a_file_is_sent_again_only_if_it_has_changed(client, path):
-    """Browsers ask each time, so that they never show half of an old page."""
+    """Browsers revalidate each time, so a page never has files of two versions."""
     response = client.get(path)
     assert (response.status_code, response.headers["cache-control"]) == (200, "no-cache")
     assert re.match(r"text/(css|javascript)", response.headers["content-type"])
@@ -260,18 +260,18 @@ def test_a_file_is_sent_again_only_if_it_has_changed(client, path):
 
 @pytest.mark.parametrize("name", ["nothing.js", "redoc.standalone.js", "..%2froutes.py", "%2e%2e/render.py"])
 def test_no_other_file_is_served(client, name):
-    """Neither from above the folders nor what the pages don't use."""
+    """No file outside the folders, and none that pages don't use."""
     for folder in ("/web", "/docs/assets"):
         assert client.get(f"{folder}/{name}").status_code == 404
 
 
 def test_the_page_is_small():
-    """Under 60 kB in all, samples and Swagger UI left out."""
+    """Under 60 kB in total, without samples and Swagger UI."""
     assert sum(path.stat().st_size for path in WEB.rglob("*") if path.is_file()) < 60_000
 
 
 def test_the_shipped_samples_name_their_sources():
-    """Each sample of each model in the repository has its credit, and each file is in the index."""
+    """The index lists every sample, with its licence."""
     for index in (Path(__file__).parents[3] / "models").glob("*/samples/samples.json"):
         samples = json.loads(index.read_text(encoding="utf-8"))
         assert {sample["file"] for sample in samples} == {path.name for path in index.parent.glob("*.[jpw]*g")}
@@ -279,23 +279,23 @@ def test_the_shipped_samples_name_their_sources():
         assert all((index.parent / sample["file"]).stat().st_size < 40_000 for sample in samples)
 
 
-def test_an_answers_address_leads_back_to_the_form(client):
-    """Asked for again, without a picture, by a browser; a program is told the method."""
+def test_a_get_of_predict_redirects_a_browser_to_the_form(client):
+    """Programs get 405."""
     response = client.get("/predict", headers=BROWSER, follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (303, "/")
     assert client.get("/predict").status_code == 405
 
 
-def test_the_form_names_as_many_classes_as_are_asked_for(client):
-    """As the API does."""
+def test_the_result_page_obeys_top_k(client):
+    """Like the API."""
     page = client.post("/predict?top_k=2", files={"file": encode()}, headers=BROWSER).text
     assert page.count("<dt>") == 2
     response = client.post("/predict?top_k=9", files={"file": encode()}, headers=BROWSER)
     assert (response.status_code, "send 1 to 3" in response.text) == (422, True)
 
 
-def test_of_many_classes_the_home_page_names_a_dozen(version):
-    """Or they would push the form off the screen."""
+def test_the_home_page_names_at_most_twelve_classes(version):
+    """More would push the form off the screen."""
     names = tuple(f"class {number}" for number in range(200))
     with serve(version, class_names=names) as client:
         text = client.get("/").text

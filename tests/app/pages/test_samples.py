@@ -9,7 +9,7 @@ from app.pages.samples import find_sample, list_samples
 
 @pytest.fixture
 def version(tmp_path):
-    """A version's folder, and one for samples beside it."""
+    """A version's folder, with a folder for samples beside it."""
     (tmp_path / "samples").mkdir()
     (tmp_path / "1").mkdir()
     return tmp_path / "1"
@@ -36,8 +36,8 @@ def write_index(version, *files, **fields):
         "y.gif",
     ],
 )
-def test_a_sample_may_have_any_name(version, name):
-    """With the ending of any format that the service reads."""
+def test_a_sample_may_have_any_suffix_of_a_supported_format(version, name):
+    """In upper or lower case."""
     write_index(version, name)
     assert [sample.file for sample in list_samples(version)] == [name]
     assert find_sample(version, name) == version.parent / "samples" / name
@@ -51,7 +51,7 @@ def test_a_sample_may_have_any_name(version, name):
         ("notes.txt", "file: its name ends in none of .apng, .avif"),
     ],
 )
-def test_a_bad_entry_is_left_out_with_a_plain_line(version, caplog, name, reason):
+def test_a_bad_entry_is_skipped_and_logged(version, caplog, name, reason):
     """The other samples are shown."""
     write_index(version, "a.png", name, "b.png")
     assert [sample.file for sample in list_samples(version)] == ["a.png", "b.png"]
@@ -60,8 +60,8 @@ def test_a_bad_entry_is_left_out_with_a_plain_line(version, caplog, name, reason
     assert "\n" not in record.getMessage()
 
 
-def test_a_missing_file_and_a_missing_field_are_named(version, caplog):
-    """So that whoever wrote the index can mend it."""
+def test_the_log_names_a_missing_file_or_field(version, caplog):
+    """So that the author of the index can fix it."""
     write_index(version, "a.png", "b.png")
     (version.parent / "samples" / "a.png").unlink()
     assert [sample.file for sample in list_samples(version)] == ["b.png"]
@@ -74,7 +74,7 @@ def test_a_missing_file_and_a_missing_field_are_named(version, caplog):
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1"])
-def test_an_index_that_is_no_list_is_a_line_in_the_log(version, caplog, text):
+def test_an_invalid_index_is_logged(version, caplog, text):
     """The page has no samples then."""
     (version.parent / "samples" / "samples.json").write_text(text)
     assert list_samples(version) == []

@@ -17,7 +17,7 @@ flags\t\t: fpu avx512_bf16 sse
 
 @pytest.fixture
 def cpuinfo(tmp_path):
-    """/proc/cpuinfo of two processors."""
+    """Replace /proc/cpuinfo by one with two processors."""
     path = tmp_path / "cpuinfo"
     path.write_text(CPUINFO * 2)
     return path
@@ -47,13 +47,13 @@ def test_threads_follow_the_containers_quota(tmp_path, monkeypatch, files, cpus)
 
 
 def test_cpu_flags_are_read(cpuinfo, tmp_path):
-    """From /proc/cpuinfo; none where it is missing."""
+    """From /proc/cpuinfo, if it exists."""
     assert read_cpu_flags(cpuinfo) == {"fpu", "avx512_bf16", "sse"}
     assert read_cpu_flags(tmp_path / "none") == set()
 
 
 def test_the_processor_is_named_with_its_family(cpuinfo, tmp_path):
-    """Where Linux has no name, by its architecture."""
+    """If Linux does not know its name, by its architecture."""
     assert describe_cpu(cpuinfo) == "A Processor (family 6, model 207)"
     assert describe_cpu(tmp_path / "none") == platform.machine()
 
@@ -68,6 +68,7 @@ def test_the_processor_is_named_with_its_family(cpuinfo, tmp_path):
         ({"amx_bf16", "amx_int8"}, True, True),
     ],
 )
-def test_what_it_computes_in_is_what_the_flags_say(monkeypatch, flags, bf16, int8):
+def test_native_precisions_follow_the_flags(monkeypatch, flags, bf16, int8):
+    """bfloat16 and int8."""
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     assert (has_bf16(), has_int8()) == (bf16, int8)

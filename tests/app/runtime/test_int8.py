@@ -47,8 +47,8 @@ def test_int8_is_the_quantized_graph(quantized):
         ("tensorflow", {"avx512_vnni"}, "f32"),
     ],
 )
-def test_auto_takes_int8_where_the_cpu_is_made_for_it(quantized, monkeypatch, runtime, flags, precision):
-    """As the service loads it."""
+def test_auto_uses_int8_on_cpus_that_support_it(quantized, monkeypatch, runtime, flags, precision):
+    """If the version has it."""
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     model = make_loader(Settings(runtime=runtime, precision="auto"), batch_sizes=[1, 2])(quantized)
     assert re.fullmatch(precision, model.runtime.precision)
@@ -102,8 +102,8 @@ def test_a_quantized_graph_of_another_shape_is_refused(quantized):
 
 
 @pytest.mark.parametrize(("factor", "good"), [(0.9, True), (1.1, False)])
-def test_golden_answers_are_compared_as_exactly_as_int8_allows(quantized, factor, good):
-    """Rounding to 8 bits changes probabilities a little; another model changes them more."""
+def test_golden_probabilities_are_compared_with_the_tolerance_of_int8(quantized, factor, good):
+    """Rounding to 8 bits changes them a little; another model changes them more."""
     golden = load_version(quantized).predict(np.load(quantized / "golden.npz")["images"]).probabilities
     golden[0, 0] -= np.copysign(GOLDEN_TOLERANCES["int8"] * factor, golden[0, 0] - 0.5)
     rewrite_golden(quantized, probabilities=golden)

@@ -43,8 +43,8 @@ def test_float32_is_float32_by_tensorflow_too(exported):
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
-def test_batches_beside_each_other_keep_to_their_own_images(exported):
-    """Workers share no buffers: with more callers than workers, each caller gets its own answers."""
+def test_concurrent_batches_get_their_own_answers(exported):
+    """Workers share no buffers, even with more callers than workers."""
     runtime = load_runtime(exported, name="openvino", precision="f32", threads=2)
     alone = load_runtime(exported, name="openvino", precision="f32", threads=1)
 
@@ -60,7 +60,7 @@ def test_batches_beside_each_other_keep_to_their_own_images(exported):
 
 
 def test_openvino_has_a_worker_for_each_thread_and_tensorflow_one_for_all():
-    """TensorFlow spreads one batch over threads or a GPU itself."""
+    """TensorFlow itself spreads a batch over threads or a GPU."""
     assert count_workers("openvino", 3) == 3
     assert count_workers("openvino", 0) == count_cpus()
     assert count_workers("tensorflow", 3) == 1
@@ -71,7 +71,7 @@ def test_openvino_chooses_a_precision_that_passes(exported):
     assert load_version(exported, precision="auto").runtime.precision in {"f32", "bf16", "f16"}
 
 
-def test_tensorflow_is_named_where_it_is_missing(exported, monkeypatch):
+def test_a_missing_tensorflow_is_reported(exported, monkeypatch):
     """The reason says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "tensorflow", None)
     with pytest.raises(RefusedVersionError, match="TensorFlow is not installed"):

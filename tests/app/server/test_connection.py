@@ -42,8 +42,8 @@ def receive(client: socket.socket) -> bytes:
     return data
 
 
-def test_a_head_that_trickles_is_cut(process):
-    """A byte now and then does not extend the deadline."""
+def test_a_slow_request_head_times_out(process):
+    """Sending a byte now and then does not extend the deadline."""
     with dial(process.port) as client:
         started = time.monotonic()
         answer = b""
@@ -61,7 +61,7 @@ def test_a_head_that_trickles_is_cut(process):
     check_refused(answer, 408, "header_timeout")
 
 
-def test_a_second_head_that_trickles_is_cut(process):
+def test_a_slow_second_request_head_times_out(process):
     """The deadline is the same on a kept connection."""
     with dial(process.port) as client:
         client.sendall(GET)
@@ -149,8 +149,8 @@ def test_the_connection_that_was_idle_for_longest_makes_room(process):
         other.close()
 
 
-def test_uploads_that_never_end_keep_nobody_out(serve):
-    """If all connections send a body, the one that has been sending for longest makes room."""
+def test_uploads_that_never_end_make_room_for_others(serve):
+    """If all connections send a body, the one that has been sending for longest is closed."""
     port = find_port(serve(max_connections=4))
     with contextlib.ExitStack() as stack:
         uploads = []
@@ -222,8 +222,8 @@ def test_answers_are_sent_without_delay(serving):
         assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_nothing_is_left_of_a_body_that_nobody_read(serving):
-    """A thousand kept connections would hold it for a minute."""
+def test_the_memory_of_an_unread_body_is_freed(serving):
+    """Otherwise a thousand kept connections would hold it for a minute."""
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n" + bytes(50_000))
         assert read_answer(client).startswith("404 ")

@@ -44,7 +44,7 @@ def test_a_connection_goes_on_after_a_refused_upload(serving):
         assert "200 " in read_answer(client)
 
 
-def test_a_body_after_its_answer_ends(serving, monkeypatch):
+def test_a_body_that_continues_after_its_answer_is_limited(serving, monkeypatch):
     """A refused upload that never ends does not hold the connection."""
     monkeypatch.setattr("app.server.connection._LINGER_SECONDS", 0.5)
     with dial(find_port(serving)) as client:
@@ -59,7 +59,7 @@ def test_a_body_after_its_answer_ends(serving, monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["1.1\r\nConnection: close", "1.0"])
-def test_the_last_answer_arrives_though_its_body_still_comes(serving, version):
+def test_the_last_answer_arrives_while_its_body_is_still_sent(serving, version):
     """If the service closed before it has read the body, the client's kernel would drop the answer."""
     port = find_port(serving)
     head = f"POST /predict HTTP/{version}\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 17000000\r\n\r\n"
@@ -73,11 +73,11 @@ def test_the_last_answer_arrives_though_its_body_still_comes(serving, version):
             assert time.monotonic() - started < 2
 
 
-def test_the_answer_to_a_body_that_still_comes_outlives_a_stop(serving):
-    """Its connection would be closed as idle otherwise."""
+def test_an_answer_before_the_end_of_its_body_survives_a_stop(serving):
+    """Its connection is not closed as idle."""
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000))
-        assert client.recv(9, socket.MSG_PEEK) == b"HTTP/1.1 "  # it is there, and not read yet
+        assert client.recv(9, socket.MSG_PEEK) == b"HTTP/1.1 "  # it has arrived, and is not read yet
         with ending(serving):
             pass
         for _ in range(2):
@@ -101,7 +101,7 @@ def test_a_connection_is_kept_no_longer_for_a_body_after_its_answer(serve):
 
 @pytest.mark.parametrize("option", ["Connection: close", "X-Kept: yes"])
 @pytest.mark.parametrize("rest", [b"zz\r\n", b"0\r\nA: " + 40_000 * b"x", b"5;" + 40_000 * b"e"])
-def test_what_is_wrong_with_a_body_after_its_answer_ends_it_quietly(serving, caplog, option, rest):
+def test_an_error_in_a_body_after_its_answer_closes_the_connection_quietly(serving, caplog, option, rest):
     """After a bad chunk, a large trailer or extension there is no second answer and no traceback."""
     with dial(find_port(serving)) as client:
         head = f"POST /nowhere HTTP/1.1\r\nHost: x\r\n{option}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_body_after_its_answer_ends_it_quietly(serving, cap
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_a_body_that_does_not_come_ends_with_its_last_answer(serving, monkeypatch):
+def test_a_missing_body_does_not_hold_the_connection_after_its_answer(serving, monkeypatch):
     """The service waits for it only for a limited time."""
     monkeypatch.setattr("app.server.connection._LINGER_SECONDS", 0.3)
     with dial(find_port(serving)) as client:
@@ -146,7 +146,7 @@ POST = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent
         (GET + b"\0junk\r\n\r\n", [b"200", b"200", b"400"]),
     ],
 )
-def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest, statuses):
+def test_a_malformed_pipelined_request_does_not_affect_earlier_answers(slow, rest, statuses):
     """Each request is answered in order, and the connection ends after the malformed one."""
     with dial(find_port(slow)) as client:
         client.sendall(POST)
@@ -158,8 +158,8 @@ def test_what_is_wrong_behind_a_request_leaves_its_answer_alone(slow, rest, stat
     assert data.count(b"connection: close") == 1
 
 
-def test_a_client_that_leaves_is_noticed(slow, caplog):
-    """Its answer is dropped without a traceback."""
+def test_a_disconnect_is_noticed(slow, caplog):
+    """The answer is dropped without a traceback."""
     caplog.set_level(logging.INFO)
     with dial(find_port(slow)) as client:
         client.sendall(POST)
@@ -170,7 +170,7 @@ def test_a_client_that_leaves_is_noticed(slow, caplog):
     assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_a_head_that_has_begun_when_the_service_ends_may_take_its_time(serving):
+def test_a_head_that_has_begun_may_finish_during_the_stop(serving):
     """Only the first byte has a shorter deadline then, not the head."""
     with dial(find_port(serving)) as client:
         time.sleep(0.2)
@@ -214,7 +214,7 @@ def test_a_request_on_a_kept_connection_outlives_the_listener(serving):
         assert [read_all(client)[:12] for client in clients] == [b"HTTP/1.1 200"] * 5 + [b""] * 5
 
 
-def test_silent_connections_do_not_hold_up_the_end(serving):
+def test_silent_connections_do_not_delay_the_stop(serving):
     """A new connection has a second to send its first byte."""
     port = find_port(serving)
     with dial(port) as client:
@@ -225,7 +225,7 @@ def test_silent_connections_do_not_hold_up_the_end(serving):
         assert time.monotonic() - started < 3
 
 
-def test_nothing_is_left_of_a_connection_that_was_reset(serving):
+def test_a_connection_that_was_reset_is_freed(serving):
     """Its timer, which would keep it alive, is cancelled."""
     for _ in range(5):
         with dial(find_port(serving)) as client:

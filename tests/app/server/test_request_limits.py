@@ -31,13 +31,13 @@ def process(tmp_path_factory):
         b"GET /health/live HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"y" * 900) for i in range(50)),
     ],
 )
-def test_a_head_without_end_is_refused(process, head):
-    """Too many headers, a long one, a long name, a long target, all of them together."""
+def test_a_large_request_head_is_refused(process, head):
+    """Too many headers, a long header, a long name, a long target, or all of them together."""
     with dial(process.port) as client:
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             client.sendall(head)
         answer = read_all(client)
-    if answer:  # else the rest of what was sent reset the connection
+    if answer:  # otherwise its unread rest would have reset the connection
         check_refused(answer[answer.rindex(b"HTTP/1.1") :], 431, "headers_too_large")
     else:
         assert len(head) > 200_000
@@ -74,7 +74,7 @@ def test_an_ambiguous_request_gets_a_problem(process, head, detail):
 @pytest.mark.parametrize(
     "request_", [b"GET /health/live HTTP/1.0\r\n\r\n", POST + b"Transfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"]
 )
-def test_old_and_chunked_requests_are_taken(process, request_):
+def test_http_1_0_and_chunked_requests_are_accepted(process, request_):
     """HTTP/1.0 has no Host, and codings are case-insensitive."""
     with dial(process.port) as client:
         client.sendall(request_ + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -104,7 +104,7 @@ def test_a_target_of_another_form_is_served_or_gets_a_problem(process, target, s
     assert not [line for line in process.log if "Traceback" in line or "Fatal" in line]
 
 
-def test_trailers_are_no_headers_of_the_request(serve):
+def test_trailers_are_ignored(serve):
     """A proxy in front that removes or sets headers leaves trailers alone (RFC 9110, section 6.5.1)."""
     key = "0123456789abcdef"
     port = find_port(serve(api_keys=key))

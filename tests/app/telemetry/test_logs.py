@@ -1,4 +1,4 @@
-"""Behaviour of app.telemetry.logs and app.http.access_log: what is logged of a request, and how."""
+"""Behaviour of app.telemetry.logs and app.http.access_log: what is logged, and how."""
 
 import contextlib
 import http.client
@@ -26,7 +26,7 @@ from tests.app.process import ROOT, ask
 
 
 class Stream(io.StringIO):
-    """Standard error, which shows what has been logged so far."""
+    """Standard error; keeps what was logged."""
 
     log: LogQueue
 
@@ -44,7 +44,7 @@ def logging_to(patch: pytest.MonkeyPatch, log_format: str, stream: Stream | None
     root.handlers.clear()
     stream.log = configure_logs("info", log_format)
     logging.captureWarnings(capture=False)
-    logging.getLogger("httpx2").setLevel("WARNING")  # the client's own lines
+    logging.getLogger("httpx2").setLevel("WARNING")  # of the test client
     yield stream
     stream.log.close()
     root.handlers[:] = handlers
@@ -53,14 +53,14 @@ def logging_to(patch: pytest.MonkeyPatch, log_format: str, stream: Stream | None
 
 @pytest.fixture
 def log(monkeypatch) -> Iterator[io.StringIO]:
-    """Where the log goes for the duration of a test, as JSON."""
+    """The JSON log during a test."""
     with logging_to(monkeypatch, "json") as stream:
         yield stream
 
 
 @pytest.fixture
 def text_log(monkeypatch) -> Iterator[io.StringIO]:
-    """Where it goes as text."""
+    """The log as text."""
     with logging_to(monkeypatch, "text") as stream:
         yield stream
 
@@ -70,8 +70,8 @@ def read_lines(log: io.StringIO, logger: str = "app.request") -> list[dict]:
     return [line for line in lines if line["logger"] == logger]
 
 
-def test_a_request_is_one_line(client, log):
-    """With all that an operator asks for afterwards."""
+def test_each_request_logs_one_line(client, log):
+    """With its id, route, status, sizes and times."""
     body = encode()
     headers = {"x-request-id": "job-17", "content-type": "image/png"}
     answer = client.post("/predict?secret=1", content=body, headers=headers)
@@ -89,8 +89,8 @@ def test_a_request_is_one_line(client, log):
     assert "secret" not in log.getvalue()
 
 
-def test_probes_fill_no_log(client, log):
-    """While they succeed; a failure is a line."""
+def test_successful_probes_are_not_logged(client, log):
+    """A failed one is."""
     for path in ("/health", "/health/live", "/v2/health/live", "/v2/health/ready", "/metrics"):
         client.get(path)
     assert read_lines(log) == []
@@ -99,7 +99,7 @@ def test_probes_fill_no_log(client, log):
     assert [line["status"] for line in read_lines(log)] == [503]
 
 
-def test_a_path_can_not_forge_a_line(client, log):
+def test_a_path_cannot_forge_a_log_line(client, log):
     """Control characters are escaped, in JSON and in text."""
     client.get("/a%0A%1b[31mERROR%22")
     [line] = read_lines(log)
@@ -107,8 +107,8 @@ def test_a_path_can_not_forge_a_line(client, log):
     assert line["problems"] == ["not_found"]
 
 
-def test_keys_and_images_are_in_no_log(log, make_client):
-    """Neither a right key nor a wrong one, at any level."""
+def test_keys_and_images_are_never_logged(log, make_client):
+    """Neither valid nor invalid keys, at any level."""
     client = make_client(api_keys=("a-key-that-is-right",))
     logging.getLogger().setLevel("DEBUG")
     log.log.flush()
@@ -121,8 +121,8 @@ def test_keys_and_images_are_in_no_log(log, make_client):
     assert "image-bytes" not in log.getvalue()
 
 
-def test_only_faults_leave_a_traceback(log, make_client):
-    """A client's mistakes are lines without one; a fault of the model has one."""
+def test_only_faults_of_the_service_log_a_traceback(log, make_client):
+    """Such as one of the model. Errors of clients are lines without one."""
     client = make_client(lambda _: {}["secret"])
     client.post("/predict", files={"file": b"text"})
     client.post("/predict", files={"file": encode()[:60]})
@@ -134,16 +134,16 @@ def test_only_faults_leave_a_traceback(log, make_client):
     assert line["request_id"] == "job-18"
 
 
-def test_a_fault_is_named(client, log, monkeypatch):
-    """500 and the code stand in the request's line, although nothing of the application answered it."""
+def test_an_unexpected_error_is_logged_with_its_request(client, log, monkeypatch):
+    """The request's line has status 500 and the code, although no handler answered it."""
     monkeypatch.setattr("app.api.routes.read_image", lambda *_, **__: {}["secret"])
     client.post("/predict", files={"file": encode()})
     [line] = read_lines(log)
     assert (line["status"], line["problems"]) == (500, ["internal"])
 
 
-def test_what_is_in_a_picture_is_in_no_log(log, client):
-    """At level debug, Pillow logs EXIF, which can name the photographer and the place."""
+def test_image_metadata_are_never_logged(log, client):
+    """At level debug, Pillow would log EXIF, which can name the photographer and the place."""
     logging.getLogger().setLevel("DEBUG")
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = "somebody"
@@ -153,16 +153,16 @@ def test_what_is_in_a_picture_is_in_no_log(log, client):
     assert "somebody" not in log.getvalue()
 
 
-def test_a_line_of_text_ends_with_its_requests_id(text_log, client):
-    """A person who is told of an id looks for it there, too."""
+def test_a_line_of_text_ends_with_the_request_id(text_log, client):
+    """So that people find the request of an error in the text log too."""
     client.post("/predict", content=b"text", headers={"content-type": "image/png", "x-request-id": "job-19"})
     line = text_log.getvalue().splitlines()[-1]
     assert "POST /predict 415 " in line
     assert line.endswith(" unsupported_image [job-19]")
 
 
-def test_nothing_ends_a_line_of_text_but_its_end(text_log):
-    """Names of files and versions are input too; a traceback keeps its lines."""
+def test_control_characters_are_escaped_in_the_text_log(text_log):
+    """Names of files and versions may contain newlines. Tracebacks keep theirs."""
     try:
         {}["key"]
     except KeyError:
@@ -177,7 +177,7 @@ def test_nothing_ends_a_line_of_text_but_its_end(text_log):
     [(True, "auto", True), (False, "auto", False), (True, "json", False), (False, "text", True)],
 )
 def test_a_terminal_gets_text(monkeypatch, terminal, chosen, text):
-    """Everything else gets JSON, unless it is set otherwise."""
+    """Everything else gets JSON, unless the setting says otherwise."""
     stream = Stream()
     monkeypatch.setattr(stream, "isatty", lambda: terminal)
     with logging_to(monkeypatch, chosen, stream):
@@ -187,7 +187,7 @@ def test_a_terminal_gets_text(monkeypatch, terminal, chosen, text):
 
 
 class StuckStream(Stream):
-    """A pipe that nobody reads, until it is opened."""
+    """A pipe that nobody reads until it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,8 +199,8 @@ class StuckStream(Stream):
         return super().write(text)
 
 
-def test_lines_that_wait_too_long_are_dropped_and_counted(monkeypatch):
-    """Logging never waits for standard error, and goes on when it takes lines again."""
+def test_lines_are_dropped_and_counted_while_the_stream_is_blocked(monkeypatch):
+    """Logging never waits for standard error, and continues when it accepts lines again."""
     monkeypatch.setattr("app.telemetry.logs.MAX_WAITING_LINES", 10)
     stuck = StuckStream()
     dropped = []
@@ -218,8 +218,8 @@ def test_lines_that_wait_too_long_are_dropped_and_counted(monkeypatch):
         assert "later" in stuck.getvalue()
 
 
-def test_lines_that_can_not_be_written_are_counted(monkeypatch):
-    """Without a word to standard error, which is what fails."""
+def test_lines_that_cannot_be_written_are_counted(monkeypatch):
+    """Without a message on standard error, which is what fails."""
     stream = Stream()
     monkeypatch.setattr(stream, "write", Mock(side_effect=BrokenPipeError))
     dropped = []
@@ -247,7 +247,7 @@ def find_free_port() -> int:
 
 @contextmanager
 def connect(port: int, process: subprocess.Popen, *, until: int) -> Iterator[http.client.HTTPConnection]:
-    """Connect to a process that nobody can read the log of, once `/health` has the status."""
+    """Connect to a process whose log nobody reads, once `/health` has this status."""
     for _ in range(1000):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         with contextlib.closing(connection), contextlib.suppress(ConnectionRefusedError):
@@ -260,7 +260,7 @@ def connect(port: int, process: subprocess.Popen, *, until: int) -> Iterator[htt
 
 
 @pytest.mark.parametrize("reader", ["asleep", "gone"])
-def test_a_log_that_nobody_reads_stops_nothing(exported, reader):
+def test_the_service_continues_if_nobody_reads_its_log(exported, reader):
     """1,000 requests are answered, probes are quick, a metric counts the lost lines, and SIGTERM ends the process."""
     port = find_free_port()
     readable, writable = os.pipe()
@@ -294,8 +294,8 @@ def test_a_log_that_nobody_reads_stops_nothing(exported, reader):
             os.close(readable)
 
 
-def test_streams_that_are_closed_at_the_start_are_no_trouble(exported):
-    """No socket takes their numbers, which libraries write to. Decoder processes start, too."""
+def test_the_service_starts_with_closed_standard_streams(exported):
+    """No socket gets their numbers, which libraries write to. Decoders start too."""
     port = find_free_port()
     environment = {**os.environ, "APP_PORT": str(port), "APP_MODEL_DIR": str(exported), "APP_DRAIN_SECONDS": "0"}
     command = ["/bin/sh", "-c", f"exec {sys.executable} -m app <&- >&- 2>&-"]

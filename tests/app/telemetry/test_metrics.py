@@ -1,4 +1,4 @@
-"""Behaviour of app.telemetry.metrics, with real requests."""
+"""Behaviour of app.telemetry.metrics after real requests."""
 
 import threading
 
@@ -20,7 +20,7 @@ def read(client) -> dict[str, float]:
 
 
 def test_requests_and_stages_are_measured(client):
-    """Requests by route and status, each image's time in each stage, sizes of bodies and batches."""
+    """Requests by route and status, the time of each image in each stage, body and batch sizes."""
     for _ in range(3):
         assert client.post("/predict", files={"file": encode()}).status_code == 200
     assert client.post("/predict/batch", files=[("files", encode())] * 4).status_code == 200
@@ -43,8 +43,8 @@ def test_requests_and_stages_are_measured(client):
     assert found["process_resident_memory_bytes"] > 0
 
 
-def test_typicality_is_measured_where_the_version_has_it(make_client):
-    """Once for each image that reaches the model."""
+def test_typicality_is_measured_if_the_version_has_it(make_client):
+    """Once for each classified image."""
     client = make_client(typicality=tell_brightness)
     client.post("/predict/batch", files=[("files", encode(colour)) for colour in ("black", "red")])
     found = read(client)
@@ -56,7 +56,7 @@ def test_typicality_is_measured_where_the_version_has_it(make_client):
     assert read(client)["classifier_typicality_count"] == 0
 
 
-def test_problems_are_counted_image_by_image(client):
+def test_problems_are_counted_by_image(client):
     """Two bad images in one request count as two."""
     client.post("/predict/batch", files=[("files", b"text"), ("files", b"text"), ("files", encode())])
     assert read(client)['classifier_problems_total{code="unsupported_image"}'] == 2
@@ -81,8 +81,8 @@ def test_no_client_can_add_a_series(client):
     assert codes <= {kind.code for kind in (*KINDS.values(), INTERNAL, *COMMON_KINDS)}
 
 
-def test_metrics_answer_while_every_place_is_taken(make_client):
-    """They matter most then; the queue depth is current."""
+def test_metrics_are_answered_while_the_queue_is_full(make_client):
+    """With the current queue depth."""
     held = HeldModel()
     client = make_client(held, max_queue_size=1)
     waiting = threading.Thread(target=client.post, args=("/predict",), kwargs={"files": {"file": encode()}})
@@ -96,7 +96,7 @@ def test_metrics_answer_while_every_place_is_taken(make_client):
     waiting.join()
 
 
-def test_a_fault_is_counted(client, monkeypatch):
+def test_an_unexpected_error_is_counted(client, monkeypatch):
     """As a 500, although no handler answered it."""
     monkeypatch.setattr("app.api.routes.read_image", lambda *_, **__: {}["secret"])
     client.post("/predict", files={"file": encode()})

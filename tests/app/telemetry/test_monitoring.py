@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules in deploy/monitoring query only series that the service has."""
+"""The dashboard and the alert rules in deploy/monitoring query existing series only."""
 
 import json
 import re
@@ -21,7 +21,7 @@ EXPRESSIONS = [
 
 
 def find_selectors(node) -> list[tuple[str, set[str]]]:
-    """Return each metric that an expression selects, with the labels that it matches."""
+    """Return each metric in an expression, with the labels that it matches."""
     if isinstance(node, promql_parser.VectorSelector):
         return [(node.name, {matcher.name for matcher in node.matchers.matchers})]
     found = []
@@ -34,7 +34,7 @@ def find_selectors(node) -> list[tuple[str, set[str]]]:
 
 @pytest.fixture
 def series(client) -> dict[str, set[str]]:
-    """The name of each series that the service has after all kinds of requests, with its labels."""
+    """The name of each series after all kinds of requests, with its labels."""
     client.post("/predict", files={"file": encode()})
     client.post("/predict", files={"file": b"text"})
     client.app.state.metrics.observe_hang_up("silent")
@@ -47,7 +47,7 @@ def series(client) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(("title", "expression"), EXPRESSIONS, ids=[f"{i}-{t}" for i, (t, _) in enumerate(EXPRESSIONS)])
 def test_an_expression_is_valid_and_its_series_exist(series, title, expression):
-    """A panel or a rule with a misspelt name would stay empty, or silent, for ever."""
+    """A panel with a misspelled name would stay empty, and a rule would never fire."""
     parsed = promql_parser.parse(expression.replace("$__rate_interval", "5m"))
     selectors = find_selectors(parsed)
     assert selectors, title
@@ -59,7 +59,7 @@ def test_an_expression_is_valid_and_its_series_exist(series, title, expression):
 
 
 def test_errors_are_counted_without_probes(client):
-    """A probe gets a 503 while a version loads, which is no reason to wake anybody."""
+    """A probe gets 503 while a version loads, which should not page anybody."""
     (rule,) = (rule["expr"] for rule in RULES if rule["alert"] == "ClassifierErrors")
     patterns = re.findall(r'route!~"([^"]+)"', rule)
     assert len(patterns) == 2
@@ -70,7 +70,7 @@ def test_errors_are_counted_without_probes(client):
 
 
 def test_each_rule_says_what_to_do():
-    """Each has a severity, a duration, a summary and a description."""
+    """It has a severity, a duration, a summary and a description."""
     assert {rule["alert"] for rule in RULES} == {
         "ClassifierErrors", "ClassifierSlow", "ClassifierQueueWait", "ClassifierUnfamiliarImages",
     }  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_dashboard_shows_every_metric_of_the_service(series):
 
 
 def test_panels_do_not_overlap():
-    """Each has its own place, and a description."""
+    """And each has a description."""
     places = set()
     for panel in DASHBOARD["panels"]:
         grid = panel["gridPos"]

@@ -1,4 +1,4 @@
-"""Behaviour of app.v1: requests and replies as TensorFlow Serving's REST API documents them."""
+"""Behaviour of app.v1: requests and answers as documented for TensorFlow Serving's REST API."""
 
 import base64
 import gc
@@ -29,7 +29,7 @@ def as_b64(data: bytes) -> dict[str, str]:
 
 
 def check_error(response, status: int, code: str) -> str:
-    """Check that `response` is an error where TensorFlow Serving's clients look for it; return its text."""
+    """Check that `response` has the error where TensorFlow Serving's clients expect it; return its text."""
     problem = response.json()
     assert (response.status_code, problem["code"]) == (status, code), problem
     error: str = problem["error"]
@@ -37,8 +37,8 @@ def check_error(response, status: int, code: str) -> str:
     return error
 
 
-def test_the_status_is_tensorflow_servings_and_kserves(client):
-    """One version, available; and that the model is ready."""
+def test_the_status_has_the_fields_of_tensorflow_serving_and_kserve(client):
+    """The version that serves, and whether the model is ready."""
     status = {
         "model_version_status": [
             {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
@@ -51,7 +51,7 @@ def test_the_status_is_tensorflow_servings_and_kserves(client):
 
 
 def test_the_metadata_is_the_signature(client):
-    """As TensorFlow Serving writes it: sizes are texts, and -1 is the number of images."""
+    """In TensorFlow Serving's format: sizes are strings, and -1 is the number of images."""
     metadata = client.get(f"{MODEL}/metadata").json()
     assert metadata == client.get(f"{MODEL}/versions/1/metadata").json()
     assert metadata["model_spec"] == {"name": "tiny", "signature_name": "", "version": "1"}
@@ -81,8 +81,8 @@ def test_the_metadata_is_the_signature(client):
         {"signature_name": "", "instances": [RED, BLUE]},
     ],
 )
-def test_every_documented_form_is_answered_in_its_own(client, request_):
-    """Rows by predictions, columns by outputs; the one output needs no name."""
+def test_each_request_format_has_its_answer_format(client, request_):
+    """Rows get `predictions`, columns get `outputs`. A single output has no name."""
     reply = client.post(PREDICT, json=request_).json()
     [(name, rows)] = reply.items()
     assert name == ("outputs" if "inputs" in request_ else "predictions")
@@ -92,8 +92,8 @@ def test_every_documented_form_is_answered_in_its_own(client, request_):
     assert client.post(f"{MODEL}/versions/1:predict", json=request_).json() == reply
 
 
-def test_the_probabilities_are_those_of_the_other_calls(client):
-    """Encoded images go the same way; arrays are the pixels themselves."""
+def test_the_probabilities_equal_those_of_the_other_apis(client):
+    """Encoded images are decoded in the same way; arrays are pixels."""
     data = encode((200, 50, 0))
     [row] = client.post(PREDICT, json={"instances": [as_b64(data)]}).json()["predictions"]
     expected = {entry["label"]: entry["probability"] for entry in predict(client, data).json()["predictions"]}
@@ -104,7 +104,7 @@ def test_the_probabilities_are_those_of_the_other_calls(client):
 
 
 def test_base64_may_have_lines_and_lack_padding(client):
-    """As MIME encoders and command-line tools write it, and TensorFlow Serving reads it."""
+    """MIME encoders and command-line tools write it like that, and TensorFlow Serving accepts it."""
     data = encode("blue") + b"\0"
     lines = base64.encodebytes(data).decode()
     assert lines.endswith("=\n")
@@ -113,8 +113,8 @@ def test_base64_may_have_lines_and_lack_padding(client):
     assert [np.argmax(row) for row in response.json()["predictions"]] == [2, 2]
 
 
-def test_a_packed_request_is_read(client):
-    """TensorFlow Serving takes gzip, too, and no content type."""
+def test_a_compressed_request_is_accepted(client):
+    """Like TensorFlow Serving, with gzip and without a content type."""
     body = gzip.compress(json.dumps({"instances": [RED]}).encode())
     response = client.post(PREDICT, content=body, headers={"content-encoding": "gzip"})
     assert len(response.json()["predictions"]) == 1
@@ -157,15 +157,15 @@ IMAGE = as_b64(encode())
         ({"instances": [[[[-1] * 3] * 6] * 8]}, "pixels are integers from 0 to 255"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(client, body, said):
-    """And which of its images it is."""
+def test_an_invalid_request_gets_the_reason(client, body, said):
+    """And the number of the invalid image."""
     response = client.post(PREDICT, content=body if isinstance(body, bytes) else json.dumps(body))
     assert said in check_error(response, 400, "wrong_tensor")
 
 
 @pytest.mark.parametrize("value", ["x" * 100_000, {"x" * 100_000: 1}, {"x" * 100_000 + str(n): 1 for n in range(9)}])
 def test_an_error_quotes_little_of_a_request(client, value):
-    """Whatever its length: the answer is not an echo."""
+    """However long the request is."""
     response = client.post(PREDICT, json={"instances": [value]})
     assert len(check_error(response, 400, "wrong_tensor")) < 500
 
@@ -180,14 +180,14 @@ def test_an_error_quotes_little_of_a_request(client, value):
     ],
 )
 def test_a_bad_image_fails_its_request(make_client, data, status, code):
-    """With the problem that `/predict` answers, and the image's number."""
+    """With the error that `/predict` gives, and the image's number."""
     client = make_client(max_image_pixels=1_000_000)
     response = client.post(PREDICT, json={"instances": [as_b64(encode()), as_b64(data)]})
     assert check_error(response, status, code).startswith("image 1: ")
 
 
-def test_a_full_queue_refuses_all(make_client):
-    """With the time to come back."""
+def test_a_full_queue_rejects_the_whole_request(make_client):
+    """With `Retry-After`."""
     client = make_client(max_queue_size=2)
     with client.app.state.classifier._batcher.admit():
         response = client.post(PREDICT, json={"instances": [RED, BLUE]})
@@ -204,8 +204,8 @@ def test_another_model_or_version_is_not_found(client, model, path):
     assert "'tiny' version 1 does" in check_error(response, 404, "unknown_model")
 
 
-def test_without_a_model_nothing_is_ready(tmp_path):
-    """Clients are told when to ask again."""
+def test_without_a_model_requests_get_503(tmp_path):
+    """With `Retry-After`."""
     with TestClient(create_app(Settings(model_dir=tmp_path))) as client:
         assert client.get("/v1/models").json() == {"models": []}
         for response in (client.get(MODEL), client.post(PREDICT, json={"instances": [RED]})):
@@ -213,8 +213,8 @@ def test_without_a_model_nothing_is_ready(tmp_path):
             assert int(response.headers["retry-after"]) > 0
 
 
-def test_numbers_take_no_more_memory_than_images_have(client):
-    """A parsed value takes some 80 bytes: 16 MB of empty lists would take half a gigabyte."""
+def test_the_memory_of_parsed_numbers_is_limited(client):
+    """A parsed value takes about 80 bytes: 16 MB of empty lists would take half a gigabyte."""
     body = b'{"instances": [' + b"[]," * 1_000_000 + b"[]]}"
     tracemalloc.start()
     response = client.post(PREDICT, content=body)
@@ -225,7 +225,7 @@ def test_numbers_take_no_more_memory_than_images_have(client):
 
 
 def test_an_emoji_does_not_multiply_the_memory_of_a_body(client):
-    """Python stores every character of a text with one in 4 bytes: that may happen to the text, not to a copy."""
+    """Python stores each character of a string with an emoji in 4 bytes. That may happen once, not for a copy."""
     body = json.dumps({"instances": ["\N{GRINNING FACE}" + "A" * 1_000_000]}, ensure_ascii=False).encode()
     tracemalloc.start()
     response = client.post(PREDICT, content=body)
@@ -236,7 +236,7 @@ def test_an_emoji_does_not_multiply_the_memory_of_a_body(client):
 
 
 def test_a_request_is_answered_by_one_version(make_client):
-    """When another one takes over between its images, all are classified again."""
+    """If another one takes over between its images, all are classified again."""
     seen = []
 
     def swap(images):
@@ -252,8 +252,8 @@ def test_a_request_is_answered_by_one_version(make_client):
     assert client.post(f"{MODEL}/versions/1:predict", json={"instances": [RED]}).status_code == 404
 
 
-def test_an_answered_request_holds_no_model(client):
-    """So a version that no longer serves leaves the memory."""
+def test_an_answered_request_keeps_no_model_in_memory(client):
+    """So a replaced version is freed."""
     client.post(PREDICT, json={"instances": [RED]})
     store = client.app.state.classifier.store
     former = weakref.ref(store.model)
@@ -263,7 +263,7 @@ def test_an_answered_request_holds_no_model(client):
 
 
 def test_the_documentation_shows_the_protocol(models):
-    """Every path of it; the examples are answered by a model that takes images of their size."""
+    """Every path. A model with matching images accepts the examples."""
     tiny = make_model()
     takes = tiny.metadata.input.model_copy(update={"shape": (2, 2, 3)})
     model = Model(tiny.metadata.model_copy(update={"input": takes}), replace(tiny.runtime, input=takes))

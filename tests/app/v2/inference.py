@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol, as a person writes them."""
+"""Requests of the Open Inference Protocol, written by hand."""
 
 import json
 

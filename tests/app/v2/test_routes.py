@@ -1,4 +1,4 @@
-"""Behaviour of app.v2.routes: with Triton's own client, over real sockets, and by hand."""
+"""Behaviour of app.v2.routes: with Triton's client over real sockets, and with requests written by hand."""
 
 import gc
 import json
@@ -33,7 +33,7 @@ def ask_for(images: np.ndarray, *, binary: bool, datatype: str = "UINT8", name: 
 
 @pytest.fixture
 def connect(models) -> Iterator[Callable[..., InferenceServerClient]]:
-    """Start services on a fake model, each with a Triton client; takes what the model runs, and settings."""
+    """Start services with a fake model, each with a Triton client; takes the model's function, and settings."""
     running = []
 
     def start(predict=tell_colours, typicality=None, **settings: object) -> InferenceServerClient:
@@ -61,7 +61,7 @@ def connect(models) -> Iterator[Callable[..., InferenceServerClient]]:
 
 
 def test_tritons_client_finds_server_and_model(connect):
-    """Liveness, readiness and metadata, with and without a version, are what it expects."""
+    """Liveness, readiness and metadata, with and without a version."""
     client = connect()
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -78,8 +78,8 @@ def test_tritons_client_finds_server_and_model(connect):
     assert client.is_model_ready("tiny", "1")
 
 
-def test_another_model_or_version_is_not_there(connect):
-    """It is not ready, has no metadata and infers nothing; the message names what serves."""
+def test_another_model_or_version_is_not_found(connect):
+    """It is not ready, and has no metadata or inference. The message names the model that serves."""
     client = connect()
     assert not client.is_model_ready("tiny", "2")
     assert not client.is_model_ready("huge")
@@ -93,7 +93,7 @@ def test_another_model_or_version_is_not_there(connect):
 @pytest.mark.parametrize("binary_input", [True, False])
 @pytest.mark.parametrize("binary_output", [True, False, None])
 def test_tritons_client_infers(connect, binary_input, binary_output):
-    """Tensors go in and come out as JSON or as bytes, in every mix; the request's id comes back."""
+    """Tensors as JSON or bytes, in every combination. The answer has the request's id."""
     client = connect()
     images = paint("red", "blue", "green", "blue")
     outputs = None if binary_output is None else [InferRequestedOutput("probabilities", binary_data=binary_output)]
@@ -110,7 +110,7 @@ def test_tritons_client_infers(connect, binary_input, binary_output):
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_tritons_client_may_compress(connect, algorithm):
-    """What it sends, JSON or bytes; it asks for compressed answers and takes plain ones."""
+    """Both JSON and bytes. It asks for compressed answers and accepts uncompressed ones."""
     images = paint("red", "blue")
     for binary in (True, False):
         result = connect().infer(
@@ -124,7 +124,7 @@ def test_tritons_client_may_compress(connect, algorithm):
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_typicality_is_the_second_output(connect, binary):
-    """In the metadata, in every answer that does not leave it out, and alone if nothing else is requested."""
+    """In the metadata, in answers by default, and alone if only it is requested."""
     client = connect(typicality=tell_brightness)
     assert client.get_model_metadata("tiny")["outputs"][1] == {"name": "typicality", "datatype": "FP32", "shape": [-1]}
     images = paint("red", "blue", "green")
@@ -140,8 +140,8 @@ def test_typicality_is_the_second_output(connect, binary):
     np.testing.assert_array_equal(result.as_numpy("typicality"), tell_brightness(images))
 
 
-def test_each_output_is_json_or_bytes_as_its_own_parameters_say(make_client):
-    """They override those of the whole request."""
+def test_parameters_of_an_output_override_those_of_the_request(make_client):
+    """Each output can be JSON or bytes."""
     client = make_client(typicality=tell_brightness)
     outputs = [{"name": "typicality", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
     response = infer(client, ONE | {"outputs": outputs, "parameters": {"binary_data_output": True}})
@@ -153,8 +153,8 @@ def test_each_output_is_json_or_bytes_as_its_own_parameters_say(make_client):
     np.testing.assert_array_equal(np.frombuffer(response.content[length:], "<f4"), tell_colours(paint("red"))[0])
 
 
-def test_outputs_that_the_version_lacks_are_refused(client, make_client):
-    """As are those that are requested twice."""
+def test_unknown_outputs_are_refused(client, make_client):
+    """And outputs that are requested twice."""
     response = infer(client, ONE | {"outputs": [{"name": "typicality"}]})
     assert response.status_code == 400
     assert response.json()["detail"].endswith("are 'probabilities', each at most once; requested: 'typicality'")
@@ -164,7 +164,7 @@ def test_outputs_that_the_version_lacks_are_refused(client, make_client):
 
 
 def test_a_version_without_typicality_may_take_over_during_a_request(make_client):
-    """Its answer has what it has."""
+    """The answer has no typicality then."""
     client = make_client(typicality=tell_brightness)
     store = client.app.state.classifier.store
 
@@ -181,15 +181,15 @@ def test_a_version_without_typicality_may_take_over_during_a_request(make_client
 
 
 def test_a_full_queue_is_an_error_for_tritons_client(connect):
-    """It gets the service's own words."""
+    """With the service's message."""
     client = connect(max_queue_size=1)
     with client.app.state.classifier._batcher.admit(), pytest.raises(InferenceServerException, match="wait") as caught:
         client.infer("tiny", ask_for(paint("red"), binary=True))
     assert caught.value.status() == "429"
 
 
-def test_more_images_than_one_request_may_hold_are_refused(connect):
-    """They could never get in: by the setting, or because the queue is shorter."""
+def test_too_many_images_in_a_request_are_refused(connect):
+    """By the setting, or because the queue is shorter: it could never be accepted."""
     for settings in ({"max_batch_files": 2}, {"max_queue_size": 2}):
         client = connect(**settings)
         with pytest.raises(InferenceServerException, match="1 to 2") as caught:
@@ -198,7 +198,7 @@ def test_more_images_than_one_request_may_hold_are_refused(connect):
 
 
 def test_a_failing_model_is_an_error_for_tritons_client(connect):
-    """Without the model's innards."""
+    """Without details of the failure."""
     client = connect(lambda _: {}["secret"])
     with pytest.raises(InferenceServerException, match="the model failed on this image") as caught:
         client.infer("tiny", ask_for(paint("red", "blue"), binary=True))
@@ -206,7 +206,7 @@ def test_a_failing_model_is_an_error_for_tritons_client(connect):
 
 
 def test_tritons_client_sees_a_drain(connect):
-    """Not ready any more, alive still, and answering."""
+    """The server is not ready, but alive, and still answers."""
     client = connect()
     client.app.state.draining = True
     assert not client.is_server_ready()
@@ -214,8 +214,8 @@ def test_tritons_client_sees_a_drain(connect):
     assert client.infer("tiny", ask_for(paint("blue"), binary=True)).as_numpy("probabilities").argmax() == 2
 
 
-def test_keys_cover_the_protocol(connect):
-    """All but its probes; the refusal is one that its clients can read."""
+def test_the_protocol_needs_a_key(connect):
+    """Except its probes. Its clients can read the error."""
     client = connect(api_keys="a-long-enough-key")
     assert client.is_server_live()
     with pytest.raises(InferenceServerException, match="send a key") as caught:
@@ -227,7 +227,7 @@ def test_keys_cover_the_protocol(connect):
 
 
 def test_the_documentation_shows_the_protocol(client):
-    """Every path of it, each operation under a name of its own."""
+    """Every path, each operation with a unique id."""
     document = client.get("/openapi.json").json()
     model = "/v2/models/{name}"
     version = "/v2/models/{name}/versions/{version}"
@@ -242,8 +242,8 @@ def test_the_documentation_shows_the_protocol(client):
     }  # fmt: skip
 
 
-def test_the_documented_requests_are_answered(models):
-    """By a model that takes images of the size that they have."""
+def test_the_documented_requests_are_accepted(models):
+    """By a model with images of their size."""
     tiny = make_model()
     takes = tiny.metadata.input.model_copy(update={"shape": (2, 2, 3)})
     metadata = tiny.metadata.model_copy(update={"input": takes})
@@ -265,7 +265,7 @@ def test_the_documented_requests_are_answered(models):
 
 
 def test_without_a_model_the_protocol_answers_503(tmp_path):
-    """Readiness says so, and an inference when to come back."""
+    """For readiness and inference, with `Retry-After`."""
     with TestClient(create_app(Settings(model_dir=tmp_path))) as client:
         ready = client.get("/v2/health/ready")
         assert (ready.status_code, ready.json()) == (503, {"ready": False})
@@ -276,8 +276,8 @@ def test_without_a_model_the_protocol_answers_503(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"])
-def test_the_documentation_says_all_of_an_inference(client, path):
-    """Every field of a request and its tensors, and the header that parts JSON and bytes, which comes back too."""
+def test_the_documentation_describes_inference_completely(client, path):
+    """Every field of a request, and the header that separates JSON from bytes, which answers have too."""
     operation = client.get("/openapi.json").json()["paths"][path]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["properties"].keys() == InferenceRequest.model_fields.keys()
@@ -289,8 +289,8 @@ def test_the_documentation_says_all_of_an_inference(client, path):
     assert header in operation["responses"]["200"]["headers"]
 
 
-def test_a_version_is_asked_for_in_the_path_alone(client):
-    """A query names none, and the documentation shows none."""
+def test_the_version_is_only_read_from_the_path(client):
+    """A query parameter is ignored and not documented."""
     for path in ("", "/ready"):
         assert client.get(f"/v2/models/tiny{path}?version=2").status_code == 200
     assert client.post("/v2/models/tiny/infer?version=2", json=ONE).status_code == 200
@@ -303,8 +303,8 @@ def test_a_version_is_asked_for_in_the_path_alone(client):
             assert in_query == ({"top_k"} if path.startswith("/predict") else set())
 
 
-def test_a_body_that_is_under_way_holds_no_model(connect):
-    """Else a slow upload would keep a version that no longer serves in memory."""
+def test_an_upload_in_progress_keeps_no_model_in_memory(connect):
+    """Otherwise a slow upload would keep a replaced version in memory."""
     client = connect()
     store = client.app.state.classifier.store
     body = json.dumps(write_request(paint("red"))).encode()

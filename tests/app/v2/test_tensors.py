@@ -1,4 +1,4 @@
-"""Behaviour of app.v2.tensors: what an inference request may hold."""
+"""Behaviour of app.v2.tensors: the tensors that a request may contain."""
 
 import json
 import tracemalloc
@@ -10,8 +10,8 @@ from tests.app.fakes import paint, tell_colours
 from tests.app.v2.inference import ONE, infer, write_request
 
 
-def test_nested_data_are_read(client):
-    """The protocol allows rows within rows as well as one flat list."""
+def test_nested_data_are_accepted(client):
+    """The protocol allows nested rows as well as one flat list."""
     images = paint("green", "red")
     response = infer(client, write_request(images, data=images.tolist()))
     assert response.headers["content-type"] == "application/json"
@@ -21,8 +21,8 @@ def test_nested_data_are_read(client):
     assert "id" not in response.json()
 
 
-def test_null_is_as_good_as_nothing(client):
-    """Some serialisers write what is absent so."""
+def test_null_means_absent(client):
+    """Some serializers write it for missing fields."""
     tensor, output = TENSOR | {"parameters": None}, {"name": "probabilities", "parameters": None}
     for outputs in (None, [output]):
         body = {"id": None, "parameters": None, "inputs": [tensor], "outputs": outputs}
@@ -74,8 +74,8 @@ TENSOR = ONE["inputs"][0]
         ({"inputs": [TENSOR | {"parameters": {"shared_memory_region": "x"}, "data": None}]}, "neither"),
     ],
 )
-def test_a_wrong_tensor_answers_400(client, body, said):
-    """What is wrong with it stands where this API's clients look and where the protocol's do."""
+def test_an_invalid_tensor_gets_400(client, body, said):
+    """The reason is in the fields of this API and of the protocol."""
     response = infer(client, body)
     assert response.status_code == 400, response.text
     problem = response.json()
@@ -104,16 +104,16 @@ def with_bytes(count: int, announced: object, json_length: int | None = None) ->
         ((b"", {"inference-header-content-length": "9" * 400}), "bytes of JSON"),
     ],
 )
-def test_wrong_bytes_answer_400(client, request_, said):
-    """Their number must be the one that shape and parameter say."""
+def test_a_wrong_number_of_bytes_gets_400(client, request_, said):
+    """It must match the shape and the parameter."""
     body, headers = request_
     response = infer(client, body, **headers)
     assert (response.status_code, response.json()["code"]) == (400, "wrong_tensor")
     assert said in response.json()["detail"]
 
 
-def test_a_text_among_the_numbers_takes_no_memory(client):
-    """NumPy would make room for such a text in the place of each number: 24 kB of JSON asked for 4 GiB."""
+def test_a_string_among_the_numbers_does_not_multiply_memory(client):
+    """NumPy would make each number as wide as the string: 24 kB of JSON would take 4 GiB."""
     data = ["A" * 20_000] + [1] * 143
     tracemalloc.start()
     response = infer(client, {"inputs": [TENSOR | {"data": data}]})
@@ -133,7 +133,7 @@ def test_a_text_among_the_numbers_takes_no_memory(client):
     ],
 )
 def test_many_bad_items_take_little_memory(client, body):
-    """An error for each of a million items would take over a gigabyte, and seconds with Python's lock held."""
+    """An error for each of a million items would take over a gigabyte, and seconds with Python's lock."""
     tracemalloc.start()
     response = infer(client, body)
     _, peak = tracemalloc.get_traced_memory()
@@ -142,7 +142,7 @@ def test_many_bad_items_take_little_memory(client, body):
     assert peak < 4 * 2**20
 
 
-def test_more_json_than_the_images_need_is_refused(client):
-    """Before it is parsed: that would hold up everyone."""
+def test_json_larger_than_the_images_need_is_refused(client):
+    """Before it is parsed, which would block other requests."""
     response = infer(client, b" " * 200_000)
     assert (response.status_code, response.json()["code"]) == (413, "upload_too_large")

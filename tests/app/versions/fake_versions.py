@@ -1,4 +1,4 @@
-"""Version folders without a model, and what loads them."""
+"""Version folders without a model, and a function that loads them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.app.fakes import make_model
 
 
 class Loader:
-    """Loads a folder by its name, unless it holds a file `bad` with the reason why not."""
+    """Loads a folder by its name; refuses one with a file `bad`, with the file's text as the reason."""
 
     def __init__(self) -> None:
         self.loaded: list[int] = []

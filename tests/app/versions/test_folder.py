@@ -43,8 +43,8 @@ def fail_to_read(monkeypatch):
     return failing.__setitem__
 
 
-def test_a_folder_of_models_of_versions_or_one_version_may_be_named(tmp_path, monkeypatch):
-    """A version itself also as `.` or by a link, since its number is its real folder's name."""
+def test_the_setting_may_name_a_model_folder_or_a_version(tmp_path, monkeypatch):
+    """A folder of models, of versions, or one version, also as `.` or a link: the real folder has its number."""
     version = add(tmp_path / "tiny", 3)
     assert find(tmp_path) == find(tmp_path / "tiny") == find(version) == ([3], [])
     (tmp_path / "current").symlink_to(version)
@@ -62,8 +62,8 @@ def test_a_version_whose_folder_has_no_number_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
 @pytest.mark.parametrize("name", ["backup", "lost+found"])
-def test_a_neighbour_that_can_not_be_read_hides_no_model(tmp_path, fail_to_read, code, name):
-    """At a volume's root; a `lost+found`, which is always there, is not worth a warning."""
+def test_an_unreadable_folder_beside_a_model_is_ignored(tmp_path, fail_to_read, code, name):
+    """Such as `lost+found` at a volume's root, without a warning."""
     add(tmp_path / "tiny", 1)
     (tmp_path / name).mkdir()
     fail_to_read(tmp_path / name, code)
@@ -72,22 +72,22 @@ def test_a_neighbour_that_can_not_be_read_hides_no_model(tmp_path, fail_to_read,
     assert warnings == ([f"{tmp_path}/backup is skipped: {os.strerror(code)}"] if name == "backup" else [])
 
 
-def test_a_version_that_can_not_be_read_is_found(tmp_path, fail_to_read):
-    """Loading it says why, and tries again; another version can serve meanwhile."""
+def test_an_unreadable_version_is_found(tmp_path, fail_to_read):
+    """Loading it gives the reason, and tries again. Another version can serve meanwhile."""
     add(tmp_path / "tiny", 1)
     fail_to_read(add(tmp_path / "tiny", 2), errno.EACCES)
     assert find(tmp_path) == ([2, 1], [])
 
 
-def test_metadata_beside_versions_hides_none(tmp_path):
-    """Other programs have a file of that name too."""
+def test_metadata_beside_versions_are_ignored(tmp_path):
+    """Other programs have files of that name."""
     add(tmp_path, 1)
     (tmp_path / "metadata.json").write_text("{}")
     assert find(tmp_path) == ([1], [])
 
 
-def test_a_folder_that_can_not_be_read_itself_is_an_error(tmp_path, fail_to_read):
-    """It may hold a version."""
+def test_an_unreadable_model_folder_is_an_error(tmp_path, fail_to_read):
+    """It may contain a version."""
     add(tmp_path, 1)
     fail_to_read(tmp_path, errno.EACCES)
     with pytest.raises(PermissionError):
@@ -95,8 +95,8 @@ def test_a_folder_that_can_not_be_read_itself_is_an_error(tmp_path, fail_to_read
 
 
 @pytest.mark.parametrize("level", ["model", "version", "file"])
-def test_what_is_deleted_during_the_look_is_skipped(tmp_path, monkeypatch, level):
-    """As a roll-back does with a version, and a copy with its temporary files."""
+def test_a_folder_deleted_while_listing_is_skipped(tmp_path, monkeypatch, level):
+    """For example by a rollback, or a copy that removes its temporary files."""
     add(tmp_path / "tiny", 1)
     gone = {"model": add(tmp_path / "other", 9).parent, "version": add(tmp_path / "tiny", 2)}
     gone["file"] = tmp_path / "tiny" / "1" / "metadata.json"
@@ -118,15 +118,15 @@ def test_what_is_deleted_during_the_look_is_skipped(tmp_path, monkeypatch, level
 
 
 @pytest.mark.parametrize("name", ["lost+found", "@eaDir", "__MACOSX", ".snapshot", ".staging", "$RECYCLE.BIN"])
-def test_folders_that_systems_leave_are_no_models(tmp_path, name):
-    """Not even if they hold copies of versions, as an unpacked archive's __MACOSX does."""
+def test_folders_of_operating_systems_are_not_models(tmp_path, name):
+    """Even if they contain copies of versions, like __MACOSX in an unpacked archive."""
     add(tmp_path / "tiny", 1)
     add(tmp_path / name, 2)
     assert find(tmp_path) == ([1], [])
 
 
 def test_only_folders_named_by_a_number_are_versions(tmp_path):
-    """Versions being written, candidates, notes and what systems leave are skipped without a warning."""
+    """Unfinished versions, candidates and other files are skipped without a warning."""
     add(tmp_path / "tiny", 1)
     for name in (".writing-2", ".candidate-3", "0", "01", "latest", "2.bak", "samples", "@eaDir"):
         add(tmp_path / "tiny", 5).rename(tmp_path / "tiny" / name)
@@ -136,8 +136,8 @@ def test_only_folders_named_by_a_number_are_versions(tmp_path):
     assert find(tmp_path) == ([1], [])
 
 
-def test_a_file_or_dangling_link_with_a_versions_name_is_warned_of(tmp_path):
-    """Somebody meant a version."""
+def test_a_file_or_broken_link_named_like_a_version_gets_a_warning(tmp_path):
+    """It was probably meant as a version."""
     add(tmp_path / "tiny", 1)
     (tmp_path / "tiny" / "7").write_text("")
     (tmp_path / "tiny" / "8").symlink_to("nowhere")
@@ -146,8 +146,8 @@ def test_a_file_or_dangling_link_with_a_versions_name_is_warned_of(tmp_path):
     assert sorted(warnings) == [f"{tmp_path}/tiny/{n} is skipped: not a folder" for n in (7, 8)]
 
 
-def test_a_changed_file_makes_another_version(tmp_path):
-    """So that a refused version is tried again."""
+def test_a_changed_file_makes_a_different_version(tmp_path):
+    """So a refused version is tried again."""
     version = add(tmp_path, 1)
     before = find_versions(tmp_path)
     assert find_versions(tmp_path) == before

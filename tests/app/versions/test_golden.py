@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.golden and of warming, on a real SavedModel."""
+"""Behaviour of app.versions.golden and of the warm-up, with a real SavedModel."""
 
 import io
 import threading
@@ -16,20 +16,20 @@ from tests.app.fakes import INPUT, OUTPUT, seal
 
 
 def give(images: Images, answers: Probabilities) -> Probabilities:
-    """Return the good answers."""
+    """Return the golden answers."""
     assert len(images) == len(answers)
     return answers
 
 
 def swap(images: Images, answers: Probabilities) -> Probabilities:
-    """Return those of other classes."""
+    """Return the golden answers with their classes in another order."""
     assert len(images) == len(answers)
     return np.roll(answers, 1, axis=1)
 
 
 @pytest.fixture
 def load_with(exported) -> Callable[..., None]:
-    """Load the good version, run by functions that get the images and the good answers."""
+    """Load the version with functions that get the images and the golden answers."""
     good = load_version(exported).runtime.predict
 
     def load(predict=give, alone=give, *, batch_sizes=(1, 2, 4, 32), workers=1):
@@ -42,7 +42,7 @@ def load_with(exported) -> Callable[..., None]:
     return load
 
 
-def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
+def test_every_batch_size_is_warmed(load_with):
     """The first batch of a size takes longer, because its kernels are compiled."""
     sizes = []
 
@@ -54,8 +54,8 @@ def test_every_batch_size_is_run_before_a_client_needs_it(load_with):
     assert set(sizes) == {1, 2, 4, 32}
 
 
-def test_every_worker_is_run_before_a_client_needs_it(load_with):
-    """All at once, because the worker of a batch can't be chosen."""
+def test_every_worker_is_warmed(load_with):
+    """All at the same time, because nobody can choose which worker gets a batch."""
     meeting = threading.Barrier(3, timeout=10)
 
     def predict(images, answers):
@@ -67,7 +67,7 @@ def test_every_worker_is_run_before_a_client_needs_it(load_with):
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 32])
-def test_wrong_kernels_for_one_batch_size_refuse_the_version(load_with, size):
+def test_wrong_answers_at_one_batch_size_are_refused(load_with, size):
     """Golden images run in batches of every size."""
 
     def predict(images, answers):
@@ -77,8 +77,8 @@ def test_wrong_kernels_for_one_batch_size_refuse_the_version(load_with, size):
         load_with(predict)
 
 
-def test_a_wrong_answer_for_an_image_alone_refuses_the_version(load_with):
-    """The runtime runs it in another way."""
+def test_wrong_answers_for_lone_images_are_refused(load_with):
+    """The runtime runs them in another way."""
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
         load_with(alone=swap)
 
@@ -86,7 +86,7 @@ def test_a_wrong_answer_for_an_image_alone_refuses_the_version(load_with):
 @pytest.mark.parametrize("batch_sizes", [[1], [1, 2, 3], [1, 2, 4, 32]])
 @pytest.mark.parametrize("index", [0, 7, 15])
 def test_every_golden_image_is_run(exported, load_with, batch_sizes, index):
-    """Also if their number does not fit the batches."""
+    """Even if their number does not fit the batches."""
     wrong = np.load(exported / "golden.npz")["images"][index]
 
     def predict(images, answers):
@@ -98,7 +98,7 @@ def test_every_golden_image_is_run(exported, load_with, batch_sizes, index):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_model_that_fails_is_refused(load_with, workers):
+def test_a_failing_model_is_refused(load_with, workers):
     """Whatever the runtime raises."""
 
     def predict(*_):
@@ -108,14 +108,14 @@ def test_a_model_that_fails_is_refused(load_with, workers):
         load_with(predict, workers=workers)
 
 
-def test_other_golden_answers_are_refused(version, refuse):
-    """The model that loads is not the one that was exported."""
+def test_wrong_golden_answers_are_refused(version, refuse):
+    """The loaded model is not the exported one."""
     rewrite_golden(version, probabilities=np.full((16, 3), 1 / 3, dtype=np.float32))
     refuse("other probabilities than at export")
 
 
-def test_golden_answers_that_are_no_numbers_are_refused(version, refuse):
-    """Every comparison with them is false."""
+def test_golden_answers_with_nan_are_refused(version, refuse):
+    """Every comparison with NaN is false."""
     rewrite_golden(version, probabilities=np.full((16, 3), np.nan, dtype=np.float32))
     refuse("other probabilities than at export")
 
@@ -127,8 +127,8 @@ def test_golden_images_of_another_shape_are_refused(version, refuse):
 
 
 @pytest.mark.parametrize("count", [0, 257])
-def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
-    """None would prove nothing, and too many would delay the start."""
+def test_no_or_too_many_golden_images_are_refused(version, refuse, count):
+    """None would verify nothing, and too many would delay the start."""
     rewrite_golden(
         version,
         images=np.zeros((count, *INPUT.shape), dtype=np.uint8),
@@ -137,7 +137,7 @@ def test_a_senseless_number_of_golden_images_is_refused(version, refuse, count):
     refuse("don't fit the model")
 
 
-def test_golden_images_that_fill_the_memory_are_refused(version, refuse):
+def test_oversized_golden_images_are_refused(version, refuse):
     """A few bytes of zip can unpack to gigabytes."""
     np.savez_compressed(version / "golden.npz", images=np.zeros(65 * 2**20, dtype=np.uint8))
     seal(version)
@@ -152,8 +152,8 @@ def test_golden_images_are_never_unpickled(version, refuse):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK garbage"])
-def test_golden_images_must_exist(version, refuse, content):
-    """A version that can't be checked may not serve."""
+def test_missing_golden_images_are_refused(version, refuse, content):
+    """A version that can't be verified must not serve."""
     (version / "golden.npz").unlink()
     if content is not None:
         (version / "golden.npz").write_bytes(content)
@@ -162,7 +162,7 @@ def test_golden_images_must_exist(version, refuse, content):
 
 
 def pack(kind: int, content: bytes) -> bytes:
-    """Make an archive with a member `images.npy`, compressed in this way."""
+    """Make an archive with a member `images.npy`, compressed with this method."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", kind) as archive:
         archive.writestr("images.npy", content)
@@ -170,7 +170,7 @@ def pack(kind: int, content: bytes) -> bytes:
 
 
 def describe(shape: str) -> bytes:
-    """Make the header of an array of that shape."""
+    """Make the header of an array of this shape."""
     head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
 
@@ -195,16 +195,16 @@ NOISE = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes(
     ],
     ids=["no array", "huge", "brackets", "deflate", "bzip2", "lzma", "encrypted"],
 )
-def test_golden_images_that_are_damaged_are_refused(version, refuse, content):
-    """Whatever NumPy or zipfile raises: neither a bug nor a failing volume, after which the version is tried again."""
+def test_damaged_golden_images_are_refused(version, refuse, content):
+    """Whatever NumPy or zipfile raises; a failing volume would not refuse the version."""
     (version / "golden.npz").write_bytes(content)
     seal(version)
     refuse("golden.npz can't be read")
 
 
 @pytest.mark.parametrize("fails_on", [1, 2])
-def test_memory_that_runs_out_does_not_make_a_bad_version(load_with, fails_on):
-    """The error is raised as it is, so that the version is tried again."""
+def test_running_out_of_memory_does_not_refuse_a_version(load_with, fails_on):
+    """The error is raised unchanged, so the version is tried again."""
 
     def predict(images, answers):
         if len(images) == fails_on:

@@ -8,15 +8,15 @@ from tests.app.fakes import INPUT, make_model, paint, tell_colours
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5])
-def test_numbers_that_are_no_probabilities_are_a_failure(wrong):
-    """They never reach a client."""
+def test_invalid_probabilities_are_an_inference_error(wrong):
+    """Clients never get them."""
     model = make_model(lambda images: np.full((len(images), 3), wrong, dtype=np.float32))
     with pytest.raises(InferenceError, match="invalid probabilities"):
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
 
 
-def test_too_few_rows_are_a_failure():
-    """Nothing says which image's row is missing."""
+def test_missing_rows_are_an_inference_error():
+    """Nothing says whose row is missing."""
     model = make_model(lambda images: tell_colours(images)[1:])
     with pytest.raises(InferenceError, match=r"probabilities \(\d"):
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))

@@ -36,8 +36,8 @@ def test_a_good_version_passes(exported, runtime):
     preflight(exported, runtime)
 
 
-def test_a_wrong_version_is_refused_with_the_same_words_as_by_the_service(version):
-    """All checks run in the other process too; the first that fails gives the reason."""
+def test_the_preflight_gives_the_same_reasons_as_the_service(version):
+    """It makes the same checks, and the first that fails gives the reason."""
     (version / "saved_model.pb").write_bytes(b"not a graph")
     seal(version)
     with pytest.raises(RefusedVersionError, match=r"^OpenVINO can't load it"):
@@ -48,8 +48,8 @@ def test_a_wrong_version_is_refused_with_the_same_words_as_by_the_service(versio
 
 
 @pytest.mark.parametrize("mib", [16, 1024])
-def test_a_graph_that_compiles_to_more_than_the_limit_is_refused(version, mib):
-    """One that stays below it passes: the limit is on top of what the runtime takes."""
+def test_a_graph_above_the_memory_limit_is_refused(version, mib):
+    """The limit is in addition to the runtime's own memory. A graph below it passes."""
     write_graph(version, mib)
     assert sum(path.stat().st_size for path in (version / INT8_FILE).parent.iterdir()) < 20_000
     if mib < 256:
@@ -59,13 +59,13 @@ def test_a_graph_that_compiles_to_more_than_the_limit_is_refused(version, mib):
             preflight(version, precision="int8")
 
 
-def test_a_saved_model_that_fills_the_memory_is_refused_by_tensorflow_too(version):
-    """The limit holds whichever runtime allocates."""
+def test_the_memory_limit_applies_to_tensorflow(version):
+    """And to any other runtime."""
     import tensorflow as tf  # noqa: PLC0415 -- takes seconds
 
     @tf.function(input_signature=[tf.TensorSpec((None, *INPUT.shape), tf.uint8, name="images")])
     def serve(images):
-        zero = tf.cast(tf.reduce_sum(images[:0]), tf.int32)  # known only when it runs
+        zero = tf.cast(tf.reduce_sum(images[:0]), tf.int32)  # allocated when it runs
         return {"probabilities": tf.fill((tf.shape(images)[0], 3), tf.reduce_max(tf.fill((2**28 + zero,), 1 / 3)))}
 
     module = tf.Module()
@@ -84,16 +84,16 @@ def test_a_version_that_crashes_the_runtime_is_refused(program, tmp_path, name):
         preflight(tmp_path)
 
 
-def test_a_crash_for_want_of_memory_names_the_limit(program, tmp_path):
-    """C++ aborts a process whose allocation fails where nothing catches it."""
+def test_a_crash_without_memory_names_the_limit(program, tmp_path):
+    """C++ aborts the process if an allocation fails and nothing catches the exception."""
     program.write_text("#!/bin/sh\necho \"terminate called after throwing 'std::bad_alloc'\" >&2\nkill -ABRT $$\n")
     with pytest.raises(RefusedVersionError, match="takes more than 256 MiB"):
         preflight(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
-def test_a_preflight_that_is_killed_from_outside_does_not_make_a_bad_version(program, tmp_path, name):
-    """The machine's memory ran out, or the service stops."""
+def test_a_killed_preflight_does_not_refuse_a_version(program, tmp_path, name):
+    """The machine ran out of memory, or the service stops."""
     # Python, because a shell keeps ignoring a signal that its parent ignored, as SIGINT is in background jobs.
     program.write_text(
         "#!/usr/bin/env python3\nimport os, signal\n"
@@ -104,15 +104,15 @@ def test_a_preflight_that_is_killed_from_outside_does_not_make_a_bad_version(pro
         preflight(tmp_path)
 
 
-def test_a_volume_that_fails_does_not_make_a_bad_version(program, tmp_path):
-    """The error is raised as it is, so that the version is tried again."""
+def test_a_failing_volume_does_not_refuse_a_version(program, tmp_path):
+    """The error is raised unchanged, so the version is tried again."""
     program.write_text("#!/bin/sh\necho '[Errno 5] Input/output error'\nexit 4\n")
     with pytest.raises(OSError, match="Input/output error"):
         preflight(tmp_path)
 
 
-def test_a_preflight_that_fails_itself_does_not_make_a_bad_version(program, tmp_path):
-    """A refusal has an exit status of its own; another failure shows what it wrote to standard error."""
+def test_a_failing_preflight_does_not_refuse_a_version(program, tmp_path):
+    """A refusal has its own exit status. Other failures show what was written to standard error."""
     program.write_text("#!/bin/sh\necho No module named numpy >&2\nexit 1\n")
     with pytest.raises(MemoryError, match="status 1: No module named numpy"):
         preflight(tmp_path)
@@ -120,22 +120,22 @@ def test_a_preflight_that_fails_itself_does_not_make_a_bad_version(program, tmp_
 
 @pytest.mark.parametrize(("background", "niceness"), [(False, 0), (True, 19)])
 def test_a_preflight_in_the_background_has_low_priority(program, tmp_path, background, niceness):
-    """Requests that are served meanwhile go first."""
-    program.write_text('#!/bin/sh\necho "$3"\nexit 3\n')  # the request, as if it were a reason
+    """Requests take precedence."""
+    program.write_text('#!/bin/sh\necho "$3"\nexit 3\n')  # its third argument, as the reason
     with pytest.raises(RefusedVersionError, match=rf", {niceness}\]\Z"):
         run_preflight(
             tmp_path, runtime="openvino", precision="f32", batch_sizes=[1], memory_bytes=MIB, background=background
         )
 
 
-def test_the_program_is_found_from_every_folder(exported, monkeypatch):
+def test_the_program_is_found_from_any_working_directory(exported, monkeypatch):
     """`uvicorn --app-dir` may start the service elsewhere, with a relative `APP_MODEL_DIR`."""
     monkeypatch.chdir(exported.parent)
     preflight(Path(exported.name))
 
 
 def test_a_version_that_never_finishes_loading_is_refused(program, tmp_path, monkeypatch):
-    """It would keep out every later version."""
+    """Otherwise it would block all later versions."""
     monkeypatch.setattr("app.versions.preflight._TIMEOUT_SECONDS", 0.1)
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(RefusedVersionError, match="takes longer than"):

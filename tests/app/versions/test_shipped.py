@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.golden: the shipped version's golden images catch a wrong model, even in int8."""
+"""Behaviour of app.versions.golden: the golden images of the shipped version detect a wrong model, even in int8."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -22,10 +22,10 @@ CLASSES = GOLDEN.shape[1]
 
 
 def load(change: Callable[[Probabilities], Probabilities]) -> None:
-    """Load the version as if it ran in int8 and gave changed golden answers."""
+    """Load the version as if it ran in int8 and gave these golden answers."""
 
     def predict(images: Images) -> Answers:
-        unknown = np.zeros(CLASSES, np.float32)  # what warms a model is no golden image
+        unknown = np.zeros(CLASSES, np.float32)  # the warm-up runs other images
         return Answers(change(np.stack([ANSWERS.get(bytes(image), unknown) for image in images])))
 
     def make_runtime(_: Path, metadata: ModelMetadata) -> Runtime:
@@ -35,7 +35,7 @@ def load(change: Callable[[Probabilities], Probabilities]) -> None:
 
 
 def test_the_golden_answers_pass():
-    """They have most of the labels."""
+    """They contain most of the labels."""
     load(lambda probabilities: probabilities)
     assert len(SHOWN) > CLASSES / 2
 
@@ -43,8 +43,8 @@ def test_the_golden_answers_pass():
 @pytest.mark.parametrize(
     ("first", "second"), [pair for pair in combinations(range(CLASSES), 2) if set(pair) & set(SHOWN)]
 )
-def test_labels_that_are_taken_for_each_other_are_refused(first, second):
-    """As in a graph whose outputs are in another order."""
+def test_confused_labels_are_refused(first, second):
+    """As of a graph with its outputs in another order."""
     order = np.arange(CLASSES)
     order[[first, second]] = second, first
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
@@ -52,7 +52,7 @@ def test_labels_that_are_taken_for_each_other_are_refused(first, second):
 
 
 @pytest.mark.parametrize("index", range(len(GOLDEN)))
-def test_one_answer_to_everything_is_refused(index):
-    """As of a graph that has lost its input."""
+def test_a_constant_answer_is_refused(index):
+    """As of a graph that lost its input."""
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
         load(lambda probabilities: np.repeat(GOLDEN[[index]], len(probabilities), axis=0))

@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.store."""
+"""Behaviour of app.versions.store: the version that serves."""
 
 import threading
 import weakref
@@ -17,8 +17,8 @@ from tests.app.versions.fake_versions import Loader, add, get_version
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_model_before_is_freed_by_no_thread_that_serves(tmp_path):
-    """Freeing takes milliseconds, in which the event loop would answer nobody."""
+async def test_a_replaced_model_is_freed_by_the_loaders_thread(tmp_path):
+    """Freeing takes milliseconds, which would block the event loop."""
     freed: list[str] = []
     add(tmp_path, 1)
     store = ModelStore(tmp_path, Loader())
@@ -31,8 +31,8 @@ async def test_the_model_before_is_freed_by_no_thread_that_serves(tmp_path):
     assert freed == ["model-loader_0"]
 
 
-async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
-    """Nor is one whose input differs from the serving model's."""
+async def test_a_refused_model_is_freed_by_the_loaders_thread(tmp_path):
+    """So is one whose input differs from the serving model's."""
     freed: list[str] = []
 
     def load(folder: Path) -> Model:
@@ -56,7 +56,7 @@ async def test_a_refused_model_is_freed_by_no_thread_that_serves(tmp_path):
 
 
 async def test_the_newest_version_serves(tmp_path):
-    """Ten is newer than nine, and only the newest is loaded."""
+    """By number: ten is newer than nine. Older versions are not loaded."""
     for number in (9, 10, 2):
         add(tmp_path, number)
     load = Loader()
@@ -66,8 +66,8 @@ async def test_the_newest_version_serves(tmp_path):
     assert load.loaded == [10]
 
 
-async def test_a_new_version_is_taken_and_the_old_one_not_loaded_again(tmp_path):
-    """Another look at an unchanged folder loads nothing."""
+async def test_a_new_version_takes_over(tmp_path):
+    """Reading an unchanged folder again loads nothing."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -81,7 +81,7 @@ async def test_a_new_version_is_taken_and_the_old_one_not_loaded_again(tmp_path)
 
 
 async def test_a_version_may_be_a_link_only_within_the_folder(tmp_path):
-    """Kubernetes publishes versions by links. A link out of the folder is refused, and not followed."""
+    """Kubernetes publishes versions as links. A link that leaves the folder is refused and not followed."""
     models = tmp_path / "models"
     add(models, 1)
     real = add(models, 2).rename(models / "tiny" / "..data")
@@ -100,7 +100,7 @@ async def test_a_version_may_be_a_link_only_within_the_folder(tmp_path):
 
 
 async def test_removing_the_newest_version_rolls_back(tmp_path):
-    """Removing all of them leaves the last one serving."""
+    """If no version is left, the last one continues to serve."""
     add(tmp_path, 1)
     newest = add(tmp_path, 2)
     store = ModelStore(tmp_path, Loader())
@@ -114,8 +114,8 @@ async def test_removing_the_newest_version_rolls_back(tmp_path):
     assert get_version(store) == 1
 
 
-async def test_a_pinned_version_serves_whichever_others_come(tmp_path):
-    """Neither a newer one nor, if it is bad, an older one takes its place."""
+async def test_a_pinned_version_is_not_replaced(tmp_path):
+    """Neither by a newer version nor, if it is bad, by an older one."""
     for number in (1, 2, 3):
         add(tmp_path, number)
     load = Loader()
@@ -131,8 +131,8 @@ async def test_a_pinned_version_serves_whichever_others_come(tmp_path):
         store.require_model()
 
 
-async def test_a_pinned_version_that_is_missing_is_named(tmp_path):
-    """It is loaded as soon as it comes."""
+async def test_a_missing_pinned_version_is_reported(tmp_path):
+    """It is loaded when it appears."""
     add(tmp_path, 1)
     store = ModelStore(tmp_path, Loader(), pinned=2)
     await store.refresh()
@@ -143,8 +143,8 @@ async def test_a_pinned_version_that_is_missing_is_named(tmp_path):
     assert get_version(store) == 2
 
 
-async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
-    """For a missing folder, an empty one, and one with several models."""
+async def test_without_a_version_the_reason_names_the_folder(tmp_path):
+    """A missing folder, an empty one, and one with several models."""
     store = ModelStore(tmp_path / "none", Loader())
     with pytest.raises(NotReadyError, match="looking for a model"):
         store.require_model()
@@ -163,8 +163,8 @@ async def test_without_any_version_the_reason_says_where_it_looked(tmp_path):
         store.require_model()
 
 
-async def test_a_bad_neighbour_is_logged_once(tmp_path, caplog):
-    """However often the folder is looked at, and although nothing is wrong with the version that serves."""
+async def test_an_ignored_file_is_logged_once(tmp_path, caplog):
+    """However often the folder is polled."""
     add(tmp_path, 1)
     (tmp_path / "tiny" / "7").symlink_to("nowhere")
     store = ModelStore(tmp_path, Loader())

@@ -15,8 +15,8 @@ from tests.app.versions.fake_versions import Loader, add, get_version
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_folder_that_can_not_be_followed_is_reported(tmp_path):
-    """The serving model goes on; refusals of versions that are gone are dropped."""
+async def test_an_unreadable_model_folder_is_reported(tmp_path):
+    """The serving model continues, and refusals of versions that are gone are dropped."""
     add(tmp_path, 1)
     add(tmp_path, 2, "bad", "half written")
     store = ModelStore(tmp_path, Loader())
@@ -31,7 +31,7 @@ async def test_a_folder_that_can_not_be_followed_is_reported(tmp_path):
     assert (len(store.refusals), store.trouble) == (1, None)
 
 
-async def test_loading_blocks_nothing(tmp_path):
+async def test_loading_does_not_block(tmp_path):
     """The store answers while a version loads, and shutdown does not wait for it."""
     add(tmp_path, 1)
     reached, opened = threading.Event(), threading.Event()
@@ -57,8 +57,8 @@ async def wait_for(store: ModelStore, number: int) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_following_takes_what_comes_and_goes(tmp_path):
-    """A new version serves without a restart; the one before it serves again when the new one is removed."""
+async def test_versions_are_added_and_removed_without_a_restart(tmp_path):
+    """A new version serves; the one before it serves again when the new one is removed."""
     add(tmp_path, 1)
     outcomes = []
     store = ModelStore(tmp_path, Loader(), observe=outcomes.append)
@@ -75,8 +75,8 @@ async def test_following_takes_what_comes_and_goes(tmp_path):
     assert outcomes == ["loaded", "loaded", "loaded", "refused"]
 
 
-async def test_following_survives_a_folder_that_comes_late(tmp_path):
-    """A volume may be mounted later."""
+async def test_the_model_folder_may_appear_later(tmp_path):
+    """For example if a volume is mounted late."""
     store = ModelStore(tmp_path / "late", Loader())
     async with store.following(0.005):
         while store.starting:
@@ -85,7 +85,7 @@ async def test_following_survives_a_folder_that_comes_late(tmp_path):
         await wait_for(store, 1)
 
 
-async def test_a_version_that_still_changes_is_left_alone(tmp_path):
+async def test_a_version_is_not_loaded_while_its_files_change(tmp_path):
     """A version that is being copied is tried once its files have stopped changing."""
     add(tmp_path, 1)
     load = Loader()
@@ -99,7 +99,7 @@ async def test_a_version_that_still_changes_is_left_alone(tmp_path):
     assert (get_version(store), load.loaded) == (2, [1, 2])
 
 
-async def test_a_serving_version_whose_folder_is_spoiled_goes_on(tmp_path):
+async def test_a_serving_version_continues_if_its_files_are_damaged(tmp_path):
     """The model in memory was verified, and an older version is no better."""
     add(tmp_path, 1)
     add(tmp_path, 2)

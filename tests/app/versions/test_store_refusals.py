@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.store: versions that are refused, and those that can't be read at the moment."""
+"""Behaviour of app.versions.store: versions that are refused or can't be read."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from tests.app.versions.fake_versions import Loader, add, get_version
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path, caplog):
-    """Each refusal has its reason; that of a bug in loading has a traceback in the log too."""
+async def test_an_older_version_serves_if_newer_ones_are_refused(tmp_path, caplog):
+    """Each refusal has its reason. If it is a bug in loading, the log has a traceback too."""
     add(tmp_path, 1)
     add(tmp_path, 2, "bad", "wrong digest")
     add(tmp_path, 3, "bug")
@@ -29,8 +29,8 @@ async def test_an_older_version_serves_where_newer_ones_are_refused(tmp_path, ca
     assert [bool(record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == [True, False, False]
 
 
-async def test_a_bad_new_version_leaves_the_old_one_serving(tmp_path):
-    """It is tried once, and again when its files change."""
+async def test_the_old_version_continues_if_a_new_one_is_refused(tmp_path):
+    """The new one is tried once, and again when its files change."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -48,8 +48,8 @@ async def test_a_bad_new_version_leaves_the_old_one_serving(tmp_path):
 
 
 @pytest.mark.parametrize("trouble", [OSError(5, "Input/output error"), PermissionError(13, "no"), MemoryError()])
-async def test_what_can_not_be_read_now_is_tried_again(tmp_path, caplog, trouble):
-    """A failing volume does not make a bad version: one line in the log, and it serves as soon as it can be read."""
+async def test_an_unreadable_version_is_tried_again(tmp_path, caplog, trouble):
+    """A failing volume logs one line, and the version serves as soon as it can be read."""
     add(tmp_path, 1)
     load, outcomes = Loader(), []
     store = ModelStore(tmp_path, load, observe=outcomes.append)
@@ -68,8 +68,8 @@ async def test_what_can_not_be_read_now_is_tried_again(tmp_path, caplog, trouble
     assert load.loaded == [1, *[2] * 6]
 
 
-async def test_a_version_that_could_be_read_at_last_is_refused_for_good(tmp_path):
-    """If it turns out to be bad, it is not tried again until its files change."""
+async def test_a_version_that_was_unreadable_can_still_be_refused(tmp_path):
+    """It is then not tried again until its files change."""
     add(tmp_path, 1)
     load = Loader()
     store = ModelStore(tmp_path, load)
@@ -80,8 +80,8 @@ async def test_a_version_that_could_be_read_at_last_is_refused_for_good(tmp_path
     assert store.refusals[0].reason == "wrong digest"
 
 
-async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
-    """Images decoded for the old version could not be run by the new one."""
+async def test_a_version_with_another_input_shape_is_refused(tmp_path):
+    """Images that were decoded for the old version could not run on the new one."""
     add(tmp_path, 1)
 
     def load(folder: Path) -> Model:
@@ -107,8 +107,8 @@ async def test_another_input_shape_is_refused_while_one_serves(tmp_path):
         (tuple("abcdefg"), "(new: a, b, c, d, e and 2 more; gone: red, green, blue)"),
     ],
 )
-async def test_other_classes_are_refused_while_one_serves(tmp_path, names, reason):
-    """Clients rely on the labels and on their order; a service that starts takes them."""
+async def test_a_version_with_other_classes_is_refused(tmp_path, names, reason):
+    """Clients rely on the labels and their order. A service that starts accepts them."""
     add(tmp_path, 1)
 
     def load(folder: Path) -> Model:

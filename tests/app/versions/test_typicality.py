@@ -1,4 +1,4 @@
-"""Behaviour of app.versions and app.runtime with a second output, the typicality."""
+"""Behaviour of app.versions and app.runtime with typicality as a second output."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ BRIGHTNESS = IMAGES.mean(axis=(1, 2, 3), dtype=np.float32) / 255
 
 
 def save_graph(folder: Path, second: str) -> None:
-    """Save a graph that gives an image's brightness as its output `second`."""
+    """Save a graph whose output `second` is the image's brightness."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, *INPUT.shape), tf.uint8, name="images")])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -45,7 +45,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def version(saved: Path, tmp_path: Path) -> Path:
-    """A copy, to be broken."""
+    """A copy, for tests that damage it."""
     return Path(shutil.copytree(saved, tmp_path / "1"))
 
 
@@ -57,7 +57,7 @@ def refuse(version: Path, name: str, reason: str) -> None:
 @RUNTIMES
 @pytest.mark.parametrize("alone", [True, False])
 def test_every_image_gets_its_own_typicality(saved, name, alone):
-    """With either runtime, on one thread or on all."""
+    """With each runtime, in batches and alone."""
     model = Model(make_metadata(), load_runtime(saved, name=name, precision="auto", threads=2))
     probabilities, typicality = model.predict(IMAGES, alone=alone)
     assert probabilities.shape == (16, 3)
@@ -78,8 +78,8 @@ def test_every_image_gets_its_own_typicality(saved, name, alone):
     ],
     ids=["other", "nan", "shape"],
 )
-def test_another_typicality_than_at_export_is_refused(version, name, typicality, reason):
-    """The graph is not the one that was exported."""
+def test_wrong_golden_typicality_is_refused(version, name, typicality, reason):
+    """The graph is not the exported one."""
     load_version(version, name)
     with np.load(version / GOLDEN_FILE) as golden:
         np.savez(version / GOLDEN_FILE, **{**golden, "typicality": typicality})
@@ -88,8 +88,8 @@ def test_another_typicality_than_at_export_is_refused(version, name, typicality,
 
 
 @RUNTIMES
-def test_with_few_held_out_images_one_of_them_makes_a_difference(version, name):
-    """Rounding can move two distances past each other: with seven images, that is an eighth."""
+def test_the_tolerance_of_typicality_follows_the_number_of_held_out_images(version, name):
+    """Rounding can swap two distances: with seven images, that is an eighth."""
     with np.load(version / GOLDEN_FILE) as golden:
         np.savez(version / GOLDEN_FILE, **{**golden, "typicality": BRIGHTNESS + np.float32(1 / 8)})
     seal(version, typicality=TYPICALITY, data=HELD_OUT.model_copy(update={"validation_size": 7}))
@@ -99,8 +99,8 @@ def test_with_few_held_out_images_one_of_them_makes_a_difference(version, name):
 
 
 @RUNTIMES
-def test_golden_typicality_must_be_there(version, name):
-    """Otherwise nothing would verify it."""
+def test_missing_golden_typicality_is_refused(version, name):
+    """Otherwise nothing would verify the output."""
     with np.load(version / GOLDEN_FILE) as golden:
         np.savez(version / GOLDEN_FILE, images=golden["images"], probabilities=golden["probabilities"])
     seal(version, typicality=TYPICALITY)
@@ -108,7 +108,7 @@ def test_golden_typicality_must_be_there(version, name):
 
 
 @RUNTIMES
-def test_metadata_must_name_what_the_graph_gives(version, exported, tmp_path, name):
+def test_metadata_and_graph_must_have_the_same_outputs(version, exported, tmp_path, name):
     """A second output must be in both or in neither."""
     seal(version)
     refuse(version, name, "describes the typicality as None, the graph has")
@@ -120,7 +120,7 @@ def test_metadata_must_name_what_the_graph_gives(version, exported, tmp_path, na
 
 
 @RUNTIMES
-def test_another_second_output_is_refused(tmp_path, name):
+def test_an_unknown_second_output_is_refused(tmp_path, name):
     """Nothing says what it means."""
     save_graph(tmp_path / "1", "brightness")
     seal(tmp_path / "1")
@@ -132,14 +132,14 @@ def give(typicality: np.ndarray) -> Callable[..., Answers]:
 
 
 @pytest.mark.parametrize("wrong", [[np.nan], [-0.5], [1.5], [0.1, 0.2], [[0.1]]])
-def test_numbers_that_are_no_typicality_are_a_failure(wrong):
-    """They never reach a client, nor does another image's."""
+def test_invalid_typicality_is_an_inference_error(wrong):
+    """Clients never get it, nor that of another image."""
     model = make_model()
     runtime = model.runtime.__class__("fake", "f32", INPUT, model.runtime.output, give(np.float32(wrong)))
     with pytest.raises(InferenceError, match="invalid typicality"):
         Model(model.metadata, runtime).predict(IMAGES[:1])
 
 
-def test_a_version_without_it_has_none():
-    """It serves as before."""
+def test_a_version_without_typicality_serves():
+    """As before."""
     assert [score.typicality for score in make_model().score(IMAGES[:2])] == [None, None]

@@ -1,4 +1,4 @@
-"""Behaviour of app.versions.verify, on a real SavedModel."""
+"""Behaviour of app.versions.verify, with a real SavedModel."""
 
 import errno
 import json
@@ -16,21 +16,21 @@ from tests.app.artifacts import load_version
 from tests.app.fakes import INPUT, OUTPUT, seal
 
 
-def test_metadata_must_be_there(version, refuse):
-    """A folder without metadata is half written, or no version."""
+def test_missing_metadata_are_refused(version, refuse):
+    """The folder is incomplete, or not a version."""
     (version / METADATA_FILE).unlink()
     refuse("metadata.json can't be read: No such file")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 2}'])
-def test_metadata_must_parse(version, refuse, text):
-    """Corrupt metadata is refused with the place of its first fault."""
+def test_corrupt_metadata_are_refused(version, refuse, text):
+    """The reason gives the place of the first error."""
     (version / METADATA_FILE).write_text(text)
     refuse("metadata.json is not valid")
 
 
 @pytest.mark.parametrize("field", sorted(ModelMetadata.model_fields.keys() - {"schema_version", "typicality"}))
-def test_metadata_must_be_complete(version, refuse, field):
+def test_incomplete_metadata_are_refused(version, refuse, field):
     """The service guesses nothing about a version."""
     path = version / METADATA_FILE
     metadata = json.loads(path.read_text())
@@ -42,7 +42,7 @@ def test_metadata_must_be_complete(version, refuse, field):
 @pytest.mark.parametrize(
     ("place", "item"), [("class_names.0", 1), ("input.shape.0", 0), ("output.shape.0", 0), ("typicality.shape.0", 0)]
 )
-def test_metadata_with_many_faults_takes_little_memory(version, place, item):
+def test_metadata_with_many_errors_take_little_memory(version, place, item):
     """The service itself reads them: an error for each of half a million names would take 600 MB."""
     metadata = json.loads((version / METADATA_FILE).read_text())
     metadata["typicality"] = dict(metadata["output"])
@@ -57,16 +57,16 @@ def test_metadata_with_many_faults_takes_little_memory(version, place, item):
     assert peak < 4 * 2**20
 
 
-def test_metadata_must_be_of_a_sane_size(version, refuse):
-    """A file that would fill the memory is not read."""
+def test_oversized_metadata_are_refused(version, refuse):
+    """Before they are read."""
     with (version / METADATA_FILE).open("a") as file:
         file.write(" " * 2**20)
     refuse("larger than")
 
 
 @pytest.mark.parametrize("what", ["fifo", "device", "link", "folder"])
-def test_metadata_must_be_a_regular_file(version, refuse, what):
-    """Reading anything else might never end, and would keep out every later version."""
+def test_metadata_in_a_special_file_are_refused(version, refuse, what):
+    """Reading one might never end, and would block later versions."""
     path = version / METADATA_FILE
     path.rename(version / "aside")
     if what == "fifo":
@@ -79,8 +79,8 @@ def test_metadata_must_be_a_regular_file(version, refuse, what):
 
 
 @pytest.mark.parametrize("file", [METADATA_FILE, "saved_model.pb", "golden.npz"])
-def test_a_file_that_can_not_be_read_now_does_not_make_a_bad_version(version, monkeypatch, file):
-    """A volume's error is raised as it is, so that the version is tried again."""
+def test_an_unreadable_file_does_not_refuse_a_version(version, monkeypatch, file):
+    """A volume's error is raised unchanged, so the version is tried again."""
     open_file = Path.open
 
     def open_or_fail(path, *args, **options):
@@ -96,20 +96,20 @@ def test_a_file_that_can_not_be_read_now_does_not_make_a_bad_version(version, mo
         load_version(version)
 
 
-def test_a_class_name_that_is_there_twice_is_refused(version, refuse):
-    """Nobody could tell the two apart in an answer."""
+def test_duplicate_class_names_are_refused(version, refuse):
+    """Answers could not distinguish them."""
     seal(version, class_names=("red", "green", "red"))
     refuse("duplicate class name")
 
 
-def test_metadata_must_name_its_folders_version(version, refuse):
-    """A version copied under another number would claim to be what it is not."""
+def test_metadata_of_another_version_are_refused(version, refuse):
+    """A copy under another number would report the wrong version."""
     seal(version, version=2)
     refuse("says version 2, the folder 1")
 
 
-def test_metadata_may_name_no_file_outside_the_version(version, refuse):
-    """Artifacts are untrusted input."""
+def test_a_path_out_of_the_version_is_refused(version, refuse):
+    """Versions are untrusted input."""
     metadata = json.loads((version / METADATA_FILE).read_text())
     metadata["files"]["../../etc/passwd"] = "0" * 64
     (version / METADATA_FILE).write_text(json.dumps(metadata))
@@ -117,7 +117,7 @@ def test_metadata_may_name_no_file_outside_the_version(version, refuse):
 
 
 def test_a_changed_file_is_refused(version, refuse):
-    """One bit is enough."""
+    """Even if a single bit differs."""
     variables = version / "variables" / "variables.data-00000-of-00001"
     data = bytearray(variables.read_bytes())
     data[0] ^= 1
@@ -126,34 +126,34 @@ def test_a_changed_file_is_refused(version, refuse):
 
 
 def test_names_of_files_are_escaped_in_the_reason(version, refuse):
-    """They can neither end a line of the log nor fill it."""
+    """They can't forge or fill log lines."""
     for number in range(9):
         (version / f"{number}\n2026 INFO version 3 serves").touch()
     refuse(r"not named in metadata.json: 0\\n2026 INFO version 3 serves, 1.* and 4 more$")
 
 
 def test_a_missing_file_is_refused(version, refuse):
-    """An unfinished copy is not loaded."""
+    """The copy is incomplete."""
     (version / "saved_model.pb").unlink()
     refuse("missing: saved_model.pb")
 
 
-def test_an_unnamed_file_is_refused(version, refuse):
-    """A version holds only what training put there."""
+def test_an_unlisted_file_is_refused(version, refuse):
+    """A version contains only what training wrote."""
     (version / "extra.py").write_text("")
     refuse("not named in metadata.json: extra.py")
 
 
 @pytest.mark.parametrize("target", ["saved_model.pb", "variables"])
 def test_a_symbolic_link_is_refused(version, refuse, target):
-    """A link could lead out of the version."""
+    """It could lead out of the version."""
     (version / target).rename(version.parent / "elsewhere")
     (version / target).symlink_to(version.parent / "elsewhere")
     refuse("not a regular file")
 
 
 def test_a_broken_saved_model_is_refused(version, refuse):
-    """The reason differs from that of a file that was changed."""
+    """With another reason than for a changed file."""
     (version / "saved_model.pb").write_bytes(b"not a graph")
     seal(version)
     refuse("can't load it")
@@ -168,20 +168,20 @@ def test_a_broken_saved_model_is_refused(version, refuse):
         ("output", (4,), "3 class names"),
     ],
 )
-def test_a_signature_other_than_the_metadata_says_is_refused(version, refuse, role, shape, reason):
+def test_a_signature_that_differs_from_the_metadata_is_refused(version, refuse, role, shape, reason):
     """Images of the wrong shape never reach a model."""
     spec = {"input": INPUT, "output": OUTPUT}[role]
     seal(version, **{role: TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape)})
     refuse(reason)
 
 
-def test_another_number_of_class_names_is_refused(version, refuse):
+def test_a_wrong_number_of_class_names_is_refused(version, refuse):
     """Some probabilities would have no name."""
     seal(version, class_names=("red", "green"))
     refuse("2 class names")
 
 
-def test_a_copy_elsewhere_is_as_good(exported, tmp_path):
-    """A version is complete in itself."""
+def test_a_copy_of_a_version_loads(exported, tmp_path):
+    """It is complete in itself."""
     shutil.copytree(exported, tmp_path / "1")
     load_version(tmp_path / "1")
