@@ -15,7 +15,7 @@ from tests.training.fitting import (
     fit,
     list_epochs,
     shrink_network,
-    train_lower_network,
+    train_shallow_network,
 )
 from tests.training.images import draw_split, write_folder, write_noise
 from training.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ from training.data import Split
 
 @pytest.fixture(autouse=True, scope="session")
 def _from_scratch():
-    """The images here are few, so training would start from the version that ships, if it were found."""
+    """Start from random weights. The images are few, so training would start from the shipped version by default."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.options.START_MODELS", Path("nowhere"))
         yield
@@ -32,7 +32,7 @@ def _from_scratch():
 
 @pytest.fixture(autouse=True)
 def _float32():
-    """Training sets Keras's global dtype policy; no test may inherit it."""
+    """Reset Keras's global dtype policy, which training sets."""
     yield
     keras.config.set_dtype_policy("float32")
 
@@ -52,7 +52,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory, split: Split) -> Path
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
-    """Run `python -m training` once, from data to card; returns the folder that holds models/ and runs/."""
+    """Run `python -m training` once, from data to card; returns the folder with models/ and runs/."""
     folder = tmp_path_factory.mktemp("job")
     history, table = folder / "history.md", folder / "table.md"
     history.write_text("## How it came about\n\nBy a test.\n")
@@ -62,7 +62,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
     for index in range(3):
         write_noise(folder / "noise" / f"{index}.png", seed=index)
     elsewhere = ("--test-set", f"again={image_folder}/test", "--foreign", f"noise={folder}/noise")
-    train_lower_network("--data", str(image_folder), *places, *notes, *elsewhere)
+    train_shallow_network("--data", str(image_folder), *places, *notes, *elsewhere)
     return folder
 
 
@@ -73,9 +73,9 @@ def version(job: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def quantized(job: Path, image_folder: Path) -> Path:
-    """Export the job's finished run once more, with --quantize; returns the version's folder."""
+    """Export the job's finished run again with --quantize; returns the version's folder."""
     places = ("--models", f"{job}/models", "--runs", f"{job}/runs", "--name", "shapes", "--resume", "--quantize")
-    train_lower_network("--data", str(image_folder), *places)
+    train_shallow_network("--data", str(image_folder), *places)
     return job / "models" / "shapes" / "2"
 
 
@@ -89,7 +89,7 @@ def small_network() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """Run both epochs; beside it, what a power cut would have left before the second checkpoint and after the first."""
+    """Run both epochs. Keeps copies as after a power cut: `cut` before the second checkpoint, `after` the first one."""
     run = tmp_path_factory.mktemp("whole") / "run"
     finish_epoch = Checkpoint.on_epoch_end
 
@@ -117,7 +117,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def resumed(whole):
-    """The model of the run that was cut in its second epoch, resumed on a terminal, and what was printed there."""
+    """Resume the run that was cut in its second epoch, on a terminal; returns the model and what was printed."""
     cut = whole.run.with_name("cut")
     assert list_epochs(cut) == ["0", "1"]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(Terminal()) as terminal:

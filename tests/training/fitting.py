@@ -1,4 +1,4 @@
-"""Fits a small network to made-up images, in seconds."""
+"""Runs training with small networks on made-up images, in seconds."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from training.pipeline import measure_normalization
 from training.run import HISTORY_FILE
 from training.train import train
 
-# SGD, since Muon's step takes longest to trace; test_train and the documentation's own run have it.
+# SGD, because Muon takes longest to trace. The runs below and the documentation's own use Muon.
 SMALL_RUN = (
     "--folds", "0", "--epochs", "2", "--batch-size", "16", "--validation", "0.25", "--optimizer", "sgd",
     "--learning-rate", "0.02",
@@ -30,7 +30,7 @@ START = TrainingRun(
 
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 RECIPE = Recipe(epochs=2, batch_size=16, optimizer="muon", schedule="cosine", warmup=0.2, weight_decay=0.05)
-SGD = RECIPE.model_copy(update={"optimizer": "sgd"})  # traced sooner than Muon
+SGD = RECIPE.model_copy(update={"optimizer": "sgd"})  # faster to trace than Muon
 TRAIN, VALIDATION = draw_split(8, seed=0), draw_split(4, seed=1)
 NORMALIZE = measure_normalization(TRAIN.images, "channel")
 
@@ -45,7 +45,7 @@ def in_precision(precision):
 
 
 class Terminal(io.StringIO):
-    """What is printed on a terminal."""
+    """A terminal's output."""
 
     def isatty(self):
         return True
@@ -57,7 +57,7 @@ def list_epochs(run):
 
 
 class Whole(NamedTuple):
-    """A run of both epochs: its folder, the model, what was printed, how often the training step was traced."""
+    """A run of both epochs: its folder, the model, what was printed, and how often the training step was traced."""
 
     run: Path
     model: keras.Model
@@ -66,11 +66,11 @@ class Whole(NamedTuple):
 
 
 def shrink_network(patch: pytest.MonkeyPatch) -> None:
-    """Leave two narrow units, one that pools: every kind of layer, in a fraction of the time."""
+    """Use two narrow units, one with pooling: every kind of layer, in a fraction of the time."""
     patch.setattr("training.network.STAGES", ((8, 1), (16, 1)))
 
 
-def train_lower_network(*arguments: str) -> None:
+def train_shallow_network(*arguments: str) -> None:
     """Run `python -m training` with one unit in each stage instead of three."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))

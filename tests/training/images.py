@@ -12,7 +12,7 @@ CLASSES = ("disc", "square", "stripes")
 
 
 def draw(label: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one (32, 32, 3) uint8 picture of a class on a noisy ground."""
+    """Draw a (32, 32, 3) uint8 image of a class on a noisy background."""
     y, x = np.mgrid[-1:1:32j, -1:1:32j] + rng.uniform(-0.2, 0.2, (2, 1, 1))
     mask = (x**2 + y**2 < 0.4, np.maximum(abs(x), abs(y)) < 0.5, np.sin(12 * x) > 0)[label]
     picture = rng.integers(0, 80, (32, 32, 3))
@@ -22,7 +22,7 @@ def draw(label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_split(per_class: int, seed: int) -> Split:
-    """Draw `per_class` pictures of each class."""
+    """Draw `per_class` images of each class."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(len(CLASSES)), per_class)
     return Split(np.stack([draw(label, rng) for label in labels]), labels)
@@ -39,6 +39,6 @@ def write_folder(folder: Path, split: Split, extension: str) -> None:
 
 
 def write_noise(path: Path, seed: int) -> None:
-    """Write a picture that shows none of the classes."""
+    """Write an image that shows none of the classes."""
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)).save(path)

@@ -1,3 +1,5 @@
+"""Behaviour of training.augment."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,20 +18,20 @@ def change(images, **values):
     return augment(images, STILL.model_copy(update=values), SEED).numpy()
 
 
-def test_nothing_asked_nothing_changed():
-    """With every change off, pixels pass bit by bit."""
+def test_without_changes_pixels_stay_the_same():
+    """Exactly, if every change is off."""
     np.testing.assert_array_equal(change(IMAGES), IMAGES)
 
 
-def test_same_seed_same_changes():
-    """A batch's changes depend on the seed alone."""
+def test_the_same_seed_gives_the_same_changes():
+    """A batch's changes depend only on the seed."""
     article = Recipe()
     np.testing.assert_array_equal(augment(IMAGES, article, SEED), augment(IMAGES, article, SEED))
     assert (augment(IMAGES, article, SEED).numpy() != augment(IMAGES, article, SEED + 1).numpy()).any()
 
 
-def test_flip_mirrors_about_half_of_the_images_exactly():
-    """A mirrored picture is the picture's columns in reverse."""
+def test_flip_mirrors_about_half_of_the_images():
+    """A mirrored image has the columns in reverse order, without interpolation."""
     changed = change(IMAGES, flip=True)
     mirrored = (changed == IMAGES.numpy()[:, :, ::-1]).all(axis=(1, 2, 3))
     same = (changed == IMAGES).numpy().all(axis=(1, 2, 3))
@@ -38,20 +40,20 @@ def test_flip_mirrors_about_half_of_the_images_exactly():
 
 
 def measure_moves(changed, ramp=RAMP):
-    """Return by how many pixels each picture of a ramp was moved."""
+    """Return by how many pixels each image of a ramp was shifted."""
     return ((ramp[:, 16, 16, 0] - changed[:, 16, 16, 0]) / (255 / 31)).numpy()
 
 
 def test_shift_moves_by_whole_pixels_within_bounds():
-    """A shift copies pixels, at most the given share of the width."""
+    """By at most the given share of the width."""
     moves = measure_moves(change(RAMP, shift=5 / 32))
     np.testing.assert_allclose(moves, moves.round(), atol=1e-3)
     assert np.abs(moves).max() <= 5.001
     assert len(np.unique(moves.round())) > 6
 
 
-def test_shift_moves_each_way_by_itself():
-    """How far a picture goes to the right tells nothing of how far it goes down."""
+def test_horizontal_and_vertical_shifts_are_independent():
+    """Their correlation is small."""
     downwards = tf.transpose(RAMP, (0, 2, 1, 3))
     right = measure_moves(change(RAMP, shift=5 / 32))
     down = measure_moves(change(downwards, shift=5 / 32), downwards)
@@ -59,8 +61,8 @@ def test_shift_moves_each_way_by_itself():
 
 
 @pytest.mark.parametrize(("fill", "mode"), [("nearest", "edge"), ("reflect", "symmetric")])
-def test_beyond_the_border_is_what_the_recipe_says(fill, mode):
-    """The last pixel again and again, or the picture's mirror image."""
+def test_the_recipe_chooses_the_pixels_beyond_the_border(fill, mode):
+    """The last pixel repeated, or the mirror image."""
     changed = change(RAMP, shift=5 / 32, fill=fill)
     padded = np.pad(RAMP[0, 16, :, 0], 5, mode)
     for picture, move in zip(changed, measure_moves(changed).round().astype(int), strict=True):
@@ -68,7 +70,7 @@ def test_beyond_the_border_is_what_the_recipe_says(fill, mode):
 
 
 def test_rotation_stays_within_bounds():
-    """On a ramp, the gradient's direction gives each picture's angle."""
+    """The direction of a ramp's gradient gives each image's angle."""
     changed = change(RAMP, rotation=10)[:, 12:20, 12:20, 0]
     down, right = (np.gradient(changed, axis=axis).mean(axis=(1, 2)) for axis in (1, 2))
     angles = np.degrees(np.arctan2(down, right))
@@ -77,31 +79,31 @@ def test_rotation_stays_within_bounds():
 
 
 def measure_factors(changed):
-    """Return by which factor each picture of a ramp was scaled, from its slope."""
+    """Return the factor by which each image of a ramp was scaled, from its slope."""
     return (255 / 31) / np.gradient(changed[:, 16, 12:20, 0], axis=1).mean(axis=1)
 
 
-def test_scale_changes_size_both_ways():
-    """Up to the given factor."""
+def test_scale_enlarges_and_shrinks():
+    """By at most the given factor."""
     factors = measure_factors(change(RAMP, scale=0.25))
     assert 0.79 < factors.min() < 0.9
     assert 1.1 < factors.max() < 1.26
 
 
-def test_scale_leaves_the_other_share_of_the_images():
-    """At their own size."""
+def test_only_a_share_of_the_images_is_scaled():
+    """The others keep their size."""
     factors = measure_factors(change(RAMP, scale=0.25, scale_share=0.5))
     assert 16 < (np.abs(factors - 1) < 1e-3).sum() < 48
 
 
-def test_gray_takes_its_share_of_the_images():
+def test_only_a_share_of_the_images_turns_grey():
     """The others keep their colours."""
     is_gray = np.ptp(change(IMAGES, gray=0.5), axis=-1).max(axis=(1, 2)) < 1e-3
     assert 16 < is_gray.sum() < 48
 
 
 def test_color_changes_brightness_contrast_and_saturation():
-    """Each by itself and either way, within bounds; of a reddish ramp that no change drives out of range."""
+    """Independently, up and down, within bounds."""
     reddish = 100 + 0.1 * RAMP + (10, 0, 0)
 
     def measure(images):
@@ -117,8 +119,8 @@ def test_color_changes_brightness_contrast_and_saturation():
     assert np.abs(np.corrcoef(factors) - np.eye(3)).max() < 0.4
 
 
-def test_gray_and_color_stay_in_range():
-    """Grey pictures have equal channels; no change leaves 0 to 255."""
+def test_colours_stay_between_0_and_255():
+    """Grey images have equal channels."""
     gray = change(IMAGES, gray=0.999)
     np.testing.assert_allclose(gray[..., 0], gray[..., 2], atol=1e-3)
     colored = change(IMAGES, color=0.5)
@@ -128,7 +130,7 @@ def test_gray_and_color_stay_in_range():
 
 
 def test_stretching_keeps_the_area():
-    """What is scaled gets wider and flatter, or the other way round, by up to the given factor."""
+    """A scaled image gets wider and lower, or narrower and higher, by at most the given factor."""
     downwards = tf.transpose(RAMP, (0, 2, 1, 3))
     values = {"scale": 1e-6, "aspect": 0.44}
     wide = measure_factors(change(RAMP, **values))
@@ -139,20 +141,20 @@ def test_stretching_keeps_the_area():
 
 
 def test_a_plain_border_has_one_colour():
-    """Beyond the picture, for the given share of the images; within it nothing changes."""
+    """For a share of the images. Pixels inside the border do not change."""
     filled, plain = (change(RAMP, shift=5 / 32, plain=share) for share in (0.0, 0.5))
     is_plain = (filled != plain).any(axis=(1, 2, 3))
     assert 16 < is_plain.sum() < 48
     for picture, other, right in zip(plain, filled, measure_moves(filled).round().astype(int), strict=True):
         inside = slice(max(right, 0), 32 + min(right, 0))
-        rows = (picture != other).any(axis=(1, 2))  # a picture that was moved down has whole rows of border
+        rows = (picture != other).any(axis=(1, 2))  # an image that was shifted down has complete rows of border
         np.testing.assert_array_equal(picture[~rows, inside], other[~rows, inside])
         border = picture[(picture != other).any(axis=-1)]
         assert (border == border[:1]).all()
 
 
-def test_plain_borders_are_mean_white_or_any_colour():
-    """White is what transparent pictures are composited on."""
+def test_plain_borders_are_the_mean_white_or_random():
+    """White is the background of transparent images."""
     plain = change(RAMP, scale=0.9, plain=1.0)
     corners = plain[plain[:, 0, 0, 0] == plain[:, 31, 31, 0]][:, 0, 0]
     mean, white = np.abs(corners - 127.5).max(1) < 1, (corners == 255).all(1)
@@ -161,8 +163,8 @@ def test_plain_borders_are_mean_white_or_any_colour():
     assert (~mean & ~white).any()
 
 
-def test_jpeg_takes_its_share_of_the_images():
-    """Compressed at qualities of their own; what comes out is what an image library makes of it."""
+def test_only_a_share_of_the_images_is_compressed_as_jpeg():
+    """With the same result as an image library's."""
     smooth = 100 + 0.3 * RAMP + (10, 0, 0)
     changed = change(smooth, jpeg=0.25)
     is_compressed = (changed != smooth).numpy().any(axis=(1, 2, 3))
@@ -174,7 +176,7 @@ def test_jpeg_takes_its_share_of_the_images():
 
 
 def test_jpeg_subsamples_chroma():
-    """As files of phones and browsers do: columns of two colours in turn come back as their mean."""
+    """As in the files of phones and browsers: alternating columns of two colours become their mean."""
     colors = np.where(np.arange(32)[:, None] % 2, (180.0, 80, 80), (80.0, 110, 180))
     images = tf.constant(np.broadcast_to(colors, (4, 32, 32, 3)), tf.float32)
     red_minus_blue = change(images, jpeg=1.0)[..., 0] - change(images, jpeg=1.0)[..., 2]
@@ -182,7 +184,7 @@ def test_jpeg_subsamples_chroma():
 
 
 def test_cutout_blanks_a_square():
-    """Of the given side, less where it hangs over the border, with the picture's mean."""
+    """Of the given size, filled with the image's mean. The border cuts off part of some squares."""
     changed = change(IMAGES, cutout=8)
     blank = (changed != IMAGES.numpy()).any(axis=-1)
     assert blank.sum(axis=(1, 2)).max() == 64

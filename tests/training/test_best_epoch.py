@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def judge(monkeypatch, losses):
-    """Let validation give these losses, epoch by epoch."""
+    """Replace the validation loss of each epoch by these."""
     evaluate = keras.Model.evaluate
     coming = iter(losses)
 
@@ -26,7 +26,7 @@ def judge(monkeypatch, losses):
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(tmp_path, monkeypatch):
-    """Its weights are the result, and the run ends when it has not been beaten for a while; resumed, it stays so."""
+    """Its weights are the result, also of a resumed run. The run stops after `patience` epochs without a lower loss."""
     kept = []
     keep = BestEpoch.on_epoch_end
 

@@ -1,3 +1,5 @@
+"""Behaviour of training.calibration."""
+
 import keras
 import numpy as np
 import pytest
@@ -16,13 +18,13 @@ HONEST = RNG.normal(0, 2, (20_000, 4))
 LABELS = np.array([RNG.choice(4, p=row) for row in softmax(HONEST, axis=1)])
 
 
-def test_temperature_that_made_logits_overconfident_is_found():
-    """Labels drawn from softmax(z) and logits 2.5 z call for a temperature of 2.5."""
+def test_the_temperature_of_overconfident_logits_is_found():
+    """Labels drawn from softmax(z) and logits 2.5 z give a temperature of 2.5."""
     assert fit_temperature(2.5 * HONEST, LABELS) == pytest.approx(2.5, rel=0.03)
 
 
-def test_smoothed_labels_are_undone():
-    """Of a network that learnt smoothed labels perfectly, the calibration gives the labels' own probabilities."""
+def test_label_smoothing_is_removed():
+    """A network that learned smoothed labels perfectly gets the unsmoothed probabilities."""
     honest = softmax(HONEST, axis=1)
     smoothed = np.log(0.8 * honest + 0.2 / 4)
     calibrate = fit_calibration(smoothed, LABELS, 0.2)
@@ -34,43 +36,43 @@ def test_smoothed_labels_are_undone():
     assert measure_calibration_error(corrected, LABELS) < 0.5 * measure_calibration_error(plain, LABELS)
 
 
-def test_smoothing_is_taken_back_as_far_as_it_was_learnt():
-    """A network that spread 0.14 where 0.1 was taught is calibrated for 0.14; one that was taught none, for none."""
+def test_the_share_of_smoothing_is_fitted():
+    """If a network trained with 0.1 learned 0.14, 0.14 is removed."""
     learnt = np.log(0.86 * softmax(HONEST, axis=1) + 0.14 / 4)
     assert fit_calibration(learnt, LABELS, 0.1).smoothing == pytest.approx(0.14, abs=0.01)
     assert fit_calibration(HONEST, LABELS, 0.0).smoothing == 0
 
 
-def test_more_than_all_of_an_answer_is_never_smoothing():
-    """Even where it would fit best, of a network whose order of the classes is the wrong way round."""
+def test_the_share_of_smoothing_stays_below_1():
+    """Even if a larger share would fit better, because it would reverse the order of the classes."""
     calibrate = fit_calibration(-HONEST, LABELS, 0.7)
     assert (np.asarray(calibrate(HONEST)).argsort(axis=1) == HONEST.argsort(axis=1)).all()
 
 
-def test_classes_below_the_smoothing_keep_a_little():
-    """What the network gives less than its share of the smoothing becomes small, and no smaller than can be told."""
+def test_classes_below_the_smoothing_get_a_small_probability():
+    """Not smaller than the validation images can measure."""
     calibrated = np.asarray(Calibration(0.1, 1)(np.log([[0.98, 0.019, 0.001]])))
     assert calibrated.argmax() == 0
     assert 1e-7 < calibrated.min() < 1.1e-4
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.2])
-def test_the_order_of_the_classes_is_the_networks_own(smoothing):
-    """Of those below the smoothing too: a client may ask for all classes."""
+def test_calibration_keeps_the_order_of_the_classes(smoothing):
+    """Also of those below the smoothing, because clients can request all classes."""
     calibrated = np.asarray(Calibration(smoothing, 1.3)(HONEST.astype(np.float32)))
     assert (calibrated.argsort(axis=1) == HONEST.argsort(axis=1)).all()
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_a_few_right_answers_make_none_certain(label_smoothing):
-    """Thirty images that are all right leave room for the thirty-first to be wrong, as far as they can tell."""
+def test_few_right_answers_do_not_give_certainty(label_smoothing):
+    """If all of thirty images are right, the calibrated confidence is 31/32."""
     logits = 3 * np.eye(10)[np.arange(30) % 10]
     labels = np.arange(30) % 10
     confidence = np.asarray(fit_calibration(logits, labels, label_smoothing)(logits)).max(axis=1)
     assert confidence == pytest.approx(31 / 32, abs=0.01)
 
 
-def test_honest_probabilities_have_no_calibration_error():
+def test_calibrated_probabilities_have_no_calibration_error():
     """Overconfident ones have."""
     assert measure_calibration_error(softmax(HONEST, axis=1), LABELS) < 0.02
     assert measure_calibration_error(softmax(2.5 * HONEST, axis=1), LABELS) > 0.1
@@ -81,8 +83,8 @@ def test_calibration_error_of_a_worked_example():
     assert measure_calibration_error(np.array([[0.95, 0.05], [0.95, 0.05]]), np.array([0, 1])) == pytest.approx(0.45)
 
 
-def test_bins_hold_every_answer():
-    """Confidence of exactly 1 falls into the last bin."""
+def test_a_confidence_of_1_is_in_the_last_bin():
+    """So all answers are counted."""
     _, accuracy, counts = bin_confidence(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 1]))
     assert counts.sum() == 2
     assert (accuracy[-1], counts[-1]) == (1, 1)

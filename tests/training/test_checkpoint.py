@@ -24,26 +24,26 @@ pytestmark = pytest.mark.usefixtures("small_network")
 NAN_DATASET = tf.data.Dataset.from_tensors((np.zeros((1, 32, 32, 3), np.float32), np.full((1, 3), np.nan)))
 
 
-def test_resumed_run_equals_an_uninterrupted_one(whole, resumed):
-    """It ends with the same weights up to float noise, dropout included."""
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, resumed):
+    """In its weights, up to rounding, including dropout."""
     run, model, *_ = whole
     resumed, _ = resumed
     cut = run.with_name("cut")
     for ours, theirs in zip(resumed.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert int(resumed.optimizer.iterations) == int(model.optimizer.iterations) == 4
-    # The second epoch had been logged, but was in no checkpoint: it came again, once.
+    # The second epoch was logged, but in no checkpoint, so it ran again and is logged once.
     assert list_epochs(cut) == ["0", "1"]
 
 
 def test_an_epoch_in_the_checkpoint_is_in_the_history(whole):
-    """A resumed run does not go through it again, so its row would be missing for good."""
+    """A resumed run does not repeat it, so its row would never be written."""
     run = whole.run
     assert list_epochs(run.with_name("after")) == ["0"]
 
 
-def test_resuming_a_finished_run_trains_no_more(whole):
-    """A run whose last epoch is done comes back as it is, ready for export."""
+def test_resuming_a_finished_run_does_not_train(whole):
+    """It returns the network, ready for export."""
     run, model, *_ = whole
     again = fit(run, resume=True)
     for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
@@ -51,7 +51,7 @@ def test_resuming_a_finished_run_trains_no_more(whole):
 
 
 def test_resuming_with_another_recipe_is_refused(whole):
-    """The message names each value that changed."""
+    """The message names each changed value."""
     run = whole.run
     other = RECIPE.model_copy(update={"epochs": 9})
     with pytest.raises(ResumeError, match="by another recipe: epochs was 2, now 9"):
@@ -68,22 +68,22 @@ def test_resuming_with_another_recipe_is_refused(whole):
     ids=["pixels", "labels", "size"],
 )
 def test_resuming_on_other_data_is_refused(whole, train_split, words):
-    """Weights of one data set are not gone on with on another."""
+    """Whether pixels, labels or the number of images differ."""
     run = whole.run
     with pytest.raises(ResumeError, match=f"on other data: {words}"):
         train(train_split, VALIDATION, RECIPE, NORMALIZE, CPU, run, START, resume=True)
 
 
-def test_resuming_nothing_says_where_it_looked(tmp_path):
-    """A run that was cut in its first epoch can't be resumed."""
+def test_resuming_without_a_checkpoint_is_refused(tmp_path):
+    """A run that was interrupted in its first epoch has none."""
     start_run(tmp_path, RECIPE, {}, START)
     with pytest.raises(ResumeError, match=f"{tmp_path}/{CHECKPOINT_FILE} does not exist"):
         fit(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.999])
-def test_resuming_from_a_cut_checkpoint_is_refused_in_a_line(whole, tmp_path, share):
-    """What a copy over a network leaves when it breaks off."""
+def test_a_truncated_checkpoint_is_refused(whole, tmp_path, share):
+    """In one line, for example after an incomplete copy."""
     shutil.copytree(whole.run, tmp_path / "run")
     checkpoint = tmp_path / "run" / CHECKPOINT_FILE
     data = checkpoint.read_bytes()
@@ -93,8 +93,8 @@ def test_resuming_from_a_cut_checkpoint_is_refused_in_a_line(whole, tmp_path, sh
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"epoch,loss\n", b"epoch,loss\n0,1\n1,x\n", b"epoch,loss\n0,1\n1\n"])
-def test_resuming_by_a_damaged_history_is_refused_in_a_line(whole, tmp_path, damage):
-    """Before the epochs that are left, not after them when the card is drawn."""
+def test_a_damaged_history_is_refused(whole, tmp_path, damage):
+    """Before the remaining epochs, because the card needs it afterwards."""
     shutil.copytree(whole.run, tmp_path / "run")
     history = tmp_path / "run" / HISTORY_FILE
     history.write_bytes(damage)
@@ -103,13 +103,13 @@ def test_resuming_by_a_damaged_history_is_refused_in_a_line(whole, tmp_path, dam
 
 
 def test_resuming_in_another_precision_is_refused(whole):
-    """Its checkpoint has other variables, and its noise is another."""
+    """Its checkpoint has other variables."""
     with pytest.raises(ResumeError, match="in another precision: precision was float32, now mixed_float16"):
         fit(whole.run, devices=in_precision("mixed_float16"), resume=True)
 
 
 def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
-    """Steps whose gradients overflow are skipped and not counted: they do not tell how many epochs were finished."""
+    """The optimizer does not count steps whose gradients overflow, so its steps don't give the number of epochs."""
 
     def overflow_at_first(recipe, steps):
         return keras.optimizers.LossScaleOptimizer(make_optimizer(recipe, steps), initial_scale=2.0**20)
@@ -134,7 +134,7 @@ def test_a_run_in_float16_resumes_after_its_last_epoch(tmp_path, monkeypatch):
 
 
 def test_a_run_of_two_resolutions_with_averaged_weights_resumes_in_each(tmp_path, monkeypatch):
-    """Cut among its small images, and again among its whole ones, it ends as an uninterrupted run does."""
+    """Interrupted at each resolution, it ends like an uninterrupted run."""
     values = {"epochs": 4, "low_resolution": 0.5, "ema": 0.8, "jpeg": 0.5, "plain": 0.5, "alternating_flip": True}
     recipe = SGD.model_copy(update=values)
     finish_epoch = Checkpoint.on_epoch_end
@@ -157,19 +157,19 @@ def test_a_run_of_two_resolutions_with_averaged_weights_resumes_in_each(tmp_path
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_averaged_weights_are_judged_and_returned(tmp_path):
-    """The checkpoint keeps both; the validation figures are those of the network that comes back."""
+def test_averaged_weights_are_validated_and_returned(tmp_path):
+    """The checkpoint keeps both kinds of weights."""
     recipe = SGD.model_copy(update={"ema": 0.9, "epochs": 1})
     model = fit(tmp_path, recipe=recipe)
     held_out = make_dataset(VALIDATION, NORMALIZE, num_classes=3)
     loss = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
     assert loss == pytest.approx(read_history(tmp_path)[-1]["val_loss"], rel=1e-5)
     _, saved = read_checkpoint(tmp_path / CHECKPOINT_FILE)
-    assert (saved[0] != model.weights[0].numpy()).any()  # the weights that the next step would start from
+    assert (saved[0] != model.weights[0].numpy()).any()  # the weights that the next step would use
 
 
-def test_a_run_from_before_a_field_existed_resumes(whole, tmp_path):
-    """A recipe without it was one with the field's default."""
+def test_a_run_from_before_a_new_field_resumes(whole, tmp_path):
+    """The recipe gets the field's default."""
     run = tmp_path / "run"
     shutil.copytree(whole.run, run)
     recipe = json.loads((run / RECIPE_FILE).read_text())
@@ -179,7 +179,7 @@ def test_a_run_from_before_a_field_existed_resumes(whole, tmp_path):
 
 
 def test_a_diverged_run_ends_and_keeps_its_last_good_epoch(tmp_path, monkeypatch):
-    """What is not finite replaces no checkpoint, and no further epoch is begun."""
+    """It writes no checkpoint with values that are not finite."""
     monkeypatch.setattr("training.train.make_dataset", lambda *_, **__: NAN_DATASET)
     (tmp_path / CHECKPOINT_FILE).write_bytes(b"the last good epoch")
     with pytest.raises(DivergedError, match="loss is no longer finite; lower --learning-rate"):

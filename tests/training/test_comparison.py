@@ -1,4 +1,4 @@
-"""Which figures of a version's metadata are held against those measured again."""
+"""Which figures of a version are compared with its metadata."""
 
 import copy
 import json
@@ -39,7 +39,7 @@ def measured(recorded) -> Evaluation:
 
 
 def change(figures, path, by):
-    """Return nested figures, one of them changed: `by` a number, or to nothing."""
+    """Return nested figures with one changed by `by`, or removed."""
     changed = copy.deepcopy(figures)
     inner = changed
     for name in path[:-1]:
@@ -53,7 +53,7 @@ def change(figures, path, by):
 
 @pytest.mark.parametrize("path", NAMES, ids=lambda path: "-".join(map(str, path)))
 def test_every_figure_is_compared(measured, recorded, path):
-    """A figure that is changed or removed is named with both values, and no other."""
+    """A changed or removed figure is reported with both values, and no other."""
     by = 3 if path[0] == "confusion" else 0.3 if path[0] == "per_class_accuracy" else 0.1
     (difference,) = compare(measured, change(recorded, path, by))
     assert difference.name == ", ".join(map(str, path))
@@ -61,13 +61,13 @@ def test_every_figure_is_compared(measured, recorded, path):
 
 
 def test_every_figure_is_in_the_list_above(recorded):
-    """So that a new one is tried, too."""
+    """So that new figures are tested too."""
     assert {path[0] for path in NAMES} == recorded.keys() - {"test_sets", "foreign"}
 
 
 @pytest.mark.parametrize("side", ["measured", "recorded"])
-def test_pictures_from_elsewhere_may_be_missing(measured, recorded, side):
-    """Not everybody has them; where both have them they are compared."""
+def test_images_from_other_sources_may_be_missing(measured, recorded, side):
+    """Not everybody has them. If both sides do, they are compared."""
     assert recorded["test_sets"]["again"]["accuracy"] == recorded["accuracy"]
     assert 0 <= recorded["foreign"]["noise"]["typicality_auroc"] <= 1
     without = measured.model_copy(update={"test_sets": {}, "foreign": {}})
@@ -78,7 +78,7 @@ def test_pictures_from_elsewhere_may_be_missing(measured, recorded, side):
 
 
 def test_a_figure_that_was_not_measured_is_a_difference(measured, recorded):
-    """A runtime that the version has no file for, or that does not exist."""
+    """For example of a runtime whose file the version lacks."""
     recorded["runtimes"]["openvino int8"] = recorded["runtimes"]["openvino f32"]
     assert {d.measured for d in compare(measured, recorded)} == {None}
     assert len(compare(measured, recorded)) == 5
@@ -86,7 +86,7 @@ def test_a_figure_that_was_not_measured_is_a_difference(measured, recorded):
 
 @pytest.mark.parametrize("side", ["measured", "recorded"])
 def test_bfloat16_may_be_missing(recorded, side):
-    """A processor may not have it, here or where the version was made; what both have is compared."""
+    """Not every CPU supports it. If both sides do, it is compared."""
     with_bf16 = copy.deepcopy(recorded)
     with_bf16["runtimes"]["openvino bf16"] = dict(recorded["runtimes"]["openvino f32"])
     without = copy.deepcopy(recorded)
@@ -98,14 +98,14 @@ def test_bfloat16_may_be_missing(recorded, side):
 
 
 @pytest.mark.parametrize(("images", "agree"), [(2, True), (3, False)])
-def test_two_of_few_images_are_rounding(measured, recorded, images, agree):
-    """On another processor; of 24 images, that is more than the 0.2 points that are rounding among ten thousand."""
+def test_two_images_may_differ(measured, recorded, images, agree):
+    """Between CPUs; of 24 images, these are more than the 0.2 points that are allowed otherwise."""
     assert (compare(measured, change(recorded, ("accuracy",), images / 24 - 1e-9)) == []) is agree
 
 
 @pytest.mark.parametrize(("points", "agree"), [(0.001, True), (0.003, False)])
-def test_few_of_ten_thousand_images_are_rounding(recorded, points, agree):
-    """A part of a percent, not more."""
+def test_a_small_share_of_many_images_may_differ(recorded, points, agree):
+    """Up to 0.2 points."""
     many = {**recorded, "confusion": [[4000, 0, 0], [0, 3000, 0], [0, 0, 3000]]}
     many_measured = Evaluation.model_validate(many)
     assert (compare(many_measured, change(many, ("accuracy",), points)) == []) is agree

@@ -1,3 +1,5 @@
+"""Behaviour of training.data."""
+
 import pickle
 
 import keras
@@ -10,8 +12,8 @@ from training.data import Split, load_data, split_validation
 from training.failures import DataError
 
 
-def test_image_folder_gives_its_pictures_and_class_names(image_folder, split):
-    """PNGs come back bit by bit, labelled by their folders."""
+def test_an_image_folder_gives_images_and_class_names(image_folder, split):
+    """PNGs are read exactly, and folders name the classes."""
     data = load_data(str(image_folder))
     assert data.class_names == CLASSES
     assert data.pixel_encoding == "png"
@@ -22,7 +24,7 @@ def test_image_folder_gives_its_pictures_and_class_names(image_folder, split):
 
 @pytest.mark.parametrize("extension", ["jpeg", "webp", "bmp", "gif"])
 def test_any_image_format_is_read(tmp_path, extension):
-    """An image folder may hold any format that the service takes, and its encoding is told."""
+    """An image folder may use any format that the service reads; the data records which."""
     write_folder(tmp_path / "train", draw_split(1, 0), extension)
     write_folder(tmp_path / "test", draw_split(1, 1), extension)
     data = load_data(str(tmp_path))
@@ -30,8 +32,8 @@ def test_any_image_format_is_read(tmp_path, extension):
     assert data.pixel_encoding == extension
 
 
-def test_the_encoding_is_that_of_both_splits(tmp_path):
-    """A model that was trained on PNGs and tested on JPEGs was measured on what JPEG left."""
+def test_the_encoding_includes_both_splits(tmp_path):
+    """A model trained on PNGs and tested on JPEGs was measured on lossy images."""
     write_folder(tmp_path / "train", draw_split(1, 0), "png")
     write_folder(tmp_path / "test", draw_split(1, 1), "jpeg")
     assert load_data(str(tmp_path)).pixel_encoding == "jpeg, png"
@@ -49,8 +51,8 @@ def write_archive(folder, count=4):
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_official_archive_is_read(tmp_path, inside):
-    """The unpacked archive, or the folder that holds it, gives its images with the channels last."""
+def test_the_official_archive_is_read(tmp_path, inside):
+    """Its folder, or the folder that contains it, with the channels last."""
     pixels = write_archive(tmp_path / "cifar-10-batches-py")
     data = load_data(str(tmp_path / "cifar-10-batches-py" if inside else tmp_path))
     assert data.class_names == cifar10.CLASSES
@@ -59,22 +61,22 @@ def test_official_archive_is_read(tmp_path, inside):
 
 
 @pytest.mark.parametrize("given", ["name", "origin"])
-def test_official_archive_is_not_called_otherwise(tmp_path, given):
-    """A name or source that would not appear anywhere is refused; an image folder takes both."""
+def test_the_official_archive_cannot_be_renamed(tmp_path, given):
+    """A name or source is refused, instead of being ignored. An image folder accepts both."""
     write_archive(tmp_path / "cifar-10-batches-py")
     with pytest.raises(DataError, match=r"is the official archive.*leave out --data-name and --data-source"):
         load_data(str(tmp_path), **{given: "mine"})
 
 
-def test_image_folder_is_called_as_was_said(image_folder):
-    """Else after itself."""
+def test_an_image_folder_can_be_named(image_folder):
+    """By default it has its own name."""
     named, plain = load_data(str(image_folder), name="mine", origin="elsewhere"), load_data(str(image_folder))
     assert (named.name, named.source) == ("mine", "elsewhere")
     assert (plain.name, plain.source) == (image_folder.name, "image folder")
 
 
-def test_archive_can_not_run_code(tmp_path):
-    """A pickle that names a function is refused, not obeyed."""
+def test_the_archive_cannot_run_code(tmp_path):
+    """A pickle that names a function is refused."""
     folder = tmp_path / "cifar-10-batches-py"
     write_archive(folder)
     (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch " + bytes(tmp_path / "owned") + b"'\ntR.")
@@ -83,8 +85,8 @@ def test_archive_can_not_run_code(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_wrongly_sized_archive_is_refused(tmp_path):
-    """CIFAR-100's or a cut batch is told by its shape."""
+def test_an_archive_of_the_wrong_shape_is_refused(tmp_path):
+    """CIFAR-100, or a batch that was cut short."""
     folder = tmp_path / "cifar-10-batches-py"
     write_archive(folder)
     (folder / "test_batch").write_bytes(pickle.dumps({b"data": np.zeros((2, 30), np.uint8), b"labels": [0, 1]}))
@@ -92,8 +94,8 @@ def test_wrongly_sized_archive_is_refused(tmp_path):
         load_data(str(tmp_path))
 
 
-def test_missing_data_says_where_it_looked(tmp_path):
-    """A path that is no folder, a folder without splits, a class without images, a file that is no image."""
+def test_missing_data_are_refused_with_the_path(tmp_path):
+    """No folder, no splits, a class without images, a file that is not an image."""
     with pytest.raises(DataError, match="neither 'cifar10' nor a folder"):
         load_data(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"has 0 class folders, .* expected train/<class>/\*"):
@@ -111,8 +113,8 @@ def test_missing_data_says_where_it_looked(tmp_path):
         load_data(str(tmp_path))
 
 
-def test_a_link_that_leads_nowhere_is_refused(tmp_path):
-    """It stands for an image: the data may not be smaller for a disk that is not there."""
+def test_a_broken_link_is_refused(tmp_path):
+    """It stands for an image: an unmounted disk must not make the data smaller."""
     for split in ("train", "test"):
         write_folder(tmp_path / split, draw_split(1, 0), "png")
     (tmp_path / "train" / CLASSES[0] / "x.png").symlink_to(tmp_path / "nowhere.png")
@@ -120,8 +122,8 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path):
         load_data(str(tmp_path))
 
 
-def test_all_damaged_files_are_named_at_once(tmp_path):
-    """The first twenty and a count, so that one run finds them all; with --skip-damaged the rest is the data."""
+def test_damaged_files_are_reported_together(tmp_path):
+    """The first twenty, and their number. --skip-damaged leaves them out."""
     write_folder(tmp_path, draw_split(30, 0), "png")
     files = sorted((tmp_path / CLASSES[1]).iterdir())[:25]
     for path in files:
@@ -136,8 +138,8 @@ def test_all_damaged_files_are_named_at_once(tmp_path):
     assert sum(note.startswith("damaged, left out: ") for note in data.notes) == 25
 
 
-def test_a_class_of_damaged_files_alone_is_refused(tmp_path):
-    """Else the network would have a class that nothing belongs to."""
+def test_a_class_with_only_damaged_files_is_refused(tmp_path):
+    """Otherwise the network would have a class without images."""
     write_folder(tmp_path, draw_split(3, 0), "png")
     for path in (tmp_path / CLASSES[2]).iterdir():
         path.write_bytes(b"")
@@ -158,8 +160,8 @@ def test_a_folder_without_test_images_is_split(tmp_path, inside):
     assert (load_data(str(tmp_path), seed=1).test.images != data.test.images).any()
 
 
-def test_a_test_image_is_known_by_its_file(tmp_path):
-    """By its path in the folder, so that a mistake can be looked at."""
+def test_test_images_have_their_paths(tmp_path):
+    """So that people can look at mistakes."""
     write_folder(tmp_path / "train", draw_split(2, 0), "png")
     test = draw_split(2, 1)
     write_folder(tmp_path / "test", test, "png")
@@ -167,30 +169,30 @@ def test_a_test_image_is_known_by_its_file(tmp_path):
     assert files == tuple(f"test/{CLASSES[label]}/{index:04}.png" for index, label in enumerate(test.labels))
 
 
-def test_validation_images_of_ones_own_are_taken(tmp_path):
-    """A folder val/ beside test/ is what the run is judged by."""
+def test_a_validation_folder_is_used(tmp_path):
+    """If there is a test folder too, `val/` is the validation set."""
     for split, count in (("train", 3), ("val", 2), ("test", 1)):
         write_folder(tmp_path / split, draw_split(count, count), "png")
     data = load_data(str(tmp_path))
     assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [9, 6, 3]
 
 
-def test_images_are_brought_to_the_size_that_is_asked_for(image_folder):
-    """Other than the official ones, which are 32 pixels wide."""
+def test_images_are_resized_to_the_given_size(image_folder):
+    """The official images have 32 pixels."""
     assert load_data(str(image_folder), size=48).test.images.shape == (24, 48, 48, 3)
 
 
-def test_official_images_are_not_enlarged(tmp_path):
+def test_enlarging_official_images_is_refused(tmp_path):
     """It would cost time and give nothing."""
     write_archive(tmp_path / "cifar-10-batches-py")
     with pytest.raises(DataError, match="32 x 32 pixels; leave out --size"):
         load_data(str(tmp_path), size=64)
 
 
-def test_a_class_that_no_text_can_name_is_refused(tmp_path):
-    """Now, and in one line that can be printed: metadata and card are UTF-8."""
+def test_a_class_name_that_is_not_utf_8_is_refused(tmp_path):
+    """Before training, in one line: metadata and card are UTF-8."""
     for split in ("train", "test"):
-        for name in ("cat", "caf\udce9"):  # so Python names a byte that is no UTF-8
+        for name in ("cat", "caf\udce9"):  # how Python represents a byte that is not UTF-8
             (tmp_path / split / name).mkdir(parents=True)
     with pytest.raises(DataError, match=r"the name of the class folder 'caf\\udce9' is not in UTF-8"):
         load_data(str(tmp_path))
@@ -203,8 +205,8 @@ def test_a_class_that_no_text_can_name_is_refused(tmp_path):
         ({"origin": "caf\udce9"}, "1.png", "the data's source"),
     ],
 )
-def test_what_metadata_can_not_hold_is_refused(tmp_path, given, file, words):
-    """Before it is trained for hours."""
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path, given, file, words):
+    """Before hours of training."""
     for split in ("train", "test"):
         write_folder(tmp_path / split, draw_split(1, 0), "png")
         first = next((tmp_path / split / CLASSES[0]).iterdir())
@@ -213,8 +215,8 @@ def test_what_metadata_can_not_hold_is_refused(tmp_path, given, file, words):
         load_data(str(tmp_path), **given)
 
 
-def test_failed_download_is_one_line(monkeypatch):
-    """Without network the message names the source."""
+def test_a_failed_download_is_one_line(monkeypatch):
+    """The message names the source."""
 
     def fail():
         raise OSError("URL fetch failure on\nhttps://…")
@@ -225,8 +227,8 @@ def test_failed_download_is_one_line(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_download_gives_the_official_data(monkeypatch):
-    """Keras's arrays become the same `Data` as the archive's."""
+def test_the_download_gives_the_same_data_as_the_archive(monkeypatch):
+    """Keras's arrays are converted."""
     images, labels = np.zeros((3, 32, 32, 3), np.uint8), np.array([[0], [1], [9]], np.uint8)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: ((images, labels), (images, labels)))
     data = load_data("cifar10")
@@ -234,8 +236,8 @@ def test_download_gives_the_official_data(monkeypatch):
     assert data.pixel_encoding == "lossless"
 
 
-def test_validation_split_is_stratified_and_seeded():
-    """Each class gives its share; the same seed the same images; nothing is in both."""
+def test_the_validation_split_is_stratified_and_seeded():
+    """The same seed gives the same images, and no image is in both splits."""
     split = Split(np.arange(60 * 3072).reshape(60, 32, 32, 3), np.repeat([0, 1, 2], 20))
     train, validation = split_validation(split, 0.1, seed=1)
     assert np.bincount(validation.labels).tolist() == [2, 2, 2]

@@ -1,3 +1,5 @@
+"""Behaviour of training.devices."""
+
 import ctypes
 import importlib
 import os
@@ -10,8 +12,8 @@ from training.devices import choose_gpu_precision, select_devices
 from training.failures import DeviceError
 
 
-def test_gpu_required_and_missing_says_what_was_seen(monkeypatch):
-    """--require-gpu names TensorFlow's build and the devices it found."""
+def test_a_missing_gpu_is_reported_with_the_devices_found(monkeypatch):
+    """With --require-gpu. The message also describes TensorFlow's build."""
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [] if kind == "GPU" else [CPU])
     with pytest.raises(DeviceError, match=r"no GPU: TensorFlow .* CUDA, sees only /physical_device:CPU:0"):
         select_devices(require_gpu=True)
@@ -22,8 +24,8 @@ class CPU:
 
 
 @pytest.mark.parametrize(("flags", "precision"), [({"avx512_bf16"}, "mixed_bfloat16"), ({"avx2"}, "float32")])
-def test_cpu_precision_follows_its_instructions(monkeypatch, flags, precision):
-    """bfloat16 is used where the processor has it."""
+def test_the_precision_on_a_cpu_follows_its_instructions(monkeypatch, flags, precision):
+    """bfloat16, if the CPU supports it."""
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005 -- called by name
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
     devices = select_devices()
@@ -34,14 +36,14 @@ def test_cpu_precision_follows_its_instructions(monkeypatch, flags, precision):
     ("capabilities", "precision"),
     [([(8, 0), (9, 0)], "mixed_bfloat16"), ([(8, 6), (7, 5)], "mixed_float16"), ([(6, 1)], "float32")],
 )
-def test_gpu_precision_is_one_that_all_have(capabilities, precision):
+def test_the_precision_on_gpus_is_one_that_all_support(capabilities, precision):
     """The oldest GPU decides."""
     assert choose_gpu_precision(capabilities) == precision
 
 
 @pytest.mark.parametrize(("count", "jit_compile"), [(1, True), (2, False)])
-def test_xla_is_for_one_gpu_alone(monkeypatch, count, jit_compile):
-    """Compiled by it, one GPU would reach for another's copy of a variable, and MirroredStrategy fail."""
+def test_xla_is_only_used_on_a_single_gpu(monkeypatch, count, jit_compile):
+    """With XLA, a GPU would access another's copy of a variable, and MirroredStrategy would fail."""
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: ["GPU"] * count)  # noqa: ARG005
     monkeypatch.setattr("tensorflow.config.experimental.set_memory_growth", lambda gpu, enable: None)  # noqa: ARG005
     detail = {"compute_capability": (8, 0), "device_name": "A100"}
@@ -53,17 +55,17 @@ def test_xla_is_for_one_gpu_alone(monkeypatch, count, jit_compile):
     assert devices.description == f"{count} GPU: {', '.join(['A100'] * count)}"
 
 
-def test_float32_is_float32(monkeypatch):
-    """Not TF32, which TensorFlow takes for it on a GPU that has it: the export is compared in float32."""
+def test_tf32_is_turned_off(monkeypatch):
+    """GPUs use it for float32 by default, and the export is compared in float32."""
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005 -- called by name
-    tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 - as it is by default
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 - the default
     select_devices()
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 @pytest.mark.parametrize(("is_there", "level"), [(False, "3"), (True, "2")])
-def test_a_machine_without_a_gpu_starts_without_an_error(monkeypatch, is_there, level):
-    """TensorFlow logs a missing driver as an error. With a driver, errors are shown; a level of one's own holds."""
+def test_a_missing_gpu_driver_is_not_logged_as_an_error(monkeypatch, is_there, level):
+    """As TensorFlow does. With a driver, errors are shown. A log level in the environment takes precedence."""
 
     def load(_):
         if not is_there:

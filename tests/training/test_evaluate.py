@@ -1,4 +1,4 @@
-"""What `python -m training.evaluate` ends with."""
+"""The output and exit status of `python -m training.evaluate`."""
 
 import json
 import os
@@ -23,8 +23,8 @@ def edit_metadata(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_version_measured_again_agrees_with_its_metadata(quantized, image_folder, capsys):
-    """It prints the tables, those of int8 too, and ends with 0."""
+def test_a_version_measured_again_agrees_with_its_metadata(quantized, image_folder, capsys):
+    """The command prints the tables, including int8's, and exits with 0."""
     assert main([str(quantized), "--data", str(image_folder)]) == 0
     printed = capsys.readouterr().out
     assert "| accuracy |" in printed
@@ -33,14 +33,14 @@ def test_version_measured_again_agrees_with_its_metadata(quantized, image_folder
 
 @pytest.fixture
 def copy(version, tmp_path, monkeypatch):
-    """A version that measures what its metadata says, without the time it takes."""
+    """A version whose measurement is replaced by its metadata, to save time."""
     recorded = Evaluation.model_validate(json.loads((version / METADATA_FILE).read_text())["metrics"])
     monkeypatch.setattr("training.comparison.evaluate", lambda *_, **__: (recorded, None))
     return shutil.copytree(version, tmp_path / "1")
 
 
-def test_other_figures_in_the_metadata_are_refused(copy, image_folder, capsys):
-    """Another accuracy than the model's own, or another temperature, ends with 1 and says so."""
+def test_wrong_metadata_are_reported(copy, image_folder, capsys):
+    """Another accuracy or temperature is reported with exit status 1."""
     metadata = json.loads((copy / METADATA_FILE).read_text())
     metadata["metrics"]["accuracy"] -= 0.2
     edit_metadata(copy, metrics=metadata["metrics"], temperature=1.02 * metadata["temperature"])
@@ -52,15 +52,15 @@ def test_other_figures_in_the_metadata_are_refused(copy, image_folder, capsys):
     ]
 
 
-def test_another_share_of_smoothing_in_the_metadata_is_refused(copy, image_folder, capsys):
-    """The graph undoes what it undoes."""
+def test_a_wrong_share_of_smoothing_is_reported(copy, image_folder, capsys):
+    """The graph removes its own share."""
     edit_metadata(copy, smoothing=json.loads((copy / METADATA_FILE).read_text())["smoothing"] + 0.01)
     assert main([str(copy), "--data", str(image_folder)]) == 1
     assert "golden answers by smoothing and temperature" in capsys.readouterr().err
 
 
-def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder, tmp_path, monkeypatch, capsys):
-    """Without VNNI 8-bit sums may overflow: that is said, and is no disagreement; a figure without a file is one."""
+def test_int8_may_differ_on_cpus_without_vnni(quantized, image_folder, tmp_path, monkeypatch, capsys):
+    """Their 8-bit sums may overflow, so a difference does not change the exit status. A missing graph does."""
     metadata = json.loads((quantized / METADATA_FILE).read_text())
     measured = Evaluation.model_validate(metadata["metrics"])
     metadata["metrics"]["runtimes"]["openvino int8"]["accuracy"] -= 0.2
@@ -83,15 +83,15 @@ def test_int8_may_differ_where_it_is_computed_otherwise(quantized, image_folder,
 
 
 def refuse(folder, *arguments, capsys):
-    """Return the one line of a version that can't be measured."""
+    """Return the line that the command prints for a version that can't be measured."""
     assert main([str(folder), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     return error
 
 
-def test_what_can_not_be_measured_is_one_line(copy, image_folder, tmp_path, capsys):
-    """No version there, metadata that describe none, other files than were exported: status 2."""
+def test_a_version_that_cannot_be_measured_is_one_line(copy, image_folder, tmp_path, capsys):
+    """A missing version, invalid metadata, or changed files: exit status 2."""
     data = ("--data", str(image_folder))
     assert "is not a version" in refuse(tmp_path / "none", *data, capsys=capsys)
     (copy / "golden.npz").write_bytes(b"other")
@@ -102,8 +102,8 @@ def test_what_can_not_be_measured_is_one_line(copy, image_folder, tmp_path, caps
     assert "pydantic" not in error
 
 
-def test_other_data_than_it_was_measured_on_is_refused(copy, image_folder, tmp_path, monkeypatch, capsys):
-    """The official images are not their JPEG twins: the version's own data are named, and how to pass them."""
+def test_other_data_are_refused(copy, image_folder, tmp_path, monkeypatch, capsys):
+    """The message names the version's data, and the flag for them."""
     monkeypatch.setattr("keras.datasets.cifar10.load_data", lambda: pytest.fail("downloaded"))
     measured = f"it was measured on {image_folder.name} (image folder): 48 + 24 images, stored as png; set --data to"
     assert measured in refuse(copy, capsys=capsys)
@@ -117,7 +117,7 @@ def test_other_data_than_it_was_measured_on_is_refused(copy, image_folder, tmp_p
 
 
 def test_a_bad_flag_is_one_line_before_tensorflow_is_imported(tmp_path):
-    """A mistyped command fails before TensorFlow is imported."""
+    """So it fails quickly."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
     done = subprocess.run(
         [sys.executable, "-m", "training.evaluate", "models/minimodel/3", "--dat", "x", "--what"],

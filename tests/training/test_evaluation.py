@@ -1,4 +1,4 @@
-"""What a version is measured to be worth."""
+"""The figures of an evaluation."""
 
 import json
 
@@ -29,7 +29,7 @@ def recorded(metadata) -> Evaluation:
 
 
 def test_figures_agree_with_each_other(recorded):
-    """Accuracy is the confusion matrix's diagonal, lies in its interval, and is the mean over equally large classes."""
+    """Accuracy follows from the confusion matrix, lies in its interval, and is the mean of equally large classes."""
     confusion = np.array(recorded.confusion)
     assert confusion.sum() == 24
     assert recorded.accuracy == pytest.approx(confusion.trace() / 24)
@@ -38,21 +38,21 @@ def test_figures_agree_with_each_other(recorded):
 
 
 def test_the_interval_is_wilsons(recorded):
-    """By its formula (E. B. Wilson, 1927): the shares that are 1.96 deviations of their own from the measured one."""
+    """By its formula (E. B. Wilson, 1927): the accuracies within 1.96 standard deviations of the measured one."""
     measured, square = recorded.accuracy, 1.959964**2 / 24
     middle, half = measured + square / 2, np.sqrt(square * (measured * (1 - measured) + square / 4))
     assert recorded.accuracy_interval == pytest.approx(((middle - half) / (1 + square), (middle + half) / (1 + square)))
 
 
 def test_every_runtime_that_serves_is_measured(recorded):
-    """TensorFlow and OpenVINO in float32 give every image the same label."""
+    """TensorFlow and OpenVINO give every image the same label in float32."""
     assert recorded.runtimes["openvino f32"].agreement == 1
     assert recorded.runtimes["openvino f32"].accuracy == recorded.runtimes["tensorflow f32"].accuracy
 
 
 @pytest.fixture(scope="module")
 def logits(job, metadata, image_folder):
-    """What Keras gives for the test images by the weights of the run's best epoch, without the exported files."""
+    """Keras's logits for the test images, from the weights of the run's best epoch."""
     recipe = Recipe(**metadata["recipe"])
     data = load_data(str(image_folder))
     train_split, _ = split_validation(data.train, recipe.validation, recipe.seed)
@@ -67,8 +67,8 @@ def logits(job, metadata, image_folder):
     return predict_logits(network, normalize, data.test.images)
 
 
-def test_calibration_errors_are_those_of_the_networks_own_logits(logits, metadata, recorded, image_folder):
-    """Of the network as it was fitted, with label smoothing undone, and with the temperature too."""
+def test_calibration_errors_follow_from_keras_logits(logits, metadata, recorded, image_folder):
+    """Uncalibrated, without label smoothing, and with the temperature."""
     labels = load_data(str(image_folder)).test.labels
     plain = keras.ops.convert_to_numpy(undo_smoothing(logits, metadata["smoothing"]))
     for probabilities, error in (
@@ -79,7 +79,7 @@ def test_calibration_errors_are_those_of_the_networks_own_logits(logits, metadat
         assert error == pytest.approx(measure_calibration_error(probabilities, labels), abs=1e-4)
 
 
-def test_network_in_the_exported_files_is_the_fitted_one(version, logits, image_folder):
-    """Its logits, before label smoothing is undone."""
+def test_the_exported_network_gives_keras_logits(version, logits, image_folder):
+    """Before label smoothing is removed."""
     exported = load_network(version)(load_data(str(image_folder)).test.images, "")
     np.testing.assert_allclose(exported, logits, atol=1e-3)

@@ -1,3 +1,5 @@
+"""Behaviour of training.export."""
+
 import errno
 import itertools
 import os
@@ -45,8 +47,8 @@ def golden(version):
         return file["images"], file["probabilities"], file["typicality"]
 
 
-def test_version_holds_what_the_contract_names(version, metadata):
-    """SavedModel, golden answers, card; every file's digest; readable by the service's own user."""
+def test_a_version_has_the_files_of_the_contract(version, metadata):
+    """SavedModel, golden images and card, with digests, readable by the service's user."""
     assert {path.name for path in version.iterdir()} >= {
         "saved_model.pb",
         "variables",
@@ -58,8 +60,8 @@ def test_version_holds_what_the_contract_names(version, metadata):
     assert version.stat().st_mode & 0o755 == 0o755
 
 
-def test_a_saved_model_holds_its_weights_once(version, metadata):
-    """Four bytes each and a graph, without the optimizer's; of the whole network that is less than 20 MB."""
+def test_a_saved_model_contains_its_weights_once(version, metadata):
+    """Without the optimizer's state; the full network is smaller than 20 MB."""
 
     def measure(folder, pattern):
         return sum(path.stat().st_size for path in folder.glob(pattern))
@@ -70,8 +72,8 @@ def test_a_saved_model_holds_its_weights_once(version, metadata):
         assert measure(shipped, "variables/*") + measure(shipped, "saved_model.pb") < 20e6
 
 
-def test_metadata_tells_the_run(metadata, job):
-    """Name, classes, tensors, data, recipe and figures are those of the run."""
+def test_the_metadata_describe_the_run(metadata, job):
+    """Name, classes, tensors, data, recipe and figures."""
     assert (metadata.name, metadata.version, metadata.class_names) == ("shapes", 1, CLASSES)
     assert (metadata.input.dtype, metadata.input.shape) == ("uint8", (32, 32, 3))
     assert (metadata.output.name, metadata.output.shape) == ("probabilities", (3,))
@@ -88,7 +90,7 @@ def test_metadata_tells_the_run(metadata, job):
 
 
 def test_tensorflow_and_openvino_agree_on_the_golden_images(version, golden):
-    """Both runtimes read the same folder and give Keras's answers, at any batch size."""
+    """Both give Keras's answers, at any batch size."""
     images, probabilities, typicality = golden
     assert (images.shape, images.dtype, probabilities.dtype) == ((32, 32, 32, 3), np.uint8, np.float32)
     assert (typicality.shape, typicality.dtype) == ((32,), np.float32)
@@ -102,8 +104,8 @@ def test_tensorflow_and_openvino_agree_on_the_golden_images(version, golden):
         np.testing.assert_allclose(by_openvino["typicality"], typicality[:count], atol=1e-5)
 
 
-def test_signature_is_the_contracts(version, metadata):
-    """One signature, named tensors, open batch size."""
+def test_the_signature_follows_the_contract(version, metadata):
+    """One signature with named tensors and a dynamic batch size."""
     signatures = tf.saved_model.load(version).signatures
     assert list(signatures) == ["serving_default"]
     (spec,) = signatures["serving_default"].structured_input_signature[1].values()
@@ -111,7 +113,7 @@ def test_signature_is_the_contracts(version, metadata):
 
 
 def serve(network, seed=0):
-    """Put a network that was fitted to nothing together with all that is exported with it."""
+    """Combine an untrained network with everything that is exported with it."""
     images = np.random.default_rng(seed).integers(0, 256, (24, 32, 32, 3)).astype(np.uint8)
     normalize = measure_normalization(images, "channel")
     features = predict_features(network, normalize, images)
@@ -119,8 +121,8 @@ def serve(network, seed=0):
     return ServedModel(network, normalize, Calibration(0, 1), typicality)
 
 
-def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
-    """When the saved graph is not the fitted network, nothing is published."""
+def test_an_export_with_other_probabilities_is_refused(tmp_path, monkeypatch):
+    """If the saved graph differs from the fitted network, nothing is published."""
     shrink_network(monkeypatch)
     served = serve(mini_model(num_classes=3))
     random = np.random.default_rng(0)
@@ -129,25 +131,25 @@ def test_export_that_answers_otherwise_is_refused(tmp_path, monkeypatch):
         export_model(served, tmp_path)
 
 
-def test_export_that_measures_typicality_otherwise_is_refused(tmp_path, monkeypatch):
-    """When the saved graph compares with other distances than were measured."""
+def test_an_export_with_other_typicality_is_refused(tmp_path, monkeypatch):
+    """For example if the graph has other held-out distances."""
     shrink_network(monkeypatch)
     served = serve(mini_model(num_classes=3))
-    center = served.typicality.center  # which noise is far from
+    center = served.typicality.center  # noise is far from these
     monkeypatch.setattr("training.export.predict_features", lambda *given: np.tile(center, (len(given[-1]), 1)))
     with pytest.raises(ExportError, match="the SavedModel's typicality differ from Keras's by"):
         export_model(served, tmp_path)
 
 
 def tell_colour(images):
-    """Answer with the strongest channel, the clearer the stronger: mostly red, blue but now and then."""
+    """Answer with the strongest channel, with a confidence by its strength: mostly red, rarely blue."""
     means = images.mean(axis=(1, 2), dtype=np.float32) + np.float32((8, 4, 0))
     raised = np.exp(means - means.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
 
 
 def test_golden_images_show_each_label_in_turn():
-    """Though most of the clearest answers have one label."""
+    """Even if most of the clearest answers have the same label."""
     images, probabilities = make_golden(tell_colour)
     np.testing.assert_array_equal(tell_colour(images), probabilities)
     assert sorted(np.bincount(probabilities.argmax(axis=1))) == [10, 11, 11]
@@ -155,21 +157,21 @@ def test_golden_images_show_each_label_in_turn():
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_golden_images_tell_a_graph_that_takes_labels_for_others(order):
-    """By more than quantization may be off, whichever labels it mixes up."""
+def test_golden_images_detect_confused_labels(order):
+    """Whichever labels are confused, the difference is larger than quantization's."""
     _, probabilities = make_golden(tell_colour)
     difference = np.abs(probabilities[:, order] - probabilities).max()
     assert difference == 0 if order == (0, 1, 2) else difference > 2 * GOLDEN_TOLERANCES["int8"]
 
 
-def test_golden_images_tell_a_graph_that_has_one_answer():
-    """Even where it is the answer to most images."""
+def test_golden_images_detect_a_constant_answer():
+    """Even the most frequent one."""
     _, probabilities = make_golden(tell_colour)
     assert np.abs(probabilities[0] - probabilities).max() > 2 * GOLDEN_TOLERANCES["int8"]
 
 
-def test_unclear_answers_are_golden_only_where_there_are_no_others():
-    """Rounding may turn their labels."""
+def test_images_with_unclear_answers_come_last():
+    """Rounding may change their labels."""
 
     def doubt(images):
         probabilities = tell_colour(images)
@@ -183,8 +185,8 @@ def test_unclear_answers_are_golden_only_where_there_are_no_others():
 
 
 @pytest.mark.parametrize(("noise", "refused"), [(5e-5, False), (5e-4, True)])
-def test_noise_of_float_sums_refuses_no_export(noise, refused, tmp_path, monkeypatch):
-    """A GPU adds in another order than a CPU: a good run passes. What is off by more than that does not."""
+def test_rounding_does_not_refuse_an_export(noise, refused, tmp_path, monkeypatch):
+    """GPUs add in another order than CPUs. Larger differences are refused."""
     shrink_network(monkeypatch)
     served = serve(mini_model(num_classes=3))
 
@@ -197,8 +199,8 @@ def test_noise_of_float_sums_refuses_no_export(noise, refused, tmp_path, monkeyp
         export_model(served, tmp_path)
 
 
-def test_rebuilt_network_has_the_fitted_weights(monkeypatch):
-    """The exported network computes in float32, whatever precision it was fitted in."""
+def test_the_exported_network_computes_in_float32(monkeypatch):
+    """With the fitted weights, whatever precision they were fitted in."""
     shrink_network(monkeypatch)
     keras.config.set_dtype_policy("mixed_bfloat16")
     fitted = mini_model(num_classes=3)
@@ -210,7 +212,7 @@ def test_rebuilt_network_has_the_fitted_weights(monkeypatch):
 
 @pytest.mark.parametrize("precious", [True, False])
 def test_a_version_is_never_overwritten(tmp_path, metadata, precious):
-    """If the number was taken meanwhile, the export fails and the version there stays, even an empty folder."""
+    """If the number was taken in the meantime, the export fails; even an empty folder stays."""
     taken = tmp_path / "1"
     taken.mkdir()
     if precious:
@@ -224,8 +226,8 @@ def test_a_version_is_never_overwritten(tmp_path, metadata, precious):
     assert list(tmp_path.iterdir()) == [taken]
 
 
-def test_a_version_that_can_not_be_put_in_place_says_why(tmp_path, metadata, monkeypatch):
-    """The system's reason, not that the number was taken."""
+def test_a_failed_rename_gives_the_systems_reason(tmp_path, metadata, monkeypatch):
+    """It does not say that the number is taken."""
 
     def refuse(*_):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -239,8 +241,8 @@ def test_a_version_that_can_not_be_put_in_place_says_why(tmp_path, metadata, mon
 
 @pytest.fixture
 def git(tmp_path, monkeypatch):
-    """A repository with one commit, and the code that runs at .venv/export.py in it; gives `git` for it."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:  # a hook's would name another repository
+    """A repository with one commit, and with the code at .venv/export.py; returns a function that runs git in it."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # in a hook, they name another repository
         monkeypatch.delenv(name)
 
     def run(*arguments):
@@ -260,7 +262,7 @@ def git(tmp_path, monkeypatch):
 
 
 def test_the_commit_is_that_of_the_checkout(git, tmp_path):
-    """In full, and marked where a tracked file was changed."""
+    """In full, and marked if a tracked file was changed."""
     git("add", "--force", ".venv/export.py")
     git("commit", "--quiet", "--message", "y")
     assert read_commit() == git("rev-parse", "HEAD")
@@ -269,8 +271,8 @@ def test_the_commit_is_that_of_the_checkout(git, tmp_path):
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-def test_code_installed_inside_another_checkout_has_not_its_commit(git, tmp_path, monkeypatch, ignored):
-    """What the environment says, as in the container image, else unknown; git's ignoring makes no difference."""
+def test_code_installed_in_another_checkout_does_not_get_its_commit(git, tmp_path, monkeypatch, ignored):
+    """But that of the environment, as in the container image, or `unknown`."""
     (tmp_path / ".gitignore").write_text(".venv/\n" * ignored)
     git("commit", "--quiet", "--all", "--allow-empty", "--message", "y")
     assert read_commit() == "unknown"

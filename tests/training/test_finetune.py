@@ -1,3 +1,5 @@
+"""Behaviour of training.finetune."""
+
 import json
 import shutil
 
@@ -17,13 +19,13 @@ from training.pipeline import Normalization, measure_normalization
 
 @pytest.fixture
 def start(version, monkeypatch):
-    """What the job's version gives to start from."""
+    """What a network gets from the job's version."""
     monkeypatch.setattr("training.network.STAGES", ((32, 1), (64, 1), (128, 1), (256, 1)))
     return load_start(version)
 
 
-def test_a_version_gives_its_normalisation(start, image_folder):
-    """That of the images that it was trained on, read out of its graph."""
+def test_the_normalization_is_read_from_the_graph(start, image_folder):
+    """It is that of the images that the version was trained on."""
     train, _ = split_validation(load_data(str(image_folder)).train, 0.25, seed=0)
     expected = measure_normalization(train.images, "channel")
     assert start.name == "shapes 1"
@@ -32,8 +34,8 @@ def test_a_version_gives_its_normalisation(start, image_folder):
 
 
 @pytest.mark.parametrize(("classes", "size"), [(3, 32), (2, 32), (3, 48)])
-def test_a_network_starts_from_the_body_with_a_head_for_its_classes(start, classes, size):
-    """The head is fitted to what the body sees in the training images, at any size."""
+def test_a_network_starts_with_the_versions_weights_and_a_new_head(start, classes, size):
+    """The head is fitted to the features of the training images, at any size."""
     split = draw_split(10, seed=5)
     split = split._replace(images=split.images[: 10 * classes], labels=split.labels[: 10 * classes])
     if size != 32:
@@ -47,8 +49,8 @@ def test_a_network_starts_from_the_body_with_a_head_for_its_classes(start, class
     assert (answers == split.labels).mean() > 1.5 / classes
 
 
-def test_a_deviation_of_each_position_fits_one_size():
-    """For another it is averaged; that of a channel fits all."""
+def test_deviations_by_position_are_averaged_for_another_size():
+    """Deviations by channel fit all sizes."""
     deviation = np.arange(32 * 32 * 3, dtype=np.float32).reshape(32, 32, 3)
     normalize = Normalization(np.float32(0.5), deviation)
     assert fit_normalization(normalize, 32).deviation is deviation
@@ -66,8 +68,8 @@ def test_other_networks_are_refused(version, monkeypatch):
 
 
 @pytest.mark.usefixtures("start")
-def test_a_version_that_answers_otherwise_than_its_weights_is_refused(version, tmp_path):
-    """Another calibration than the metadata says, for example: nothing would be as it is taken for."""
+def test_a_version_whose_weights_give_other_answers_is_refused(version, tmp_path):
+    """For example because its metadata have another calibration."""
     folder = shutil.copytree(version, tmp_path / "1")
     metadata = json.loads((folder / METADATA_FILE).read_text())
     (folder / METADATA_FILE).write_text(json.dumps(metadata | {"temperature": 5 * metadata["temperature"]}))
@@ -75,7 +77,7 @@ def test_a_version_that_answers_otherwise_than_its_weights_is_refused(version, t
         load_start(folder)
 
 
-def test_what_is_no_version_is_refused(tmp_path):
-    """A mistyped path."""
+def test_a_folder_without_a_version_is_refused(tmp_path):
+    """For example a mistyped path."""
     with pytest.raises(VersionError, match="is not a version: "):
         load_start(tmp_path)

@@ -1,3 +1,5 @@
+"""Behaviour of training.folds."""
+
 import keras
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from training.pipeline import measure_normalization
 CPU = Devices(tf.distribute.get_strategy(), "float32", jit_compile=False, description="CPU")
 
 
-def test_each_image_is_answered_by_a_network_that_has_not_seen_it(monkeypatch):
-    """Images whose labels say nothing: whoever has seen them knows them, whoever has not can only guess."""
+def test_each_image_is_predicted_by_a_network_that_has_not_seen_it(monkeypatch):
+    """With random labels, such a network can only guess."""
     shrink_network(monkeypatch)
     split = draw_split(12, seed=0)
     seen = []
@@ -40,8 +42,8 @@ def test_each_image_is_answered_by_a_network_that_has_not_seen_it(monkeypatch):
     assert [sum(image.tobytes() in part for part in begun) for image in split.images] == [2] * 36
 
 
-def test_every_fold_starts_afresh(monkeypatch):
-    """From the same random weights, if none are given."""
+def test_every_fold_starts_from_the_same_weights(monkeypatch):
+    """Random ones by default."""
     shrink_network(monkeypatch)
     split = draw_split(6, seed=0)
     firsts = []
@@ -57,7 +59,7 @@ def test_every_fold_starts_afresh(monkeypatch):
 
 
 def test_accuracy_has_an_interval(tmp_path):
-    """Wilson's, for all images together; and the answers can be kept."""
+    """Wilson's, over all images. The answers can be saved and read."""
     folds = Folds(np.eye(2)[[0, 1, 1, 1]], np.array([0, 1, 1, 0]), 2)
     save_folds(tmp_path / "folds.npz", folds)
     folds = read_folds(tmp_path / "folds.npz")

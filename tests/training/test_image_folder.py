@@ -1,3 +1,5 @@
+"""Behaviour of training.image_folder."""
+
 import pytest
 
 from tests.training.images import CLASSES, draw_split, write_folder
@@ -22,7 +24,7 @@ def count(files):
     ],
 )
 def test_layouts_are_understood(tmp_path, splits, counts):
-    """Splits under the names that people give them, or none; validation images alone are test images."""
+    """Splits with usual names, or none. Without test images, validation images are the test images."""
     for split in splits:
         write_folder(tmp_path / split, draw_split(1, 0), "png")
     found = find_images(tmp_path)
@@ -31,8 +33,8 @@ def test_layouts_are_understood(tmp_path, splits, counts):
     assert all(str(tmp_path / split) in found.layout for split in splits)
 
 
-def test_a_class_may_be_called_as_a_split(tmp_path):
-    """Its folder holds images, not classes."""
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    """Its folder contains images instead of classes."""
     for name in ("car", "plane", "train"):
         write_folder(tmp_path / name, draw_split(1, 0), "png")
         for path in (tmp_path / name).glob("*/*"):
@@ -51,7 +53,7 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
         (["train/a", "train/b", "test/a", "test/c"], "test has no b; .*train has no c|train has no c; .*test has no b"),
     ],
 )
-def test_what_is_not_understood_is_named(tmp_path, folders, words):
+def test_an_unknown_layout_is_refused(tmp_path, folders, words):
     """With what was found, and what was expected."""
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
@@ -60,8 +62,8 @@ def test_what_is_not_understood_is_named(tmp_path, folders, words):
         find_images(tmp_path)
 
 
-def test_accents_may_be_written_in_two_ways(tmp_path):
-    """File names on macOS are decomposed; the class is the same, and has the composed name."""
+def test_accents_may_be_composed_or_decomposed(tmp_path):
+    """Such as those of macOS. Both forms are the same class, with the composed name."""
     for split, name in (
         ("train", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
         ("test", "cafe\N{COMBINING ACUTE ACCENT}"),
@@ -72,8 +74,8 @@ def test_accents_may_be_written_in_two_ways(tmp_path):
     assert find_images(tmp_path).class_names == ("caf\N{LATIN SMALL LETTER E WITH ACUTE}", "tea")
 
 
-def test_what_is_skipped_is_counted(tmp_path):
-    """Files of operating systems are no classes and no images; other files and subfolders are named by their kind."""
+def test_skipped_files_are_counted(tmp_path):
+    """Files of operating systems, other suffixes, and subfolders."""
     write_folder(tmp_path / "train", draw_split(1, 0), "png")
     first = tmp_path / "train" / CLASSES[0]
     for name in ("__MACOSX", "train/@eaDir", "train/.net", f"train/{CLASSES[0]}/.ipynb_checkpoints", "labels"):
@@ -96,7 +98,7 @@ def test_what_is_skipped_is_counted(tmp_path):
 
 
 def test_classes_without_images_are_refused_together(tmp_path):
-    """Files that are no images do not count."""
+    """Files that are not images do not count."""
     write_folder(tmp_path, draw_split(1, 0), "png")
     for name in CLASSES[1:]:
         next((tmp_path / name).iterdir()).rename(tmp_path / name / "0.txt")

@@ -1,4 +1,4 @@
-"""Which images reach which step of a job: what is measured on the test set may have seen none of it."""
+"""Which images each step of a job gets. No step before the measurement may get test images."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ STEPS = {
     "quantize_model": lambda _folder, images, held_out, *_: [images, held_out],
     "evaluate": lambda _folder, test, *_, **__: [test.images],
 }
-"""Each step that takes images or labels, and how to find them among its arguments, with what else tells."""
+"""Each step that gets images or labels, and a function that finds them in its arguments."""
 
 
 @pytest.fixture(scope="module")
 def seen(image_folder, tmp_path_factory):
-    """Run a job with a tiny network; gives the arrays that each step got."""
+    """Run a job with a tiny network; returns the arrays that each step got."""
     folder = tmp_path_factory.mktemp("splits")
     arrays = {}
 
@@ -47,7 +47,7 @@ def seen(image_folder, tmp_path_factory):
 
 
 def test_each_step_gets_its_own_split(seen, image_folder):
-    """Training images are fitted to, validation images are calibrated on, test images are measured and nothing else."""
+    """Training images for fitting, validation images for calibration, test images for the measurement only."""
     data = load_data(str(image_folder))
     train, validation = split_validation(data.train, 0.25, seed=0)
     expected = {
@@ -55,7 +55,7 @@ def test_each_step_gets_its_own_split(seen, image_folder):
         "train": [train.images, validation.images],
         "predict_logits": [validation.images],
         "fit_calibration": [validation.labels, RECIPES["fast"].label_smoothing],
-        "predict_features": [validation.images],  # after the training images
+        "predict_features": [validation.images],  # the second call; the first gets the training images
         "fit_typicality": [train.labels],
         "quantize_model": [train.images, validation.images],
         "evaluate": [data.test.images],

@@ -1,3 +1,5 @@
+"""Behaviour of training.__main__."""
+
 import errno
 import json
 import os
@@ -15,7 +17,7 @@ from matplotlib.figure import Figure
 from app.contract import GOLDEN_FILE, METADATA_FILE
 from app.errors import RefusedVersionError
 from app.runtime.load import load_runtime
-from tests.training.fitting import SMALL_RUN, shrink_network, train_lower_network
+from tests.training.fitting import SMALL_RUN, shrink_network, train_shallow_network
 from tests.training.images import draw_split, write_folder
 from training.__main__ import main
 from training.run import (
@@ -29,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("flag", "status", "stderr_lines"), [("--epoch", 2, 1), ("--help", 0, 0), ("--resume", 2, 1)])
-def test_flags_and_run_are_judged_before_tensorflow_is_imported(flag, status, stderr_lines, tmp_path):
-    """Nobody waits seconds, nor looks among TensorFlow's own lines, for what is wrong with what they typed."""
+def test_flags_and_runs_are_checked_before_tensorflow_is_imported(flag, status, stderr_lines, tmp_path):
+    """So errors appear at once, without TensorFlow's own messages."""
     for library in ("tensorflow", "keras"):
         (tmp_path / f"{library}.py").write_text("raise SystemExit('imported')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -49,22 +51,22 @@ def test_missing_data_is_one_line_and_status_2(tmp_path, capsys):
 
 
 def test_require_gpu_without_one_is_refused(monkeypatch, capsys):
-    """The job ends at once, with what was seen."""
+    """At once, with the devices found."""
     monkeypatch.setattr("training.devices.tf.config.list_physical_devices", lambda kind=None: [])  # noqa: ARG005
     assert main(["--require-gpu"]) == 2
     assert "no GPU" in capsys.readouterr().err
 
 
-def test_finished_run_can_be_exported_again_as_the_next_version(version, quantized):
-    """--resume takes the newest run of that name; the new version stands beside the old one, with the same weights."""
+def test_a_finished_run_can_be_exported_again(version, quantized):
+    """`--resume` exports the newest run of that name as the next version, with the same weights."""
     assert (version.name, quantized.name) == ("1", "2")
     first, again = (read_golden(folder) for folder in (version, quantized))
-    assert again.keys() <= first.keys()  # without those that quantization moves
+    assert again.keys() <= first.keys()  # without images that quantization changes
     assert all(answer == first[image] for image, answer in again.items())
 
 
-def test_other_classes_than_the_newest_versions_are_refused_before_training(version, tmp_path, monkeypatch, capsys):
-    """A running service would take them in place of the old ones; --name is what to change."""
+def test_other_classes_are_refused_before_training(version, tmp_path, monkeypatch, capsys):
+    """A running service would replace the old classes. The message suggests another --name."""
     monkeypatch.setattr("training.job.train", lambda *_, **__: pytest.fail("trained"))
     write_folder(tmp_path / "data", draw_split(4, 0), "png")
     shutil.rmtree(tmp_path / "data" / "stripes")
@@ -77,12 +79,12 @@ def test_other_classes_than_the_newest_versions_are_refused_before_training(vers
     assert error.endswith("give the model another --name\n")
 
 
-def test_a_version_that_is_no_better_is_set_aside_if_that_is_asked_for(quantized, image_folder, tmp_path, capsys):
-    """The same weights again have as many right answers; both figures are printed, and the way to promote it."""
+def test_promote_if_better_sets_aside_a_version_that_is_no_better(quantized, image_folder, tmp_path, capsys):
+    """The same weights have the same accuracy. Both figures are printed, and the command that promotes it."""
     models = shutil.copytree(quantized.parent, tmp_path / "models" / "shapes")
     run = str(next((quantized.parents[2] / "runs").iterdir()))
     places = ("--data", str(image_folder), "--models", f"{tmp_path}/models", "--promote", "if-better", "--no-quantize")
-    train_lower_network("--resume", run, *places)
+    train_shallow_network("--resume", run, *places)
     out = capsys.readouterr().out
     assert {path.name for path in models.iterdir()} == {"1", "2", ".candidate-3"}
     accuracy = json.loads((quantized / METADATA_FILE).read_text())["metrics"]["accuracy"]
@@ -93,8 +95,8 @@ def test_a_version_that_is_no_better_is_set_aside_if_that_is_asked_for(quantized
     assert f"python -m training.promote {models}/.candidate-3" in out
 
 
-def test_a_small_set_is_cross_validated_at_another_size(image_folder, tmp_path, monkeypatch, capsys):
-    """With fewer than 200 test images; the card says how accurate that was. The version takes images of 48 pixels."""
+def test_a_small_data_set_is_cross_validated(image_folder, tmp_path, monkeypatch, capsys):
+    """With fewer than 200 test images, here of 48 pixels. The card has the accuracy."""
     shrink_network(monkeypatch)
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--size", "48", "--name", "large")
     small_run = [flag for flag in SMALL_RUN if flag not in {"--folds", "0"}]
@@ -118,8 +120,8 @@ def read_golden(folder: Path) -> dict[bytes, list[float]]:
 
 
 @pytest.mark.parametrize("flag", ["--runs", "--models"])
-def test_a_folder_that_can_not_be_written_is_told_before_training(flag, image_folder, tmp_path, monkeypatch, capsys):
-    """One line with the folder and the reason, not a traceback after hours."""
+def test_an_unwritable_folder_is_refused_before_training(flag, image_folder, tmp_path, monkeypatch, capsys):
+    """In one line, with the folder and the reason."""
     monkeypatch.setattr("training.job.train", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "file").touch()
     folders = {"--runs": f"{tmp_path}/runs", "--models": f"{tmp_path}/models"} | {flag: f"{tmp_path}/file/folder"}
@@ -147,7 +149,7 @@ def test_a_folder_that_can_not_be_written_is_told_before_training(flag, image_fo
     ],
 )
 def test_a_full_disk_is_one_line(error, words, image_folder, tmp_path, monkeypatch, capsys):
-    """And so is whatever else the system refuses while a run goes on."""
+    """Like any other error of the system during a run."""
 
     def fill(*_, **__):
         raise error
@@ -158,16 +160,16 @@ def test_a_full_disk_is_one_line(error, words, image_folder, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("flag", "inside"), [("--runs", ""), ("--models", "/minimodel")])
-def test_a_folder_that_tensorflow_can_not_name_is_told_before_training(flag, inside, image_folder, tmp_path, capsys):
-    """It writes into no path that is not in UTF-8."""
+def test_a_path_that_is_not_utf_8_is_refused_before_training(flag, inside, image_folder, tmp_path, capsys):
+    """TensorFlow can't write to it."""
     folders = {"--runs": f"{tmp_path}/runs", "--models": f"{tmp_path}/models"} | {flag: f"{tmp_path}/\udcff"}
     assert main(["--data", str(image_folder), *chain(*folders.items())]) == 2
     told = f"can't write into '{tmp_path}/\\udcff{inside}': TensorFlow needs paths in UTF-8\n"
     assert capsys.readouterr().err.endswith(told)
 
 
-def test_a_command_that_is_no_text_is_noted_as_far_as_it_is(image_folder, tmp_path, monkeypatch):
-    """Data may lie anywhere; the command goes into files of text."""
+def test_a_command_that_is_not_utf_8_is_escaped(image_folder, tmp_path, monkeypatch):
+    """A path of the data may be invalid Unicode, but the card is UTF-8."""
     shrink_network(monkeypatch)
     (tmp_path / "\udcff").symlink_to(image_folder)
     flags = ("--data-name", "x", "--runs", f"{tmp_path}/runs", "--no-export")
@@ -176,8 +178,8 @@ def test_a_command_that_is_no_text_is_noted_as_far_as_it_is(image_folder, tmp_pa
     assert f"--data '{tmp_path}/\\udcff'" in read_start(run).command
 
 
-def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monkeypatch):
-    """Recipes are compared on the validation images alone."""
+def test_no_export_does_not_use_the_test_set(image_folder, tmp_path, monkeypatch):
+    """Recipes are compared on the validation images only."""
     shrink_network(monkeypatch)
     monkeypatch.setattr("training.job.evaluate", lambda *_: pytest.fail("test set used"))
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs", "--no-export")
@@ -198,8 +200,8 @@ def test_without_export_the_test_set_is_not_touched(image_folder, tmp_path, monk
         ("plot_mistakes", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "[Errno 28] No space left on device"),
     ],
 )
-def test_an_export_that_fails_is_one_line(step, error, words, image_folder, tmp_path, monkeypatch, capsys):
-    """After hours of training: the reason, how to go on, and nothing left beside the versions."""
+def test_a_failed_export_is_one_line(step, error, words, image_folder, tmp_path, monkeypatch, capsys):
+    """With the reason and the command that tries again. Nothing is left beside the versions."""
 
     def refuse(*_, **__):
         raise error
@@ -213,8 +215,8 @@ def test_an_export_that_fails_is_one_line(step, error, words, image_folder, tmp_
     assert not list((tmp_path / "models" / "minimodel").iterdir())
 
 
-def test_a_version_whose_number_was_taken_meanwhile_says_how_to_export_it(image_folder, tmp_path, monkeypatch, capsys):
-    """By the run's own name: the newest may be that of whoever took the number."""
+def test_a_number_taken_in_the_meantime_is_reported_with_the_next_step(image_folder, tmp_path, monkeypatch, capsys):
+    """The command names the run, because the newest run may be another one."""
 
     def take_number(_test, _probabilities, _names):
         (tmp_path / "models" / "minimodel" / "1").mkdir()
@@ -229,8 +231,8 @@ def test_a_version_whose_number_was_taken_meanwhile_says_how_to_export_it(image_
     assert capsys.readouterr().err.endswith(advice)
 
 
-def test_a_run_that_cannot_be_resumed_is_refused_before_anything_happens(tmp_path, monkeypatch, capsys):
-    """A mistyped name costs no loading of data, and leaves no folder."""
+def test_a_run_that_cannot_be_resumed_is_refused_at_once(tmp_path, monkeypatch, capsys):
+    """Before data are loaded or a folder is made."""
     monkeypatch.setattr("training.job.run_job", lambda *_: pytest.fail("job started"))
     assert main(["--resume", f"{tmp_path}/runs/x"]) == 2
     assert capsys.readouterr().err == f"python -m training: nothing to resume: {tmp_path}/runs/x is not a folder\n"
@@ -238,8 +240,8 @@ def test_a_run_that_cannot_be_resumed_is_refused_before_anything_happens(tmp_pat
 
 
 @pytest.mark.parametrize("finished_epochs", [0, 1])
-def test_an_interrupted_run_says_how_to_go_on(finished_epochs, image_folder, tmp_path, monkeypatch, capsys):
-    """Ctrl-C is no error of the program: one line, and the status that a shell gives it."""
+def test_an_interrupted_run_says_how_to_continue(finished_epochs, image_folder, tmp_path, monkeypatch, capsys):
+    """Ctrl-C prints one line and exits with the status that shells use."""
 
     def be_interrupted(*arguments, **_):
         run = arguments[5]

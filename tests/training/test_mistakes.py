@@ -1,3 +1,5 @@
+"""Behaviour of training.mistakes."""
+
 import csv
 
 import numpy as np
@@ -8,7 +10,7 @@ from training.mistakes import write_mistakes
 
 
 def test_mistakes_are_listed_by_file(tmp_path):
-    """The surest first, each with what was said and what is right; a name that is no text is escaped."""
+    """The most confident first, each with the predicted and the true class. Names that are not UTF-8 are escaped."""
     test = draw_split(1, seed=0)
     data = Data("x", "y", "png", CLASSES, test, test, test_files=("a.png", "b,\n.png", "\udce9.png"))
     path = tmp_path / "mistakes.csv"

@@ -1,4 +1,4 @@
-"""Training on several devices, tried on two logical CPU devices: they fit what one device fits."""
+"""Training on two logical CPU devices gives the same result as on one."""
 
 import subprocess
 import sys
@@ -19,12 +19,11 @@ from training.run import CHECKPOINT_FILE, read_history
 from training.train import train
 
 ROOT = Path(__file__).parents[2]
-# One step an epoch, so that history.csv has the loss of each step; validation images that two devices can't share
-# evenly; no dropout, of which each device draws its own. Weights lose a tenth a step: if each device took it once more,
-# the losses would tell.
+# One step per epoch, so that history.csv has the loss of each step. No dropout, because each device draws its own.
+# Weights decay by a tenth in each step: if each device applied the decay again, the losses would differ.
 RECIPE = {"epochs": 3, "batch_size": 48, "learning_rate": 0.001, "dropout": 0.0, "weight_decay": 100.0}
 
-# TensorFlow takes its logical devices before anything else happens in a process: hence one of its own for all runs.
+# Logical devices must be set before TensorFlow starts, so all runs share a separate process.
 CODE = """
 import sys
 import tensorflow as tf
@@ -42,16 +41,17 @@ for optimizer in TOLERANCES:
         fit(strategy, optimizer, Path(sys.argv[1], optimizer, name))
 """
 TOLERANCES = {
-    # The first loss tells whether the devices see the same batch in the same way, the second whether they make the
-    # same step of it. From there on noise grows: each step depends on the signs of sums close to zero.
+    # The first loss shows whether the devices get the same batch, the second whether they take the same step. After
+    # that, rounding errors grow, because each step depends on the signs of sums close to zero.
     "sgd": (1e-5, 1e-4, 1e-3),
-    # Orthogonalising raises the smallest parts of a gradient, noise included, to the size of the largest.
+    # Orthogonalization raises the smallest parts of a gradient, noise included, to the size of the largest.
     "muon": (1e-5, 1e-3, 1e-2),
 }
 
 
 def fit(strategy: tf.distribute.Strategy, optimizer: str, run: Path) -> None:
-    train_split, validation_split = draw_split(16, seed=0), draw_split(5, seed=1)
+    train_split = draw_split(16, seed=0)
+    validation_split = draw_split(5, seed=1)  # 15 images, which two devices can't share evenly
     train(
         train_split,
         validation_split,
@@ -65,7 +65,7 @@ def fit(strategy: tf.distribute.Strategy, optimizer: str, run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Run each optimizer on one device and on two; gives the folder of <optimizer>/<one or two>."""
+    """Run each optimizer on one device and on two; returns the folder with <optimizer>/<one or two>."""
     folder = tmp_path_factory.mktemp("runs")
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
@@ -76,8 +76,8 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("optimizer", TOLERANCES)
-def test_two_devices_fit_what_one_fits(runs, optimizer):
-    """The same loss on the same global batches up to float noise, and as whole a checkpoint."""
+def test_two_devices_give_the_same_loss_as_one(runs, optimizer):
+    """On the same global batches, up to rounding. Their checkpoint is complete."""
     one, two = runs / optimizer / "one", runs / optimizer / "two"
     steps = zip(read_history(one), read_history(two), strict=True)
     for (step_one, step_two), tolerance in zip(steps, TOLERANCES[optimizer], strict=True):
@@ -87,7 +87,7 @@ def test_two_devices_fit_what_one_fits(runs, optimizer):
 
 
 class Many(NamedTuple):
-    """What is asked of a strategy before anything is begun."""
+    """The attributes of a strategy that are read before training."""
 
     num_replicas_in_sync: int
 
@@ -100,7 +100,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
 
 
 def test_more_devices_than_validation_images_are_refused(tmp_path):
-    """One of them would have nothing to validate."""
+    """Some would have nothing to validate."""
     with pytest.raises(DeviceError, match="16 devices can't share 15 validation images; raise --validation"):
         fit(Many(16), "adam", tmp_path / "run")
     assert not (tmp_path / "run").exists()

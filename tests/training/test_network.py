@@ -1,3 +1,5 @@
+"""Behaviour of training.network."""
+
 import keras
 import numpy as np
 import pytest
@@ -6,37 +8,37 @@ from training.layers import BatchNormalization
 from training.network import mini_model, unit
 
 
-def test_parameters_are_the_articles():
-    """MiniModel is the article's network, to the last weight."""
+def test_the_network_has_the_articles_parameters():
+    """The exact number."""
     model = mini_model()
     assert model.count_params() == 4_374_538
     assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 4_368_714
 
 
 def test_every_unit_has_the_articles_output_shape():
-    """Each stage but the first halves the resolution in its first unit."""
+    """Each stage except the first halves the resolution in its first unit."""
     shapes = [layer.output.shape[1:] for layer in mini_model().layers if isinstance(layer, keras.layers.Add)]
     stages = [(32, 32, 32), (16, 16, 64), (8, 8, 128), (4, 4, 256)]
     assert shapes == [shape for shape in stages for _ in range(3)]
 
 
-def test_smaller_images_take_the_same_weights():
-    """A run may begin on small images and go on with whole ones."""
+def test_weights_have_the_same_shapes_for_every_image_size():
+    """So a run can start with small images and continue with full-size ones."""
     whole, small = mini_model(), mini_model((24, 24, 3))
     assert [weight.shape for weight in small.weights] == [weight.shape for weight in whole.weights]
     assert small.output_shape == whole.output_shape
 
 
-def test_plain_network_has_no_shortcut():
-    """Without shortcuts the twelve units are a chain; only the three projections' weights go."""
+def test_the_plain_network_has_no_shortcuts():
+    """It lacks only the weights of the three projections."""
     plain = mini_model(residual=False)
     assert not [layer for layer in plain.layers if isinstance(layer, keras.layers.Add)]
     projections = sum(inputs * outputs + outputs for inputs, outputs in ((32, 64), (64, 128), (128, 256)))
     assert plain.count_params() == 4_374_538 - projections
 
 
-def test_unit_adds_its_input():
-    """With its last convolution at zero, a residual unit is the identity."""
+def test_a_unit_adds_its_input():
+    """If its last convolution is zero, it is the identity."""
     x = keras.Input((8, 8, 4))
     model = keras.Model(x, unit(x, 4))
     model.layers[-2].set_weights([np.zeros((3, 3, 4, 4)), np.zeros(4)])
@@ -44,8 +46,8 @@ def test_unit_adds_its_input():
     np.testing.assert_array_equal(model.predict(images, verbose=0), images)
 
 
-def test_projection_takes_the_unpooled_input():
-    """The shortcut of a pooling unit sees all pixels, not their maxima: it takes every second one."""
+def test_the_projection_reads_the_unpooled_input():
+    """Every second pixel, not maxima."""
     x = keras.Input((4, 4, 1))
     model = keras.Model(x, unit(x, 1, pool=True))
     for layer in model.layers:
@@ -57,8 +59,8 @@ def test_projection_takes_the_unpooled_input():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_fused_batch_normalization_is_kerass(training):
-    """The fused layer gives Keras's outputs and moves its averages alike, up to n / (n - 1) in the variance."""
+def test_fused_batch_normalization_equals_keras(training):
+    """In outputs and averages, except for the factor n / (n - 1) in the variance."""
     ours, keras_own = BatchNormalization(momentum=0.5), keras.layers.BatchNormalization(momentum=0.5)
     x = np.random.default_rng(0).normal(3, 2, (4, 5, 5, 2)).astype(np.float32)
     np.testing.assert_allclose(ours(x, training=training), keras_own(x, training=training), atol=1e-5)

@@ -1,11 +1,13 @@
+"""Behaviour of training.numbering."""
+
 import pytest
 
 from training.failures import VersionError
 from training.numbering import find_newest, next_candidate, next_version, read_metadata
 
 
-def test_versions_are_numbered_on(tmp_path):
-    """After the highest; a candidate has the next free number, since it may become that version."""
+def test_the_next_version_follows_the_highest(tmp_path):
+    """A candidate gets the next free number, because it may become that version."""
     assert next_version(tmp_path / "none") == 1
     for name in ("2", "10", "samples", ".writing-x"):
         (tmp_path / name).mkdir()
@@ -15,7 +17,7 @@ def test_versions_are_numbered_on(tmp_path):
 
 
 def test_the_newest_version_is_the_highest_number(tmp_path):
-    """Not the last by name; a candidate is none yet."""
+    """Not the last by name, and not a candidate."""
     assert find_newest(tmp_path / "none") is None
     for name in ("2", "10", ".candidate-12", "samples"):
         (tmp_path / name).mkdir()
@@ -23,6 +25,6 @@ def test_the_newest_version_is_the_highest_number(tmp_path):
 
 
 def test_a_folder_without_metadata_is_refused(tmp_path):
-    """By its name."""
+    """With its path."""
     with pytest.raises(VersionError, match=f"{tmp_path} is not a version"):
         read_metadata(tmp_path)

@@ -1,3 +1,5 @@
+"""Behaviour of training.optimizer."""
+
 import keras
 import numpy as np
 import pytest
@@ -15,8 +17,8 @@ def as_tensors(arrays):
     return [keras.ops.cast(array, "float32") for array in arrays]
 
 
-def test_muon_orthogonalises_convolution_kernels():
-    """The first step on a kernel has singular values near each other, whatever the gradient's were."""
+def test_muon_orthogonalizes_convolution_kernels():
+    """The singular values of the first step are similar, whatever the gradient's were."""
     kernel = keras.Variable(np.zeros((3, 3, 8, 16), np.float32), name="kernel")
     gradient = np.random.default_rng(0).normal(size=(3, 3, 8, 16)) * np.geomspace(1, 30, 16)
     Muon(1.0, weight_decay=None).apply([keras.ops.cast(gradient, "float32")], [kernel])
@@ -27,15 +29,15 @@ def test_muon_orthogonalises_convolution_kernels():
 
 
 @pytest.mark.parametrize("shape", [(72, 16), (16, 72), (16, 16)])
-def test_muon_orthogonalises_as_keras_does(shape):
-    """The same iteration, with fewer multiplications."""
+def test_muon_orthogonalizes_like_keras(shape):
+    """With fewer multiplications."""
     matrix = keras.ops.cast(np.random.default_rng(0).normal(size=shape), "float32")
     ours = Muon().zeropower_via_newtonschulz5(matrix, 5)
     np.testing.assert_allclose(ours, keras.optimizers.Muon().zeropower_via_newtonschulz5(matrix, 5), atol=1e-5)
 
 
-def test_muon_leaves_biases_and_head_to_adam():
-    """What is no hidden matrix steps by sign-like Adam, at the learning rate."""
+def test_biases_and_the_head_use_adam():
+    """Their first step is the learning rate times the gradient's sign."""
     variables = name_variables({"bias": (3,), "head": (4, 3)})
     gradients = [np.random.default_rng(0).normal(size=variable.shape) for variable in variables]
     Muon(0.1, weight_decay=None, adam_weight_decay=None).apply(as_tensors(gradients), variables)
@@ -46,7 +48,7 @@ def test_muon_leaves_biases_and_head_to_adam():
 @pytest.mark.parametrize(("steps", "momentum"), [(30_000, 0.999), (100, 0.9), (4, 0.5)])
 @pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
 def test_weights_are_averaged_over_a_part_of_the_run(name, steps, momentum):
-    """In a short run over fewer steps than the recipe says, or the average would be of its beginning."""
+    """In a short run over fewer steps than in the recipe, so that the average forgets the initial weights."""
     optimizer = make_optimizer(Recipe(optimizer=name, ema=0.999), total_steps=steps)
     assert optimizer.use_ema
     assert optimizer.ema_momentum == pytest.approx(momentum)
@@ -55,7 +57,7 @@ def test_weights_are_averaged_over_a_part_of_the_run(name, steps, momentum):
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
 def test_weights_decay_and_biases_do_not(name):
-    """Without a gradient kernels and the classifier's weights shrink by decay × learning rate; what shifts does not."""
+    """Without a gradient, weights shrink by decay × learning rate."""
     optimizer = make_optimizer(Recipe(optimizer=name, learning_rate=0.5, weight_decay=0.1), total_steps=10)
     shapes = {"kernel": (3, 3, 2, 4), "head": (4, 3), "bias": (3,), "gamma": (4,), "beta": (4,)}
     variables = name_variables(shapes)
@@ -64,8 +66,8 @@ def test_weights_decay_and_biases_do_not(name):
     assert left == pytest.approx({"kernel": 0.95, "head": 0.95, "bias": 1, "gamma": 1, "beta": 1})
 
 
-def test_cosine_schedule_climbs_then_falls_to_zero():
-    """Zero, peak after the warm-up, zero."""
+def test_the_cosine_schedule_rises_then_falls_to_zero():
+    """The peak is at the end of the warm-up."""
     recipe = Recipe(optimizer="sgd", learning_rate=0.3, schedule="cosine", warmup=0.2)
     optimizer = make_optimizer(recipe, total_steps=100)
     rates = []
@@ -76,16 +78,16 @@ def test_cosine_schedule_climbs_then_falls_to_zero():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
-def test_a_warm_up_of_nearly_all_steps_leaves_one(steps):
-    """The rate is at its peak before the last step."""
+def test_a_long_warm_up_leaves_one_step(steps):
+    """The rate peaks before the last step."""
     recipe = Recipe(schedule="cosine", warmup=0.99, learning_rate=0.3)
     optimizer = make_optimizer(recipe, total_steps=steps)
     optimizer.iterations.assign(steps - 1)
     assert float(optimizer.learning_rate) == pytest.approx(0.3)
 
 
-def test_article_optimizer_is_plain_adam():
-    """Adam(0.001), nothing else."""
+def test_the_article_uses_plain_adam():
+    """Adam(0.001), without decay or a schedule."""
     optimizer = make_optimizer(Recipe(), total_steps=100)
     assert isinstance(optimizer, keras.optimizers.Adam)
     assert float(optimizer.learning_rate) == pytest.approx(0.001)

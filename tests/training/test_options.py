@@ -1,3 +1,5 @@
+"""Behaviour of training.options."""
+
 import sys
 
 import pytest
@@ -7,8 +9,8 @@ from training.config import RECIPES, Recipe
 from training.options import parse_options
 
 
-def test_defaults_are_the_fast_recipe():
-    """Without flags the fast recipe trains on the official download."""
+def test_the_default_is_the_fast_recipe_on_cifar_10():
+    """Without flags."""
     options = parse_options([])
     assert options.recipe == RECIPES["fast"]
     assert options.data == "cifar10"
@@ -16,15 +18,15 @@ def test_defaults_are_the_fast_recipe():
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """A small image folder, beside a version that ships."""
+    """A small image folder, and a shipped version to start from."""
     write_folder(tmp_path / "photos", draw_split(1, 0), "png")
     (tmp_path / "minimodel" / "3").mkdir(parents=True)
     monkeypatch.setattr("training.options.START_MODELS", tmp_path / "minimodel")
     return str(tmp_path / "photos")
 
 
-def test_a_small_image_folder_starts_from_the_version_that_ships(photos, capsys):
-    """By the recipe for it, which is said; flags go on changing single values."""
+def test_a_small_image_folder_starts_from_the_shipped_version(photos, capsys):
+    """With the recipe `finetune`, which flags can change, and a message."""
     options = parse_options(["--data", photos, "--epochs", "3"])
     assert (options.recipe_name, options.start.name) == ("finetune", "3")
     assert options.recipe == RECIPES["finetune"].model_copy(update={"epochs": 3})
@@ -32,21 +34,21 @@ def test_a_small_image_folder_starts_from_the_version_that_ships(photos, capsys)
 
 
 @pytest.mark.parametrize("flags", [["--from", "scratch"], ["--recipe", "fast"]])
-def test_whoever_wants_to_starts_from_random_weights(photos, flags):
-    """By the flag for it, or by naming another recipe."""
+def test_random_weights_can_be_chosen(photos, flags):
+    """By a flag, or by naming another recipe."""
     options = parse_options(["--data", photos, *flags])
     assert (options.recipe_name, options.start) == ("fast", None)
 
 
 def test_large_folders_and_official_data_start_from_random_weights(photos, monkeypatch):
-    """They need no other's."""
+    """By default."""
     assert parse_options([]).start is None
     monkeypatch.setattr("training.options.SMALL_FOLDER", 3)
     assert parse_options(["--data", photos]).start is None
 
 
-def test_any_version_may_be_started_from(tmp_path):
-    """By the recipe for it, unless another is named."""
+def test_a_network_can_start_from_any_version(tmp_path):
+    """With the recipe `finetune`, unless another one is named."""
     flags = ["--from", str(tmp_path)]
     assert parse_options(flags).recipe_name == "finetune"
     named = parse_options([*flags, "--recipe", "article"])
@@ -54,13 +56,13 @@ def test_any_version_may_be_started_from(tmp_path):
 
 
 def test_a_flag_changes_one_value_of_the_named_recipe():
-    """Flags override single hyperparameters of the recipe that is named."""
+    """The others stay."""
     options = parse_options(["--recipe", "article", "--epochs", "3", "--no-flip"])
     assert options.recipe == RECIPES["article"].model_copy(update={"epochs": 3, "flip": False})
 
 
-def test_article_recipe_is_the_articles():
-    """The article's hyperparameters, value by value."""
+def test_the_article_recipe_has_the_articles_hyperparameters():
+    """Value by value."""
     recipe = RECIPES["article"]
     assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 0.001, "constant")
     assert (recipe.batch_size, recipe.epochs, recipe.dropout) == (128, 50, 0.25)
@@ -70,7 +72,7 @@ def test_article_recipe_is_the_articles():
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_help_shows_every_hyperparameter_with_its_default(recipe, capsys):
-    """--help names each flag and the default that the chosen recipe gives it."""
+    """Of the chosen recipe."""
     with pytest.raises(SystemExit) as exit_:
         parse_options(["--recipe", recipe, "--help"])
     assert exit_.value.code == 0
@@ -80,8 +82,8 @@ def test_help_shows_every_hyperparameter_with_its_default(recipe, capsys):
         assert f"(default: {getattr(RECIPES[recipe], name)})" in after
 
 
-def test_help_shows_no_empty_default_and_none_twice(capsys):
-    """What has no default says nothing of it; each flag names one at most."""
+def test_help_shows_each_default_once(capsys):
+    """And none for flags without a default."""
     with pytest.raises(SystemExit):
         parse_options(["--help"])
     text = " ".join(capsys.readouterr().out.split())
@@ -118,8 +120,8 @@ def test_help_shows_no_empty_default_and_none_twice(capsys):
         (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is not a file"),
     ],
 )
-def test_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
-    """Whatever is wrong with a flag is said in one line."""
+def test_a_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
+    """Whatever is wrong with it."""
     with pytest.raises(SystemExit) as exit_:
         parse_options(arguments)
     assert exit_.value.code == 2
@@ -128,7 +130,7 @@ def test_bad_flag_is_one_line_and_status_2(arguments, words, capsys):
     assert words in error
 
 
-def test_notes_that_are_no_text_are_refused_before_any_training(tmp_path, capsys):
+def test_unreadable_notes_are_refused_before_training(tmp_path, capsys):
     """The card is written at the end."""
     notes = tmp_path / "notes.md"
     notes.write_bytes("caf\xe9".encode("latin-1"))
@@ -140,8 +142,8 @@ def test_notes_that_are_no_text_are_refused_before_any_training(tmp_path, capsys
     assert "notes.md' can't be read: 'utf-8' codec can't decode byte 0xe9" in error
 
 
-def test_quantize_without_nncf_is_refused_before_any_training(monkeypatch, capsys):
-    """The extra is named now, not after hours."""
+def test_quantize_without_nncf_is_refused_before_training(monkeypatch, capsys):
+    """The message names the extra to install."""
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(SystemExit) as exit_:
         parse_options(["--quantize"])
@@ -151,8 +153,8 @@ def test_quantize_without_nncf_is_refused_before_any_training(monkeypatch, capsy
     assert "NNCF is not installed; pip install '.[quantize]'" in error
 
 
-def test_folders_of_pictures_from_elsewhere_have_names(tmp_path, capsys):
-    """What tables call them, and where they are; given several times, all of them."""
+def test_folders_of_other_images_have_names(tmp_path, capsys):
+    """For the tables. The flags may be repeated."""
     flags = ("--test-set", f"photographs={tmp_path}", "--foreign", f"a={tmp_path}", "--foreign", f"b={tmp_path}")
     options = parse_options(flags)
     assert options.test_sets == (("photographs", tmp_path),)

@@ -1,3 +1,5 @@
+"""Behaviour of training.pipeline."""
+
 from itertools import chain, pairwise
 
 import numpy as np
@@ -17,7 +19,7 @@ from training.pipeline import (
 PLAIN = Recipe(rotation=0, shift=0, flip=False, batch_size=4, epochs=3)
 MANY = 47_500
 RAW = Normalization(np.float32(0), np.float32(1 / 255))
-# ten images, each filled with its own number
+# ten images, each filled with its number
 NUMBERED = Split(
     np.arange(10, dtype=np.uint8)[:, None, None, None] + np.zeros((10, 32, 32, 3), np.uint8), np.arange(10) % 2
 )
@@ -28,7 +30,7 @@ def numbers(dataset):
 
 
 def test_every_epoch_sees_every_image_in_a_new_order():
-    """The stream of images, cut into runs of ten, is one permutation after another."""
+    """Each group of ten images in the stream is another permutation."""
     stream = list(chain(*numbers(make_train_dataset(NUMBERED, PLAIN, RAW, num_classes=2))))
     epochs = [stream[start : start + 10] for start in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
@@ -36,7 +38,7 @@ def test_every_epoch_sees_every_image_in_a_new_order():
 
 
 def draw_orders(seed):
-    """Return the order of three epochs of as many images as the shipped recipe trains on; two bytes number each."""
+    """Return the order of three epochs with as many images as the shipped recipe's, two bytes number each."""
     numbered = np.zeros((MANY, 1, 1, 3), np.uint8)
     numbered[:, 0, 0, 0], numbered[:, 0, 0, 1] = np.divmod(np.arange(MANY), 256)
     recipe = PLAIN.model_copy(update={"batch_size": MANY, "seed": seed})
@@ -48,20 +50,20 @@ def correlate_places(order, other):
     return abs(np.corrcoef(np.argsort(order), np.argsort(other))[0, 1])
 
 
-def test_an_order_has_nothing_of_the_one_before():
-    """Where an image stood tells nothing of where it stands next: batches are mixed anew, not moved."""
+def test_consecutive_orders_are_unrelated():
+    """An image's place in one epoch says nothing about its place in the next."""
     orders = draw_orders(seed=0)
     assert all((np.sort(order) == np.arange(MANY)).all() for order in orders)
     assert max(correlate_places(*pair) for pair in pairwise(orders)) < 0.02
 
 
 def test_another_seed_gives_other_orders():
-    """In every epoch, and as unlike as those of two epochs."""
+    """In every epoch, as different as those of two epochs."""
     assert max(map(correlate_places, draw_orders(seed=0), draw_orders(seed=1))) < 0.02
 
 
 def test_another_seed_gives_other_changes():
-    """Images that are all alike show what augmentation does, whatever their order."""
+    """Identical images show the augmentation, whatever their order."""
     alike = Split(np.tile(np.arange(32, dtype=np.uint8)[:, None], (4, 32, 1, 3)), np.zeros(4, np.int64))
     (one, *_), (other, *_) = (
         [images.numpy() for images, _ in make_train_dataset(alike, recipe, RAW, num_classes=1)]
@@ -71,14 +73,14 @@ def test_another_seed_gives_other_changes():
 
 
 def test_an_epoch_has_the_articles_number_of_steps():
-    """ceil(images / batch size), and every batch is whole."""
+    """ceil(images / batch size), and every batch is full."""
     assert steps_per_epoch(10, PLAIN) == 3
     batches = numbers(make_train_dataset(NUMBERED, PLAIN, RAW, num_classes=2))
     assert [len(batch) for batch in batches] == [4] * 9
 
 
-def test_resumed_stream_is_the_rest_of_the_whole_one():
-    """Starting at epoch 2 gives the batches that an uninterrupted run would have seen, augmentation included."""
+def test_a_resumed_stream_equals_the_rest_of_the_whole_one():
+    """From epoch 2 it has the same batches as an uninterrupted run, including augmentation."""
     recipe = Recipe(batch_size=4, epochs=3)
     whole = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, num_classes=2)]
     rest = [images.numpy() for images, _ in make_train_dataset(NUMBERED, recipe, RAW, num_classes=2, start_epoch=2)]
@@ -86,7 +88,7 @@ def test_resumed_stream_is_the_rest_of_the_whole_one():
 
 
 def test_alternating_flip_mirrors_each_image_every_other_epoch():
-    """An image and its mirror image are seen as often as each other; which comes first is drawn."""
+    """Which epochs, even or odd, is random for each image."""
     ramps = np.arange(10)[:, None] * 8 + np.arange(32)
     images = np.broadcast_to(ramps[:, None, :, None], (10, 32, 32, 3)).astype(np.uint8)
     recipe = PLAIN.model_copy(update={"flip": True, "alternating_flip": True, "batch_size": 10, "epochs": 4})
@@ -102,8 +104,8 @@ def test_alternating_flip_mirrors_each_image_every_other_epoch():
     assert (first != second).all()
 
 
-def test_the_first_share_of_the_epochs_is_small():
-    """Each phase has a stream of its own; the small images are the whole ones, resized."""
+def test_the_first_epochs_use_small_images():
+    """Each phase has its own stream. Small images are the full-size ones, resized."""
     recipe = PLAIN.model_copy(update={"batch_size": 10, "epochs": 4, "low_resolution": 0.5})
     assert list_phases(recipe) == [(24, range(2)), (32, range(2, 4))]
     ramp = Split(np.tile(np.arange(0, 256, 8, dtype=np.uint8)[:, None], (10, 32, 1, 3)), np.zeros(10, np.int64))
@@ -132,8 +134,8 @@ def test_normalized_training_images_have_mean_0_and_deviation_1(kind):
 
 
 @pytest.mark.parametrize("kind", ["position", "channel"])
-def test_statistics_of_many_blocks_are_those_of_all_images(kind, monkeypatch):
-    """To the last digit that is kept, the last block not being full."""
+def test_statistics_do_not_depend_on_the_blocks(kind, monkeypatch):
+    """Exactly, even if the last block is not full."""
     monkeypatch.setattr("training.pipeline.BLOCK", 7)
     images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
     normalization = measure_normalization(images, kind)
@@ -144,8 +146,8 @@ def test_statistics_of_many_blocks_are_those_of_all_images(kind, monkeypatch):
     np.testing.assert_array_equal(normalization.mean, mean.astype(np.float32))
 
 
-def test_article_normalization_has_one_mean_and_a_deviation_per_position():
-    """As published; a pixel that never changes does not divide by zero."""
+def test_the_articles_normalization_has_one_mean_and_a_deviation_per_position():
+    """A constant pixel does not divide by zero."""
     normalization = measure_normalization(np.full((4, 32, 32, 3), 51, np.uint8), "position")
     assert normalization.mean == pytest.approx(0.2)
     assert normalization.deviation.shape == (32, 32, 3)
@@ -153,6 +155,6 @@ def test_article_normalization_has_one_mean_and_a_deviation_per_position():
 
 
 def test_validation_batches_are_in_order_and_unchanged():
-    """Nothing is shuffled, augmented or left out."""
+    """Not shuffled, augmented or cut."""
     batches = numbers(make_dataset(NUMBERED, RAW, num_classes=2, batch_size=4))
     assert list(chain(*batches)) == list(range(10))

@@ -1,3 +1,5 @@
+"""Behaviour of training.plots."""
+
 import numpy as np
 import pytest
 
@@ -16,15 +18,15 @@ def read_texts(figure):
 
 
 @pytest.mark.parametrize("count", [2, 10, 60, 300])
-def test_a_matrix_of_many_classes_is_no_larger_picture(count, tmp_path):
-    """Its side is bounded; it is drawn at all."""
+def test_a_confusion_matrix_has_a_maximum_size(count, tmp_path):
+    """However many classes it has."""
     figure = plot(count)
     assert 5 <= min(figure.get_size_inches()) == max(figure.get_size_inches()) <= 16
     figure.savefig(tmp_path / "matrix.png", dpi=20)
 
 
-def test_a_class_may_be_called_what_matplotlib_takes_for_a_formula(tmp_path):
-    """It is drawn as it is written."""
+def test_dollar_signs_in_class_names_are_literal(tmp_path):
+    """Matplotlib would read them as a formula."""
     names = ["in $_$", "$x^$"]
     test = Split(np.zeros((1, 32, 32, 3), np.uint8), np.array([0]))
     for figure in (
@@ -34,8 +36,8 @@ def test_a_class_may_be_called_what_matplotlib_takes_for_a_formula(tmp_path):
         figure.savefig(tmp_path / "figure.png", dpi=20)
 
 
-def test_what_has_no_room_is_left_out():
-    """Counts first, then the names."""
+def test_a_large_matrix_leaves_out_counts_and_names():
+    """First the counts, then the names."""
     assert {"class 0", "1"} <= read_texts(plot(10))
     assert "class 0" in read_texts(plot(60))
     assert not plot(60).axes[0].texts
@@ -44,7 +46,7 @@ def test_what_has_no_room_is_left_out():
 
 @pytest.fixture
 def bundled_fonts(monkeypatch):
-    """As on a machine that has no fonts but Matplotlib's own."""
+    """Hide all fonts except Matplotlib's own."""
     bundled = [font for font in training.plots.fontManager.ttflist if "mpl-data" in font.fname]
     monkeypatch.setattr(training.plots.fontManager, "ttflist", bundled)
     choose_fonts.cache_clear()
@@ -54,7 +56,7 @@ def bundled_fonts(monkeypatch):
 
 @pytest.mark.usefixtures("bundled_fonts")
 def test_a_name_without_a_font_is_shown_as_a_number(tmp_path):
-    """Not as boxes. Matplotlib would warn of the missing letters, and a warning fails this test."""
+    """Instead of boxes. Matplotlib would warn of the missing letters, and a warning fails this test."""
     figure = plot_confusion(np.eye(3, dtype=np.int64), ["犬", "猫", "Pferd"])
     figure.savefig(tmp_path / "matrix.png", dpi=20)
     assert read_texts(figure) >= {"0", "1", "Pferd"}
@@ -63,7 +65,7 @@ def test_a_name_without_a_font_is_shown_as_a_number(tmp_path):
 
 @pytest.mark.usefixtures("bundled_fonts")
 def test_letters_are_drawn_in_a_font_that_has_them(tmp_path):
-    """Matplotlib's own, or another installed one: the STIX fonts have the letter here, DejaVu Sans has not."""
+    """Matplotlib's own, or another one: the STIX fonts have this letter, DejaVu Sans does not."""
     assert choose_fonts("Ελλάδα жук") == ("DejaVu Sans",)
     name = "cat \N{LATIN SMALL LETTER UE}"
     assert len(choose_fonts(name)) == 2

@@ -1,4 +1,4 @@
-"""Behaviour of training.quantize, through a job with --quantize and through the service."""
+"""Behaviour of training.quantize, in a job with --quantize and in the service."""
 
 import shutil
 
@@ -22,8 +22,8 @@ def metadata(quantized) -> ModelMetadata:
     return ModelMetadata.model_validate_json((quantized / METADATA_FILE).read_bytes())
 
 
-def test_a_quantized_version_is_covered_by_its_metadata(quantized, metadata):
-    """Digests, figures and the library that made it."""
+def test_the_metadata_describe_the_quantized_graph(quantized, metadata):
+    """Digests, figures, and the library that made it."""
     verify_files(quantized, metadata)
     assert {INT8_FILE, "int8/model.bin"} <= metadata.files.keys()
     assert metadata.libraries["nncf"]
@@ -32,14 +32,14 @@ def test_a_quantized_version_is_covered_by_its_metadata(quantized, metadata):
 
 
 def test_weights_are_8_bits_wide(quantized):
-    """A quarter of the 32 that the SavedModel has; the matrix of typicality's distances stays exact."""
+    """A quarter of the SavedModel's 32. The matrix of typicality is not quantized."""
     exact = (quantized / "variables" / "variables.data-00000-of-00001").stat().st_size
     whitening = 4 * (256 + 128 + 64 + 32) ** 2
     assert (quantized / "int8" / "model.bin").stat().st_size < 0.3 * exact + whitening
 
 
-def test_what_comes_after_the_head_stays_exact(quantized):
-    """In 8 bits unlikely classes would get the same probability, and an order by chance."""
+def test_operations_after_the_head_are_not_quantized(quantized):
+    """In 8 bits, unlikely classes would get the same probability and a random order."""
     graph = openvino.Core().read_model(quantized / INT8_FILE)
     coming, after = [find_logits(graph)], set()
     while coming:
@@ -49,8 +49,8 @@ def test_what_comes_after_the_head_stays_exact(quantized):
     assert "FakeQuantize" not in after
 
 
-def test_the_service_takes_the_quantized_graph(quantized, split):
-    """With the signature of the exact one, and nearly its answers, at any batch size."""
+def test_the_service_loads_the_quantized_graph(quantized, split):
+    """With the SavedModel's signature and nearly its answers, at any batch size."""
     int8, exact = (
         make_loader(Settings(precision=precision), batch_sizes=[1, 2, 4])(quantized) for precision in ("int8", "f32")
     )
@@ -59,8 +59,8 @@ def test_the_service_takes_the_quantized_graph(quantized, split):
     assert 0 < difference < GOLDEN_TOLERANCES["int8"]
 
 
-def test_golden_are_only_images_that_quantization_hardly_moves(quantized, version):
-    """Twice the margin that the service wants, on this processor: another one rounds in other ways."""
+def test_golden_images_that_quantization_changes_are_removed(quantized, version):
+    """Above half of the service's tolerance, because other CPUs round differently."""
     with np.load(quantized / GOLDEN_FILE) as golden, np.load(version / GOLDEN_FILE) as exact:
         images, probabilities = golden["images"], golden["probabilities"]
         assert {image.tobytes() for image in images} <= {image.tobytes() for image in exact["images"]}
@@ -69,8 +69,8 @@ def test_golden_are_only_images_that_quantization_hardly_moves(quantized, versio
     assert len(images) >= GOLDEN_IMAGES / 2
 
 
-def test_a_few_images_that_quantization_moves_are_left_out(version, split, tmp_path):
-    """The others go on telling this model from others."""
+def test_the_remaining_golden_images_are_kept(version, split, tmp_path):
+    """They still distinguish this model from others."""
     copy = shutil.copytree(version, tmp_path / "1")
     with np.load(copy / GOLDEN_FILE) as file:
         golden = dict(file)
@@ -84,8 +84,8 @@ def test_a_few_images_that_quantization_moves_are_left_out(version, split, tmp_p
     assert len(kept) >= GOLDEN_IMAGES / 2
 
 
-def test_typicality_compares_with_the_quantized_networks_own_distances(quantized, image_folder):
-    """So it is uniform in 8 bits too: of the held-out images, one is the most typical, one the second, and so on."""
+def test_typicality_uses_distances_of_the_quantized_network(quantized, image_folder):
+    """So it is uniform on held-out images in int8 too."""
     _, held_out = split_validation(load_data(str(image_folder)).train, 0.25, seed=0)
     runtime = load_runtime(quantized, name="openvino", precision="int8", threads=1)
     ranks = np.sort(runtime.predict(held_out.images).typicality) * (len(held_out.images) + 1)
@@ -93,7 +93,7 @@ def test_typicality_compares_with_the_quantized_networks_own_distances(quantized
 
 
 def test_a_graph_that_the_service_would_refuse_is_not_exported(version, split, tmp_path, monkeypatch):
-    """And the person learns how to export the run all the same."""
+    """The message says how to export the run without int8."""
     monkeypatch.setitem(GOLDEN_TOLERANCES, "int8", 1e-9)
     copy = shutil.copytree(version, tmp_path / "1")
     with pytest.raises(ExportError, match="--resume exports it without --quantize"):

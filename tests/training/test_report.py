@@ -1,3 +1,5 @@
+"""Behaviour of training.report."""
+
 import pytest
 from PIL import Image
 
@@ -18,8 +20,8 @@ def recorded(metadata) -> Evaluation:
     return Evaluation.model_validate(metadata.metrics.model_dump())
 
 
-def test_card_has_its_text_and_legible_plots(version):
-    """README and three plots, each large enough to read."""
+def test_a_card_has_its_text_and_legible_plots(version):
+    """README and three plots of a readable size."""
     card = version / "card"
     assert {path.name for path in card.iterdir()} == {
         "README.md",
@@ -32,8 +34,8 @@ def test_card_has_its_text_and_legible_plots(version):
             assert min(image.size) >= 400
 
 
-def test_card_tells_how_to_train_it_again_and_what_it_is_worth(version):
-    """Command, data, recipe, figures and the notes that were given."""
+def test_a_card_describes_the_training_and_the_results(version):
+    """Command, data, recipe, figures and notes."""
     text = (version / "card" / "README.md").read_text()
     assert text.startswith("# shapes 1\n")
     assert "python -m training --data" in text
@@ -44,7 +46,7 @@ def test_card_tells_how_to_train_it_again_and_what_it_is_worth(version):
 
 
 def test_tables_show_every_figure(recorded):
-    """Classes, runtimes and changed images, a row each; calibration in three steps."""
+    """A row for each class, runtime and changed test set, and three for calibration."""
     table = format_table(recorded)
     assert "| runtime | accuracy | negative log-likelihood |" in table
     for name in (*recorded.per_class_accuracy, *recorded.runtimes, *recorded.robustness):
@@ -58,8 +60,8 @@ def test_tables_show_every_figure(recorded):
     assert "%" not in table.replace(" %", "")
 
 
-def test_pictures_from_elsewhere_have_tables(recorded):
-    """Atypical test images by runtime, further test sets, foreign pictures; what was not measured has no table."""
+def test_images_from_other_sources_have_tables(recorded):
+    """Typicality by runtime, further test sets, foreign images. Nothing that was not measured has a table."""
     text = format_elsewhere(recorded)
     for name, figures in recorded.runtimes.items():
         assert f"| {name} | {100 * figures.atypical:.2f} % |" in text
@@ -72,15 +74,15 @@ def test_pictures_from_elsewhere_have_tables(recorded):
     assert "| noise | 3 | – | – | " in format_elsewhere(recorded.model_copy(update={"foreign": {"noise": without}}))
 
 
-def test_rows_that_are_often_alike_show_their_own_figure(recorded):
-    """Of a good model the right class is nearly always among two, and the label of a larger file the same."""
+def test_similar_figures_are_not_mixed_up(recorded):
+    """Several are often nearly equal in a good model."""
     table = format_table(recorded.model_copy(update={"top2_accuracy": 0.1234, "same_label_enlarged": 0.4321}))
     assert "| right class among the first two | 12.34 % |" in table
     assert "| same label when a PNG is enlarged ×8 | 43.21 % |" in table
 
 
-def test_card_tells_how_the_run_was_started(metadata, recorded):
-    """Its recipe, command, commit, hardware and precision; and which commit exported it, if another."""
+def test_a_card_says_how_the_run_was_started(metadata, recorded):
+    """Recipe, command, commit, hardware and precision; and the exporting commit, if it differs."""
     start = metadata.training.model_copy(update={"commit": "a" * 40})
     data = metadata.data.model_copy(update={"pixel_encoding": "jpeg, jpg"})
     epochs = [{"images_per_second": 0.1} | dict.fromkeys(("loss", "val_loss"), 1.0)] * 3
@@ -89,7 +91,7 @@ def test_card_tells_how_the_run_was_started(metadata, recorded):
         Card("shapes 1", recipe, start, "b" * 40, data, epochs, recorded, Calibration(0.13, 1.3), notes="")
     )
     assert f"    {start.command}\n" in text
-    # 36 images are three batches of 16, the last filled up: 48 images at 0.1 a second, three times
+    # 36 images are three full batches of 16: three epochs of 48 images at 0.1 images per second
     assert f"3 epochs, 24 minutes of training steps on {start.hardware}, in {start.precision}." in text
     assert f"at commit {'a' * 40}; measured and exported by commit {'b' * 40}." in " ".join(text.split())
     assert f"The recipe is `{start.recipe}`" in text
@@ -102,8 +104,8 @@ def test_card_tells_how_the_run_was_started(metadata, recorded):
     assert "1 epoch, " in same
 
 
-def test_card_tells_what_the_graph_does_with_the_answers(metadata, recorded):
-    """The share of smoothing that it takes back, if there is one, and the temperature."""
+def test_a_card_describes_the_calibration(metadata, recorded):
+    """The share of smoothing, if there is one, and the temperature."""
     parts = ("shapes 1", Recipe(), metadata.training, "a" * 40, metadata.data, [], recorded)
     smoothed, plain = (format_card(Card(*parts, Calibration(share, 1.3), notes="")) for share in (0.13, 0))
     assert "the network learned, 0.130, then divides the logits by one temperature, 1.30," in smoothed
@@ -111,15 +113,15 @@ def test_card_tells_what_the_graph_does_with_the_answers(metadata, recorded):
     assert "smoothed for training" not in plain
 
 
-def test_mistakes_go_to_the_run_not_into_the_artifact(job, version):
-    """They show the data's pixels, which the artifact may not hold."""
+def test_mistakes_are_in_the_run_not_in_the_version(job, version):
+    """They show images of the data, which the version must not contain."""
     (mistakes,) = job.glob("runs/*/mistakes.png")
     assert mistakes.stat().st_size > 0
     assert not list(version.rglob("mistakes*"))
 
 
-def test_card_tells_what_it_started_from_and_which_epoch_it_is(metadata, recorded):
-    """And what should be known of the data, and what the calibration was fitted on."""
+def test_a_card_names_the_start_and_the_exported_epoch(metadata, recorded):
+    """And has remarks on the data, and what the calibration was fitted on."""
     start = metadata.training.model_copy(update={"start": "minimodel 3"})
     epochs = [{"images_per_second": 0.1, "loss": 1.0, "val_loss": 1.0}] * 3
     parts = (
@@ -145,7 +147,7 @@ def test_card_tells_what_it_started_from_and_which_epoch_it_is(metadata, recorde
 
 
 def test_classes_have_their_accuracy_and_counts(recorded):
-    """Of few images a percentage alone says little."""
+    """For few images, a percentage says little."""
     name, accuracy = next(iter(recorded.per_class_accuracy.items()))
     right, images = recorded.confusion[0][0], sum(recorded.confusion[0])
     assert f"| {name} | {100 * accuracy:.1f} % | {right} of {images} |" in format_table(recorded)

@@ -20,8 +20,8 @@ from training.run import (
 )
 
 
-def test_runs_that_are_started_in_one_second_share_no_folder(tmp_path, monkeypatch):
-    """Else the later one would write over the checkpoint and the history of the earlier."""
+def test_runs_started_in_the_same_second_get_different_folders(tmp_path, monkeypatch):
+    """Otherwise one would overwrite the other's checkpoint and history."""
 
     class Clock(datetime.datetime):
         """Shows the last second of a year."""
@@ -37,7 +37,7 @@ def test_runs_that_are_started_in_one_second_share_no_folder(tmp_path, monkeypat
 
 
 def begin_run(run, options):
-    """Make the files of a run that has a finished epoch."""
+    """Write the files of a run with a finished epoch."""
     start_run(run, options.recipe, {}, START)
     write_job(run, options)
     for file in (CHECKPOINT_FILE, HISTORY_FILE):
@@ -45,7 +45,7 @@ def begin_run(run, options):
 
 
 def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
-    """Not one that was cut in its first epoch, nor one of a model whose name begins alike."""
+    """Not a newer one without a finished epoch, nor one of a model with a similar name."""
     options = parse_options(["--name", "a"])
     for name in ("a-fast-20260101-000000", "a-fast-20260102-000000"):
         begin_run(tmp_path / name, options)
@@ -57,8 +57,8 @@ def test_the_newest_run_with_a_finished_epoch_is_resumed(tmp_path):
         find_run(parse_options([*resumed, "--recipe", "article"]))
 
 
-def test_a_run_alone_says_all_that_it_was_started_with(tmp_path, monkeypatch):
-    """Recipe, data and places, from any folder; flags beside --resume change what they name."""
+def test_a_run_records_the_options_it_was_started_with(tmp_path, monkeypatch):
+    """Paths are absolute, so it resumes from any folder. Flags beside --resume override options."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "notes.md").touch()
     monkeypatch.chdir(tmp_path)
@@ -81,8 +81,8 @@ def test_a_run_alone_says_all_that_it_was_started_with(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("file", [RECIPE_FILE, DATA_FILE, START_FILE])
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff"])
-def test_a_damaged_run_is_refused_by_the_name_of_the_file(tmp_path, file, content):
-    """A full disk or a cut copy is told in a line, not by a traceback."""
+def test_a_damaged_run_is_refused_with_the_name_of_the_file(tmp_path, file, content):
+    """In one line, for example after an incomplete copy."""
     options = parse_options([])
     begin_run(tmp_path / "run", options)
     (tmp_path / "run" / file).write_bytes(content)
@@ -90,8 +90,8 @@ def test_a_damaged_run_is_refused_by_the_name_of_the_file(tmp_path, file, conten
         require_resumable(tmp_path / "run", options.recipe, data={})
 
 
-def test_a_run_without_its_history_is_refused_by_the_name_of_the_file(tmp_path):
-    """At once, a finished one too: its card could not be drawn."""
+def test_a_run_without_history_is_refused(tmp_path):
+    """At once, because the card needs it."""
     options = parse_options([])
     begin_run(tmp_path / "run", options)
     (tmp_path / "run" / HISTORY_FILE).unlink()
@@ -99,7 +99,7 @@ def test_a_run_without_its_history_is_refused_by_the_name_of_the_file(tmp_path):
         require_resumable(tmp_path / "run", options.recipe)
 
 
-def test_nothing_to_resume_is_said(tmp_path):
-    """--resume without a run of that model."""
+def test_resuming_without_a_run_is_refused(tmp_path):
+    """If there is no run of that model."""
     with pytest.raises(ResumeError, match=r"no run of minimodel in .* has a finished epoch"):
         find_run(parse_options(["--resume", "--runs", str(tmp_path)]))

@@ -1,4 +1,4 @@
-"""Tux Paint's photographs, sorted."""
+"""Behaviour of training.stamps: Tux Paint's photographs, sorted into folders."""
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,7 @@ LISTED = [line.split() for line in stamps.LIST.read_text(encoding="utf-8").split
 
 
 def test_pictures_are_linked_into_their_folders(tmp_path):
-    """Those of the list and no others, and once more without harm."""
+    """Only those in the list. Running it again does no harm."""
     source, target = tmp_path / "source", tmp_path / "target"
     for name in ("animals/birds/cartoon", *(name for _, name in LISTED)):
         picture = (source / name).with_suffix(".png")
@@ -29,14 +29,15 @@ def test_pictures_are_linked_into_their_folders(tmp_path):
 
 
 def test_each_picture_is_in_one_folder():
-    """And the folders of classes are named like the shipped model's."""
+    """And the class folders have the names of the shipped model's classes."""
     assert len({name for _, name in LISTED}) == len(LISTED)
     metadata = ModelMetadata.model_validate_json((find_version() / METADATA_FILE).read_bytes())
     folders = {folder for folder, _ in LISTED}
     assert folders - {"things", "animals"} <= {f"classes/{name}" for name in metadata.class_names}
 
 
-def test_other_pictures_than_the_packages_are_one_line(tmp_path, capsys):
+def test_missing_pictures_are_one_line(tmp_path, capsys):
+    """With exit status 2."""
     assert stamps.main([str(tmp_path), str(tmp_path / "target")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -44,7 +45,7 @@ def test_other_pictures_than_the_packages_are_one_line(tmp_path, capsys):
 
 
 def test_textures_are_the_same_every_time():
-    """So that their figures can be measured again; no two are alike."""
+    """So that figures can be reproduced. No two are equal."""
     first, second = (dict(stamps.draw_textures()) for _ in range(2))
     assert first.keys() == second.keys()
     assert all((pixels == second[name]).all() for name, pixels in first.items())

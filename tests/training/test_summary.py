@@ -1,3 +1,5 @@
+"""Behaviour of training.summary."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +12,8 @@ TRAIN, TEST = draw_split(12, seed=0), draw_split(2, seed=1)
 DATA = Data("shapes", "drawn", "png", CLASSES, TRAIN, TEST, notes=("read shapes/<class>/*",))
 
 
-def test_report_counts_the_images_of_each_class():
-    """By split, with how the folder was read and the accuracy that no training at all would give."""
+def test_the_report_counts_the_images_of_each_class():
+    """By split. It also says how the folder was read, and the accuracy without any training."""
     text = summarize(replace(DATA, test=Split(TEST.images[:5], TEST.labels[:5])), TRAIN, draw_split(3, seed=2))
     assert "| disc | 12 | 3 | 2 |\n" in text
     assert "| all | 36 | 9 | 5 |\n" in text
@@ -21,14 +23,14 @@ def test_report_counts_the_images_of_each_class():
     assert "few images" not in text
 
 
-def test_small_classes_are_named():
-    """Of fewer than ten training images little can be learned."""
+def test_small_classes_are_reported():
+    """Fewer than ten training images teach little."""
     text = summarize(DATA, Split(TRAIN.images[:25], TRAIN.labels[:25]), TEST)
     assert "- few images: class 'stripes' has 1 to train on\n" in text
 
 
 def test_copies_are_counted():
-    """Inside a split, across splits, and under two classes."""
+    """Inside a split, across splits, and in two classes."""
     train = Split(np.concatenate([TRAIN.images, TRAIN.images[:2]]), np.concatenate([TRAIN.labels, [0, 1]]))
     test = Split(
         np.concatenate([TEST.images, TEST.images[:1], TRAIN.images[5:8]]), np.append(TEST.labels, [0, 0, 0, 0])

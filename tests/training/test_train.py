@@ -1,3 +1,5 @@
+"""Behaviour of training.train."""
+
 import contextlib
 
 import keras
@@ -23,12 +25,12 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 
 def test_the_training_step_is_traced_once(whole):
-    """Tracing takes seconds of a run's start."""
+    """Tracing takes seconds."""
     assert whole.traces == 1
 
 
-def test_the_recipes_seed_is_that_of_the_first_weights(tmp_path, monkeypatch):
-    """The same seed draws the same, another draws others."""
+def test_the_seed_determines_the_initial_weights(tmp_path, monkeypatch):
+    """Another seed gives others."""
     drawn = []
 
     def draw(*_):
@@ -42,8 +44,8 @@ def test_the_recipes_seed_is_that_of_the_first_weights(tmp_path, monkeypatch):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_labels_are_smoothed_as_the_recipe_says():
-    """The loss of the compiled network is the cross-entropy with a share of the probability spread over all classes."""
+def test_labels_are_smoothed_by_the_share_in_the_recipe():
+    """In the loss of the compiled network."""
     recipe = RECIPE.model_copy(update={"label_smoothing": 0.2})
     network = compile_network(4, recipe, CPU, total_steps=1)
     answer = np.array([[0.7, 0.1, 0.1, 0.1]])
@@ -52,15 +54,15 @@ def test_labels_are_smoothed_as_the_recipe_says():
 
 
 @pytest.mark.parametrize(("steps", "momentum"), [(1, 0.5), (4, 0.5), (48, 0.79), (1000, 0.99), (8928, 0.99)])
-def test_averages_keep_nothing_of_where_they_began(steps, momentum):
-    """Batch normalization's moving averages at the end of a run, however short, are those of images."""
+def test_batch_normalization_forgets_its_initial_averages(steps, momentum):
+    """Even in a short run, whose momentum is smaller."""
     network = compile_network(3, RECIPE, CPU, total_steps=steps)
     layers = [layer for layer in network.layers if isinstance(layer, BatchNormalization)]
     assert [layer.momentum for layer in layers] == pytest.approx([momentum] * 5, abs=0.01)
 
 
-def test_mixed_precision_trains_to_float32_probabilities(tmp_path):
-    """In bfloat16 the weights stay float32 and so do the probabilities."""
+def test_mixed_precision_keeps_weights_and_probabilities_in_float32(tmp_path):
+    """In bfloat16 too."""
     recipe = SGD.model_copy(update={"epochs": 1})
     model = fit(tmp_path, recipe=recipe, devices=in_precision("mixed_bfloat16"))
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -70,7 +72,7 @@ def test_mixed_precision_trains_to_float32_probabilities(tmp_path):
 
 
 def test_a_network_starts_from_the_given_weights(tmp_path, monkeypatch):
-    """Not from random ones."""
+    """Instead of random ones."""
     weights = [weight + 1 for weight in mini_model(num_classes=3).get_weights()]
     started = []
     monkeypatch.setattr(keras.Model, "fit", lambda self, *_, **__: started.append(self.get_weights()))
