@@ -1,6 +1,6 @@
-"""What all tests share."""
+"""Shared by all tests."""
 
 import os
 
-# Most tests care for no host, and their clients send any. Those of `app.http.origin` set their own.
+# Clients in most tests send any host. The tests of `app.http.origin` set their own.
 os.environ["APP_ALLOWED_HOSTS"] = "*"

@@ -9,7 +9,7 @@ from tests.training.images import draw_split, write_folder
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder: 20 images of each class to train, one to test."""
+    """An image folder: 20 training images and one test image of each class."""
     folder = tmp_path_factory.mktemp("images")
     write_folder(folder / "train", draw_split(20, seed=0), "png")
     write_folder(folder / "test", draw_split(1, seed=1), "png")

@@ -6,12 +6,12 @@ import pytest
 from benchmarks import article
 from tests.training.images import draw_split
 
-# Keras's legacy generator takes SciPy's by its old name.
+# Keras's legacy generator imports SciPy's functions by their old names.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
 
 
-def test_the_network_is_the_articles():
-    """With the same number of weights, compiled as published."""
+def test_the_network_has_the_articles_parameters():
+    """And is compiled as published."""
     model = article.make_model(10)
     assert model.count_params() == 4_374_538
     assert model.optimizer.learning_rate == np.float32(0.001)

@@ -16,6 +16,7 @@ def test_a_row_has_both_speeds_and_their_ratio():
 
 
 def test_the_images_are_small_distinct_and_of_two_formats(tmp_path):
+    """PNG and JPEG, and no two are equal."""
     classify.write_pictures(tmp_path / "pictures", 10)
     images = [Image.open(path) for path in sorted((tmp_path / "pictures").iterdir())]
     assert [image.format for image in images] == ["PNG", "JPEG"] * 5

@@ -43,16 +43,19 @@ def server():
 
 
 def test_the_last_line_of_json_has_the_results():
+    """The line follows wrk's own text."""
     noise = "Running 3s test\n{not the last one}\n"
     assert parse_output(noise + json.dumps(SEEN._asdict()) + "\n") == SEEN
 
 
 def test_output_without_json_is_an_error_with_the_output():
+    """So the user sees wrk's message."""
     with pytest.raises(LeftOutError, match="unable to connect"):
         parse_output("unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
 def test_the_rate_counts_successful_requests():
+    """Failed ones do not count."""
     assert SEEN.per_second == 300
 
 
@@ -60,20 +63,23 @@ def test_the_rate_counts_successful_requests():
 class TestLoad:
     """Each of these tests loads a server for a second."""
 
-    def test_pictures_are_sent_in_turn_as_they_are(self, server):
+    def test_images_are_sent_unchanged_in_turn(self, server):
+        """As the request body."""
         seen = load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "raw", clients=1, seconds=1)
-        first = PICTURES.index(server.seen[0][1])  # wrk calls `request` once at the start
+        first = PICTURES.index(server.seen[0][1])  # wrk calls `request` once before the load
         assert [body for _, body in server.seen[:6]] == [PICTURES[(first + turn) % 3] for turn in range(6)]
         assert {kind for kind, _ in server.seen} == {"image/png"}
         assert seen.requests > 3
         assert 0 < seen.p50_ms <= seen.p95_ms <= seen.p99_ms
 
-    def test_errors_are_counted_and_are_no_answers(self, server):
+    def test_errors_are_counted_separately(self, server):
+        """They are not successful requests."""
         seen = load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "raw", clients=4, seconds=1)
         total = seen.requests + seen.errors
         assert seen.errors == pytest.approx(total / 4, abs=4)
 
     def test_a_form_is_sent_with_its_boundary(self, server):
+        """Which is in the content type."""
         load(f"http://127.0.0.1:{server.server_port}/x", PICTURES, "form", clients=1, seconds=1)
         assert {kind for kind, _ in server.seen} == {FORM_TYPE}
         assert {body for _, body in server.seen} == set(map(encode_form, PICTURES))

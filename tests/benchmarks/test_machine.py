@@ -14,6 +14,7 @@ from benchmarks import machine
     ],
 )
 def test_the_relevant_instruction_sets_are_listed(monkeypatch, flags, told):
+    """Other CPU flags are not."""
     monkeypatch.setattr(machine, "describe_cpu", lambda: "A Processor")
     monkeypatch.setattr(machine, "read_cpu_flags", lambda: flags)
     monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda: flags)
@@ -22,5 +23,6 @@ def test_the_relevant_instruction_sets_are_listed(monkeypatch, flags, told):
 
 
 def test_missing_libraries_are_left_out():
+    """Without an error."""
     assert " numpy 2." in machine.describe_libraries("numpy", "no-such-library")
     assert "no-such-library" not in machine.describe_libraries("numpy", "no-such-library")

@@ -1,4 +1,4 @@
-"""Behaviour of benchmarks.own_classes; nothing is trained."""
+"""Behaviour of benchmarks.own_classes, without training."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from training.folds import Folds
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Answer instead of training: 90 % right by the recipe, 60 % from random weights; gives what was asked for."""
+    """Replace training: 90 % right with the recipe, 60 % from random weights. Returns what was to be measured."""
     asked = []
 
     def pretend(data, count, change, _start):
@@ -38,8 +38,8 @@ def measured(monkeypatch):
     return asked
 
 
-def test_generated_shapes_are_alike_each_time():
-    """Images of each kind, and no two the same."""
+def test_generated_shapes_are_reproducible():
+    """Images of each kind, no two of them equal."""
     data = draw_shapes(3)
     assert data.class_names == SHAPES
     assert data.split.images.shape == (12, 32, 32, 3)
@@ -48,7 +48,7 @@ def test_generated_shapes_are_alike_each_time():
 
 
 def test_images_are_drawn_by_class(tmp_path):
-    """As many of each as are asked for, or all that there are, from all splits of the folder."""
+    """The given number of each, or all, from all splits of the folder."""
     for split, count in (("train", 4), ("test", 2)):
         write_folder(tmp_path / split, draw_split(count, count), "png")
     data = read_data_set(tmp_path)
@@ -58,15 +58,15 @@ def test_images_are_drawn_by_class(tmp_path):
 
 
 def test_every_change_is_a_valid_recipe():
-    """Of values that the recipe has not already."""
+    """And differs from the recipe."""
     for change, values in CHANGES.items():
         recipe = change_recipe(change)
         assert all(getattr(recipe, field) == value for field, value in values.items())
         assert (recipe != change_recipe("finetune")) == bool(values)
 
 
-def test_tables_tell_gain_and_confidence(measured, tmp_path, capsys):
-    """From what was measured in this sitting and in earlier ones, which are not repeated."""
+def test_the_tables_have_gain_and_calibration(measured, tmp_path, capsys):
+    """From this session and from earlier ones, which are not repeated."""
     flags = ["--counts", "10", "20", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
     assert main(flags) == 0
     assert sorted(measured) == sorted(
@@ -82,8 +82,8 @@ def test_tables_tell_gain_and_confidence(measured, tmp_path, capsys):
     assert "| epochs-16 | `epochs` = 16 | 2 | 90.0 % | 90.0 % |" in table
 
 
-def test_a_temperature_brings_confidence_to_accuracy():
-    """A network that is sure of all its answers and right in four of five; it is fitted on other images."""
+def test_a_temperature_corrects_the_confidence():
+    """Of a network that is always certain and right in four of five. It is fitted on other images."""
     labels = np.zeros(400, np.int64)
     logits = np.where((np.arange(400) % 5 > 0)[:, None], [8.0, 0.0], [0.0, 8.0])
     (confidence, error), (calibrated, served_error) = measure_calibration(Folds(logits, labels, 3))

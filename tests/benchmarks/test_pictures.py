@@ -26,6 +26,7 @@ from benchmarks.pictures import (
     ("kind", "media_type", "bounds"), [(SMALL, "image/png", (1e3, 4e3)), (MEDIUM, "image/jpeg", (3e4, 1e5))]
 )
 def test_images_have_the_dimensions_and_file_sizes_of_real_ones(kind, media_type, bounds):
+    """So that decoding takes as long."""
     pictures = make_pictures(kind)
     assert len(set(pictures)) == len(pictures) > 1
     for picture in pictures:
@@ -35,10 +36,12 @@ def test_images_have_the_dimensions_and_file_sizes_of_real_ones(kind, media_type
 
 
 def test_images_are_reproducible():
+    """The noise is seeded."""
     assert make_pictures(MEDIUM) == make_pictures(MEDIUM)
 
 
 def test_a_form_has_the_unchanged_file():
+    """In the field `file`."""
     app = FastAPI()
 
     @app.post("/")
@@ -51,6 +54,7 @@ def test_a_form_has_the_unchanged_file():
 
 
 def test_the_shipped_model_classifies_the_known_image():
+    """With the label and probability that services are checked with."""
     folder = find_version()
     known = make_known(folder)
     runtime = load_runtime(folder, name="openvino", precision="f32", threads=0)

@@ -1,4 +1,4 @@
-"""Changes of the fast recipe, compared."""
+"""Behaviour of benchmarks.recipes."""
 
 import json
 
@@ -22,7 +22,7 @@ def _short_and_small():
 
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
-    """Train two changes; gives the folder of runs/ and results/."""
+    """Train two changes; returns the folder with runs/ and results/."""
     place = tmp_path_factory.mktemp("recipes")
     assert run(folder, place, "fast", "dropout") == 0
     return place
@@ -50,8 +50,8 @@ def test_the_table_has_a_row_for_each_finished_run(trained):
     assert second[6] == f"{start['hardware']}, {start['precision']}"
 
 
-def test_what_was_typed_is_told(trained, folder):
-    """Whole in the run's folder; in the table's header as whoever has the data elsewhere would type it."""
+def test_the_command_is_recorded(trained, folder):
+    """Completely in the run's folder; in the table without the local path of the data."""
     start = json.loads((trained / "runs" / "fast-1-epochs" / START_FILE).read_text(encoding="utf-8"))
     assert start["command"].startswith(f"python -m benchmarks.recipes fast dropout --data {folder} --runs ")
     table = (trained / "results" / "recipes.md").read_text(encoding="utf-8")
@@ -60,24 +60,24 @@ def test_what_was_typed_is_told(trained, folder):
     assert "`python -m benchmarks.recipes --epochs 1`" in recipes.draw_results(1, splits, trained / "runs", "cifar10")
 
 
-def test_where_all_were_run_none_is_said_not_to_be(trained, folder, monkeypatch):
-    """The header names rows and gaps as they are."""
+def test_a_complete_table_has_no_line_for_missing_runs(trained, folder, monkeypatch):
+    """Its header names all changes."""
     monkeypatch.setattr(recipes, "CHANGES", {name: recipes.CHANGES[name] for name in ("fast", "dropout")})
     assert run(folder, trained) == 0
     table = (trained / "results" / "recipes.md").read_text(encoding="utf-8")
     assert "`python -m benchmarks.recipes fast dropout --data DIR --epochs 1`.\n\n" in table
 
 
-def test_the_header_of_the_committed_table_is_that_of_its_rows():
-    """The command that it says printed it names them all."""
+def test_the_header_of_the_committed_table_names_its_rows():
+    """In the command that printed it."""
     table = (recipes.RESULTS / "recipes.md").read_text(encoding="utf-8")
     names = [line.split()[1] for line in table.splitlines() if line.startswith("| ")][2:]
     assert names
     assert f"`{recipes.PROGRAM} {' '.join(names)} --data DIR --epochs " in table
 
 
-def test_only_runs_that_are_what_the_table_says_are_in_it(trained, folder):
-    """One by other values is left out, and each budget has runs of its own."""
+def test_the_table_omits_runs_with_other_values_or_data(trained, folder):
+    """And each budget has its own runs."""
     splits = recipes.Splits(draw_split(18, seed=0), draw_split(2, seed=0))
     assert "| fast |" not in recipes.draw_results(1, splits, trained / "runs", "cifar10")  # other data
     path = trained / "runs" / "fast-1-epochs" / RECIPE_FILE
@@ -91,8 +91,8 @@ def test_only_runs_that_are_what_the_table_says_are_in_it(trained, folder):
     assert recipes.name_run(trained, "fast", 1) != recipes.name_run(trained, "fast", 2)
 
 
-def test_a_run_by_another_recipe_is_one_line(trained, folder, capsys):
-    """It is not gone on with."""
+def test_a_run_with_another_recipe_is_refused(trained, folder, capsys):
+    """In one line, and the run is not continued."""
     path = trained / "runs" / "fast-1-epochs" / RECIPE_FILE
     recipe = path.read_text(encoding="utf-8")
     path.write_text(json.dumps(json.loads(recipe) | {"learning_rate": 0.5}), encoding="utf-8")
@@ -109,6 +109,7 @@ def test_a_run_by_another_recipe_is_one_line(trained, folder, capsys):
     ("arguments", "words"), [(["fats"], "no such change: fats"), (["--epochs", "0"], "--epochs: 0 is less than 1")]
 )
 def test_a_bad_flag_is_one_line(arguments, words, capsys):
+    """With exit status 2."""
     with pytest.raises(SystemExit) as exit_:
         recipes.main(arguments)
     assert exit_.value.code == 2
@@ -118,6 +119,7 @@ def test_a_bad_flag_is_one_line(arguments, words, capsys):
 
 
 def test_missing_data_is_one_line(tmp_path, capsys):
+    """With exit status 2."""
     assert run(tmp_path / "none", tmp_path) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())

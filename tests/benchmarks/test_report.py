@@ -14,7 +14,7 @@ ONE, MANY = "one client", "many clients"
 
 
 def sample(per_second: float, cpu_seconds: float = 0.0, *, errors: int = 0) -> Sample:
-    """A sample of two seconds whose percentiles are derived from its rate."""
+    """A sample of two seconds with percentiles derived from its rate."""
     seen = Seen(round(2 * per_second), 2.0, per_second + 0.5, per_second + 0.95, per_second + 0.99, errors)
     return Sample(seen, cpu_seconds)
 
@@ -39,18 +39,21 @@ def rows():
 
 
 def test_a_figure_is_the_median_of_the_rounds(rows):
+    """So a disturbed round does not matter."""
     cell = rows[0].cells[ONE]
     assert (cell.per_second, cell.lowest_per_second, cell.highest_per_second) == (120, 100, 200)
     assert (cell.p50_ms, cell.p95_ms, cell.p99_ms) == (120.5, 120.95, 120.99)
 
 
 def test_errors_of_all_rounds_count():
+    """They are added up."""
     mine = record("mine", "f32", ours=True)
     mine.samples[ONE] = [sample(5, errors=1), sample(5, errors=2)]
     assert make_rows([mine])[0].cells[ONE].errors == 3
 
 
 def test_cpu_time_is_per_request():
+    """In milliseconds."""
     mine = record("mine", "f32", ours=True)
     mine.samples[ONE] = [sample(100, cpu_seconds=0.8), sample(200, cpu_seconds=0.8), sample(50, cpu_seconds=0.8)]
     assert make_rows([mine])[0].cells[ONE].cpu_ms == 4
@@ -63,16 +66,19 @@ def test_int8_is_compared_with_int8_and_other_precisions_with_the_other_one(rows
 
 
 def test_without_this_service_nothing_is_compared():
+    """The column has a dash."""
     assert make_rows([record("theirs", "f32", one_client=[1])])[0].cells[ONE].ratio is None
 
 
 def test_a_service_without_answers_has_a_rate_and_no_latencies(rows):
+    """The rate is 0."""
     cell = rows[-1].cells[MANY]
     assert cell.per_second == 0
     assert (cell.p50_ms, cell.cpu_ms, cell.ratio) == (None, None, None)
 
 
 def test_the_overview_has_a_row_for_each_service_and_a_column_for_each_load(rows):
+    """With memory and start."""
     overview = render_comparison(rows).split("\n\n")[0].splitlines()
     assert overview[0] == "| requests/s | precision | one client | many clients | memory | start |"
     assert overview[2] == "| Mine | bf16 | 120 | 600 | 200 MiB | 2.0 s |"
@@ -80,6 +86,7 @@ def test_the_overview_has_a_row_for_each_service_and_a_column_for_each_load(rows
 
 
 def test_each_load_has_a_table_of_the_services_that_support_it(rows):
+    """Not all services accept raw bodies."""
     table = render_comparison(rows).split("### many clients\n\n")[1].splitlines()
     assert table[2] == "| Mine | bf16 | 600 | 600–600 | 1.00 | 600.5 ms | 601.0 ms | 601.0 ms | 0 | 0.00 ms |"
     assert table[3] == "| Graph | f32 | 0 | 0–0 | – | – | – | – | 0 | – |"
@@ -94,6 +101,7 @@ def test_comparing_services_imports_no_training_library():
 
 
 def test_services_left_out_are_listed_with_the_reason():
+    """Below the tables."""
     absent = Record(Service("absent", "Absent", "f32", ("x",)), left_out="No module named 'absent'")
     text = render_comparison(make_rows([record("mine", "f32", ours=True, one_client=[1]), absent]))
     assert text.endswith("Left out:\n\n- absent: No module named 'absent'\n")

@@ -13,6 +13,7 @@ from tests.app.fakes import INPUT, OUTPUT, tell_colours
 
 
 def test_a_row_has_images_per_second_and_the_time_of_a_batch():
+    """For each batch size."""
     paces = {1: Pace(500, 2), 8: Pace(1000, 8), 32: Pace(2000, 16)}
     text = runtime.render({"fast": paces}, {"slow": "it is missing"}).splitlines()
     assert text[2] == "| fast | 500 (2.00 ms) | 1000 (8.00 ms) | 2000 (16.00 ms) |"
@@ -25,6 +26,7 @@ def make_contender(predict, callers=1):
 
 
 def test_every_batch_size_is_measured():
+    """And the time of a batch follows from the rate."""
     sizes = []
 
     def predict(images):
@@ -40,7 +42,7 @@ def test_every_batch_size_is_measured():
 
 
 def test_the_callers_run_at_the_same_time():
-    """And the speed is that of all callers together."""
+    """The rate is that of all callers together."""
     together = threading.Barrier(3)
     runs = runtime.time_runs(lambda: together.wait(10), seconds=0, callers=3)
     assert len(runs) == 3
@@ -51,7 +53,8 @@ def test_the_callers_run_at_the_same_time():
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_bf16_is_left_out_where_it_would_be_emulated(monkeypatch, native):
+def test_bf16_is_left_out_on_cpus_without_it(monkeypatch, native):
+    """It would be emulated."""
     asked = []
     monkeypatch.setattr(runtime, "has_bf16", lambda: native)
     monkeypatch.setattr(runtime, "load_runtime", lambda _, precision, **__: asked.append(precision))

@@ -9,7 +9,7 @@ from tests.training.fitting import shrink_network
 from tests.training.images import draw_split
 from training.config import RECIPES
 
-# Keras's legacy generator takes SciPy's by its old name.
+# Keras's legacy generator imports SciPy's functions by their old names.
 pytestmark = pytest.mark.filterwarnings("ignore:Please import `affine_transform`:DeprecationWarning")
 
 
@@ -80,6 +80,7 @@ def test_images_per_second_use_each_codes_batch_size(monkeypatch):
 
 @pytest.mark.parametrize("target", ["0", "1", "65", "nan"])
 def test_a_target_is_between_0_and_1(target, capsys):
+    """Other values are refused in one line."""
     with pytest.raises(SystemExit) as exit_:
         training.main(["--target", target])
     assert exit_.value.code == 2
@@ -87,6 +88,7 @@ def test_a_target_is_between_0_and_1(target, capsys):
 
 
 def test_missing_data_is_one_line(tmp_path, capsys):
+    """With exit status 2."""
     assert training.main(["--data", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

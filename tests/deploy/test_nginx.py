@@ -1,4 +1,4 @@
-"""The configuration of nginx in deploy/: what it promises, by a real nginx before a real service."""
+"""The nginx configuration in deploy/, tested with a real nginx and a real service."""
 
 import http.client
 import json
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (D
 
 
 class Site(NamedTuple):
-    """A running nginx: its ports, and the certificate to trust."""
+    """A running nginx: its ports, and its certificate."""
 
     http: int
     https: int
     certificate: Path
 
     def connect(self) -> ssl.SSLSocket:
-        """Open a TLS connection, as a client that knows the site by its name."""
+        """Open a TLS connection to the site by its name."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         return context.wrap_socket(socket.create_connection(("127.0.0.1", self.https), 10), server_hostname=HOST)
 
@@ -51,7 +51,7 @@ class Site(NamedTuple):
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[Process]:
-    """The service with its shipped model, as it is behind a proxy: on loopback, with the proxy's name."""
+    """The service with its shipped model, on loopback, with the proxy's name as an allowed host."""
     process = Process(model_dir=ROOT / "models", allowed_hosts=HOST, log_format="json", max_batch_size=1)
     process.wait_until("ok")
     yield process
@@ -60,7 +60,7 @@ def process() -> Iterator[Process]:
 
 @pytest.fixture(scope="module", params=["stripped", "kept"])
 def site(request, process, tmp_path_factory) -> Iterator[Site]:
-    """The configuration as it is but for ports and files, and the same with a prefix that is left in the path."""
+    """The configuration with test ports and files, and the same with a prefix that is not stripped."""
     folder = tmp_path_factory.mktemp("nginx")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
@@ -96,8 +96,8 @@ def test_images_are_classified_below_the_path(site):
     assert site.ask("GET", "/health").status == 404
 
 
-def test_pages_and_documents_know_the_path_and_the_scheme(site):
-    """Every link, and the line for curl."""
+def test_pages_have_the_sites_path_and_scheme(site):
+    """In every link and in the curl line."""
     page = site.ask("GET", "/classifier/", accept="text/html").content.decode()
     links = re.findall(r' (?:href|src|action)="([^"]+)"', page)
     assert links
@@ -113,8 +113,8 @@ def test_pages_and_documents_know_the_path_and_the_scheme(site):
     assert (again.status, again.headers["location"]) == (303, "/classifier/")
 
 
-def test_the_log_has_the_client_and_nobody_can_choose_it(site, process):
-    """The proxy replaces what the client says of itself."""
+def test_clients_cannot_forge_their_address(site, process):
+    """The proxy overwrites the headers that clients send, and the service logs the real address."""
     response = site.ask("GET", "/classifier/model", x_forwarded_for="192.0.2.77", x_forwarded_prefix="/elsewhere")
     request_id = response.headers["x-request-id"]
     while not (lines := [line for line in process.log if request_id in line]):
@@ -123,14 +123,14 @@ def test_the_log_has_the_client_and_nobody_can_choose_it(site, process):
     assert (line["client"], line["path"]) == ("127.0.0.1", "/classifier/model")
 
 
-def test_the_services_own_pages_may_post_and_others_may_not(site):
-    """The origin is the one that the browser sees, not the service's address."""
+def test_only_the_services_own_pages_may_post(site):
+    """Their origin is the site that the browser sees, not the service's address."""
     body, headers = CAT.read_bytes(), {"content_type": "image/png"}
     assert site.ask("POST", "/classifier/predict", body, **headers, origin=f"https://{HOST}").status == 200
     assert site.ask("POST", "/classifier/predict", body, **headers, origin="https://evil.example").status == 403
 
 
-def test_http_leads_to_https(site):
+def test_http_redirects_to_https(site):
     """With the same path."""
     connection = http.client.HTTPConnection("127.0.0.1", site.http, timeout=10)
     connection.request("GET", "/classifier/docs", headers={"host": HOST})
@@ -139,21 +139,21 @@ def test_http_leads_to_https(site):
     connection.close()
 
 
-def test_sizes_are_limited_twice(site):
-    """The service explains what is a little too large; what is far too large never reaches it."""
+def test_nginx_and_the_service_limit_sizes(site):
+    """The service explains what is slightly too large; nginx stops what is far too large."""
     for size, explained in ((16 * 2**20 + 1, True), (18 * 2**20, False)):
         response = site.ask("POST", "/classifier/predict", bytes(size), content_type="image/png")
         assert response.status == 413
         assert (b"upload_too_large" in response.content) == explained
 
 
-def test_metrics_stay_inside(site):
-    """They are for Prometheus, which asks the service itself."""
+def test_metrics_are_not_public(site):
+    """Prometheus reads them from the service itself."""
     assert site.ask("GET", "/classifier/metrics").status == 404
 
 
-def test_one_client_can_not_take_all_connections(site):
-    """Fifty requests at a time; the next one is told 429."""
+def test_a_client_has_a_limited_number_of_connections(site):
+    """Fifty at a time; the next one gets 429."""
     head = f"POST /classifier/predict HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\nx".encode()
     with ExitStack() as stack:
         for _ in range(50):

@@ -30,7 +30,7 @@ FENCE = re.compile(r"^(?P<indent> *)```(?P<info>\S+[^\n]*)?\n(?P<body>.*?)^(?P=i
 SHELL_LANGUAGES = {"console", "sh", "bash", "shell", "shell-session"}
 PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 END = "\x1e"
-SHARE_TOLERANCE = 0.2  # a model trained for minutes differs from CPU to CPU
+SHARE_TOLERANCE = 0.2  # between models that were trained on different CPUs
 # The service listens on another port than the documentation says, and `python` is that of this environment.
 PRELUDE = """
 export PATH={bin}:$PATH NAME={name} VERSION={version} SIZE={size}
@@ -139,13 +139,13 @@ def run(commands: list[Command], checkout: Path, port: str) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_the_lines_of_a_document_do_what_it_shows(document, checkout, port):
+def test_the_commands_of_a_document_print_what_it_shows(document, checkout, port):
     """In their order."""
     if commands := find_commands(document.read_text(encoding="utf-8")):
         run(commands, checkout, port)
 
 
-def test_the_apis_own_examples_do_what_they_show(checkout, port):
+def test_the_examples_of_the_api_print_what_they_show(checkout, port):
     """Every endpoint has one."""
     paths = create_app(Settings()).openapi()["paths"]
     descriptions = [operation["description"] for path in paths.values() for operation in path.values()]
@@ -155,8 +155,8 @@ def test_the_apis_own_examples_do_what_they_show(checkout, port):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_no_shell_line_hides_from_the_test(document):
-    """Every block of shell is a `console` block with prompts that runs or names what it needs."""
+def test_every_shell_block_is_tested_or_says_what_it_needs(document):
+    """Every block of shell is a `console` block with prompts."""
     for info, body in find_blocks(document.read_text(encoding="utf-8")):
         if SHELL_LANGUAGES & set(info[:1]) or PROMPT.search(body):
             assert info[:1] == ["console"], body
@@ -165,8 +165,8 @@ def test_no_shell_line_hides_from_the_test(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(document):
-    """Relative links and images name files of the repository, and headings in them."""
+def test_relative_links_work(document):
+    """They name files of the repository, and headings in them."""
     for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", document.read_text(encoding="utf-8")):
         path = document.parent / target if target else document
         assert path.exists(), target
@@ -180,8 +180,8 @@ def find_anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_what_is_shown_is_held():
-    """The comparison finds differences."""
+def test_the_comparison_finds_differences():
+    """Between printed and documented output."""
     assert matches('{"label":"cat","probability":0.93,…}', '{"label":"cat","probability":0.901223,"x":[1]}\n')
     assert not matches('{"label":"cat","probability":0.93}', '{"label":"dog","probability":0.93}')
     assert not matches('{"label":"cat","probability":0.93}', '{"label":"cat","probability":0.71}')
@@ -189,7 +189,7 @@ def test_what_is_shown_is_held():
     assert not matches("exit status 2", "exit status two")
 
 
-def test_every_metric_in_the_documentation_is_one(port):
+def test_every_metric_in_the_documentation_exists(port):
     """In the tables too, not only in the commands."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
         metrics = response.read().decode()

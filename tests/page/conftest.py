@@ -94,7 +94,7 @@ def browser():
 
 @dataclass
 class Watch:
-    """Faults on a page: errors in its console, requests to other sites."""
+    """Errors in a page's console, and requests to other sites."""
 
     errors: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)

@@ -27,7 +27,7 @@ def test_a_key_is_asked_for_once_and_sent(open_locked):
     page = open_locked
     with page.expect_response("**/predict") as refusal:
         choose(page, as_file(encode("red")), as_file(encode("blue")))
-    # With Basic, the browser would open its own dialogue over the field.
+    # `Basic` would open the browser's own dialogue over the field.
     assert refusal.value.all_headers()["www-authenticate"] == 'Bearer realm="classifier"'
     field = page.get_by_label("This service needs an API key")
     expect(field).to_be_focused()

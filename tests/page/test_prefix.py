@@ -1,4 +1,4 @@
-"""Behaviour of the page below a proxy's path: a real nginx between a real Chromium and the service."""
+"""Behaviour of the page below a proxy's path, with a real Chromium, nginx and service."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.page.actions import as_file, choose, expect_label
 from tests.page.conftest import CHROMIUM, FLAGS, serve
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: apt-get install nginx)")
-# Just as tutorials have it; the second one sends the prefix, the third one leaves it in the path.
+# The first is from tutorials, the second sends the prefix, the third leaves it in the path.
 SITE = """
 server {{
     listen 127.0.0.1:{port};
@@ -35,7 +35,7 @@ server {{
 
 @pytest.fixture(scope="module")
 def proxy(models: Path, tmp_path_factory) -> Iterator[str]:
-    """Two services behind nginx, of which one has its prefix from a setting; gives nginx's address."""
+    """Two services behind nginx, one of them with its prefix from a setting; returns nginx's address."""
     with serve(models, root_path="/classifier") as with_setting, serve(models) as without:
         port = find_free_port()
         ports = {"set": with_setting.url.split(":")[-1], "unset": without.url.split(":")[-1]}
@@ -45,7 +45,7 @@ def proxy(models: Path, tmp_path_factory) -> Iterator[str]:
 
 @pytest.mark.parametrize("prefix", ["/classifier", "/sent", "/kept"])
 def test_the_page_works_below_a_path(open_page, proxy, prefix):
-    """Files, the form, samples, the card, the API's documentation and its requests: all requests have the prefix."""
+    """Files, the form, samples, the card and the API's documentation: all requests have the prefix."""
     page = open_page(f"{prefix}/", url=proxy)
     refused = []
     page.on("response", lambda response: response.status >= 400 and refused.append(response.url))
@@ -72,7 +72,7 @@ def test_the_page_works_below_a_path(open_page, proxy, prefix):
 
 
 def test_the_form_works_without_javascript_below_a_path(open_page, proxy):
-    """Its answer and a refusal, and the way back from both."""
+    """Its result, an error, and the links back from both."""
     page = open_page("/classifier/", url=proxy, java_script_enabled=False)
     for data, heading in ((encode("blue"), "blue"), (b"a text", "This is not a supported picture format")):
         choose(page, as_file(data))
@@ -83,8 +83,8 @@ def test_the_form_works_without_javascript_below_a_path(open_page, proxy):
 
 
 @pytest.mark.parametrize("javascript", [True, False])
-def test_the_form_posts_where_browsers_say_little(browser, models: Path, javascript):
-    """Without HTTPS and off loopback they send no Sec-Fetch-Site, and Origin must tell that the page is the site's."""
+def test_the_form_works_without_https(browser, models: Path, javascript):
+    """Browsers then send no Sec-Fetch-Site, and the service compares Origin."""
     sent = []
     flags = [*FLAGS, "--host-resolver-rules=MAP classifier.test 127.0.0.1"]
     with serve(models, allowed_hosts="classifier.test") as service:

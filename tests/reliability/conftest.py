@@ -1,4 +1,4 @@
-"""What the reliability tests share: real server processes, and the table of results."""
+"""Shared by the reliability tests: real server processes, and the table of results."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.conftest import exported  # noqa: F401 -- the tiny real version, as a fixture of these tests too
+from tests.app.conftest import exported  # noqa: F401 -- the fixture with the tiny real version
 from tests.app.process import ROOT, Process
 
 _TABLE = pytest.StashKey[dict[str, list[int]]]()
@@ -28,7 +28,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
-    """Add to the table: what was tried, how often, how often it was lost or wrong. The same `what` adds up."""
+    """Add a row: what was tried, how often, and how often it was lost or wrong. Rows with the same `what` add up."""
 
     def tell(what: str, count: int, lost: int) -> None:
         row = request.config.stash[_TABLE].setdefault(what, [0, 0])
@@ -40,7 +40,7 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Process]]:
-    """Start server processes; takes settings. They end with the test."""
+    """Start server processes with these settings. They end with the test."""
     processes = []
 
     def start(**settings: object) -> Process:
@@ -54,14 +54,14 @@ def start() -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture
 def models(exported: Path, tmp_path: Path) -> Path:  # noqa: F811
-    """A models folder with the tiny version in it, to be changed."""
+    """A model folder with the tiny version, for tests that change it."""
     shutil.copytree(exported, tmp_path / "models" / "tiny" / "1")
     return tmp_path / "models"
 
 
 @pytest.fixture
 def shipped(tmp_path: Path) -> Path:
-    """A models folder with the newest shipped version in it, as version 1, to be changed."""
+    """A model folder with the newest shipped version as version 1, for tests that change it."""
     versions = [path for path in (ROOT / "models").glob("*/*") if path.name.isdecimal()]
     if not versions:
         pytest.skip("no version is shipped")

@@ -1,4 +1,4 @@
-"""Clients for the reliability tests: HTTP/1.1 over plain asyncio streams, cheap enough to overload a service."""
+"""Clients for the reliability tests: HTTP/1.1 over asyncio streams, fast enough to overload a service."""
 
 import asyncio
 import io
@@ -14,7 +14,7 @@ from tests.app.fakes import INPUT
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, whole."""
+    """One whole answer."""
 
     status: int
     headers: dict[str, str]
@@ -26,11 +26,11 @@ class Answer:
 
 
 class LostError(Exception):
-    """A request was accepted and got no whole answer."""
+    """A request was accepted and got no complete answer."""
 
 
 class Client:
-    """One client; keeps its connection as long as the service does."""
+    """A client that keeps its connection as long as the service does."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -38,11 +38,11 @@ class Client:
         self._writer: asyncio.StreamWriter | None = None
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
-        """Ask and read the answer whole.
+        """Send a request and read its whole answer.
 
         Raises:
-            ConnectionRefusedError: the service takes no connections.
-            LostError: it took this request and did not answer it.
+            ConnectionRefusedError: the service accepts no connections.
+            LostError: the service accepted this request and did not answer it.
         """
         started = time.monotonic()
         await self.send(method, path, body)
@@ -59,18 +59,18 @@ class Client:
         return Answer(int(status.split()[1]), headers, content, time.monotonic() - started)
 
     async def send(self, method: str, path: str, body: bytes = b"", *, cut: int | None = None) -> None:
-        """Send a request, or its first `cut` bytes, and read nothing."""
+        """Send a request, or its first `cut` bytes, without reading an answer."""
         if self._writer is None or self._writer.is_closing():
             try:
                 self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
             except ConnectionResetError as error:
-                # The listener closed while the connection was being made: it never was, and carried no request.
+                # The listener closed during the handshake, so there was no connection and no request.
                 raise ConnectionRefusedError(str(error)) from error
         head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
         self._writer.write((head.encode() + body)[:cut])
 
     def abort(self) -> None:
-        """Vanish, as a client whose network is gone."""
+        """Disappear like a client whose network fails."""
         if self._writer is not None:
             self._writer.transport.abort()
             self._writer = None
@@ -82,7 +82,7 @@ class Client:
 
 
 def make_image(rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
-    """Make an image of a colour of its own, and the probabilities (3,) that the tiny version gives for it alone."""
+    """Make an image of a unique colour, and the probabilities (3,) that the tiny version gives for it."""
     colour = rng.integers(0, 256, 3, dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(np.broadcast_to(colour, INPUT.shape)).save(buffer, "PNG")
@@ -91,7 +91,7 @@ def make_image(rng: np.random.Generator) -> tuple[bytes, np.ndarray]:
 
 
 def is_of(answer: Answer, probabilities: np.ndarray) -> bool:
-    """Tell whether an answer of the tiny version is the one to this very image."""
+    """Return whether an answer of the tiny version belongs to this image."""
     given = {entry["label"]: entry["probability"] for entry in answer.json()["predictions"]}
     return bool(np.allclose([given["red"], given["green"], given["blue"]], probabilities, atol=2e-3))
 

@@ -1,4 +1,4 @@
-"""The memory of a service with all of its processes, read from /proc while something happens."""
+"""Measures the memory of a service with all its processes, from /proc."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ _PERIOD_SECONDS = 0.02
 
 
 def read_memory(process: int) -> int:
-    """Return the bytes that a process and all below it take; what they share counts once."""
+    """Return the memory of a process and its descendants, in bytes; shared memory counts once."""
     total = 0
     pending = [process]
     while pending:
@@ -19,14 +19,14 @@ def read_memory(process: int) -> int:
         try:
             pending += list_children(current)
             lines = Path(f"/proc/{current}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended
             continue
         total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total
 
 
 class Watch:
-    """Watches the memory of a process and of all below it in the body of a `with`."""
+    """Measures the memory of a process and its descendants during a `with` block."""
 
     def __init__(self, process: int) -> None:
         self.peak = 0

@@ -1,4 +1,4 @@
-"""Files that take all the time or memory they get, four at once: they cost themselves alone."""
+"""Files that take as much time or memory as they can get, four at once, affect no other client."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from tests.reliability.memory import Watch
 
 CONTAINER_BYTES = 2**30  # as compose and Kubernetes have it
 PROBE_SECONDS = 0.25
-# Beside the bombs. One is decoded in the service's process, the others by decoders.
+# Sent at the same time. The service decodes one itself, decoders the others.
 HONEST = (
     encode(make_halves((32, 32)), "PNG"),
     encode(make_halves((640, 480)), "JPEG"),
@@ -24,7 +24,7 @@ HONEST = (
 
 
 class Clients:
-    """Honest clients that ask one thing after the other in the body of a `with`."""
+    """Clients that send one request after another during a `with` block."""
 
     def __init__(self, process: Process) -> None:
         self.statuses: list[int] = []
@@ -59,8 +59,8 @@ class Clients:
 
 
 @pytest.mark.timeout(600)
-def test_bombs_by_fours_stop_nobody_else(start, shipped, tell):
-    """Honest clients get their answers, probes come at once, and all processes fit into the container, at all times."""
+def test_four_bombs_at_once_affect_no_other_client(start, shipped, tell):
+    """Other clients get answers, probes are quick, and the memory of all processes stays within the container's."""
     process = start(model_dir=shipped)
     process.wait_until("ok")
 

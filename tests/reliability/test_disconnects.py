@@ -63,7 +63,7 @@ main()
 """
 
 
-def test_clients_that_have_left_cost_no_inference(start, models):
+def test_images_of_disconnected_clients_are_not_classified(start, models):
     """If 40 clients disconnect, only the images of running batches reach the model."""
     process = start(
         program=("-c", SLOW), model_dir=models, precision="f32", inference_threads=1, max_batch_size=1,
@@ -81,7 +81,7 @@ def test_clients_that_have_left_cost_no_inference(start, models):
             await asyncio.sleep(0.01)
         for client in clients:
             client.abort()
-        await asyncio.sleep(1.5)  # five images' time
+        await asyncio.sleep(1.5)  # the time for five images
         metrics = await read_metrics(probe)
         probe.close()
         return metrics

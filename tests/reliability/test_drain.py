@@ -1,4 +1,4 @@
-"""Stops under load lose no request that was accepted."""
+"""A stop under load loses no accepted request."""
 
 import asyncio
 import signal
@@ -32,7 +32,7 @@ async def work(port: int, seed: int, counts: dict[str, int], *, keep: bool) -> N
 
 
 async def send_slowly(port: int, body: bytes) -> int:
-    """Send half an upload, and the rest long after the listener has closed."""
+    """Send half of an upload, and the rest long after the listener has closed."""
     client = Client(port)
     await client.send("POST", "/predict", body, cut=-20)
     await asyncio.sleep(DRAIN_SECONDS + 1)
@@ -45,7 +45,7 @@ async def send_slowly(port: int, body: bytes) -> int:
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("clients", [16, 48])
 def test_a_stop_under_load_loses_nothing(start, models, tell, which, clients):
-    """With kept, new and idle connections and half an upload. The process exits in time, with status 0."""
+    """With kept, new and idle connections, and an unfinished upload. The process exits in time, with status 0."""
     process = start(model_dir=models, precision="f32", max_batch_size=8, drain_seconds=DRAIN_SECONDS)
     process.wait_until("ok")
     counts = dict.fromkeys(("answered", "lost", "wrong"), 0)

@@ -1,4 +1,4 @@
-"""Files and requests made to do harm: no 5xx, no hang, no growth."""
+"""Hostile files and requests cause no 5xx, no hang and no growth."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from PIL import Image
 
-from tests.app.pictures import write_chunk  # which also lets Pillow write HEIC
+from tests.app.pictures import write_chunk  # so that Pillow can write HEIC
 from tests.app.process import Process
 from tests.reliability.memory import read_memory
 
@@ -50,7 +50,7 @@ SEEDS = {
 
 @pytest.fixture(scope="module")
 def process(exported: Path) -> Iterator[Process]:
-    """One service for all of them: what one file does to it, the next one meets."""
+    """One service for all tests, so that the damage of a file would show in later ones."""
     process = Process(
         model_dir=exported.parent.parent, max_batch_size=4, max_image_pixels=2_000_000, decode_timeout_seconds=1
     )
@@ -69,7 +69,7 @@ def connection(process: Process) -> Iterator[HTTPConnection]:
 
 
 def send(connection: HTTPConnection, body: bytes, content_type: str = "image/png", path: str = "/predict") -> int:
-    """Send a body; check that the answer is a good one or a client's error, and that it came in time."""
+    """Send a body; check that the answer is a success or a client error, and that it came in time."""
     started = time.monotonic()
     connection.request("POST", path, body, {"content-type": content_type})
     response = connection.getresponse()
@@ -91,12 +91,12 @@ def count_restarts(process: Process) -> int:
 
 
 def read_resident(process: Process) -> int:
-    """Return the memory of the service's own process: a decoder may keep some, up to its limit."""
+    """Return the memory of the service's own process. A decoder may keep some, up to its limit."""
     return int(Path(f"/proc/{process.popen.pid}/statm").read_text().split()[1]) * 4096
 
 
 def mutate(random: Random, data: bytes) -> bytes:
-    """Change a real file in a few places: bytes, runs of bytes, its end, a piece of it somewhere else."""
+    """Change a real file in a few places: bytes, runs of bytes, its end, or a piece that moves."""
     file = bytearray(data)
     for _ in range(random.randint(1, 6)):
         at = random.randrange(len(file) + 1)
@@ -118,9 +118,9 @@ def mutate(random: Random, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("seed", list(SEEDS))
 @pytest.mark.timeout(3600)
-def test_mutated_files_do_no_harm(process, connection, tell, seed):
-    """Thousands of damaged files of every format that is read: an answer or a client's error, in time, each time."""
-    random = Random(f"{seed} {EXAMPLES}")  # noqa: S311 - to be repeated
+def test_damaged_files_do_no_harm(process, connection, tell, seed):
+    """Thousands of files in every supported format get an answer or a client error, in time."""
+    random = Random(f"{seed} {EXAMPLES}")  # noqa: S311 - reproducible
     restarts, answers = count_restarts(process), Counter[int]()
     for _ in range(EXAMPLES):
         answers[send(connection, mutate(random, SEEDS[seed]))] += 1
@@ -132,7 +132,7 @@ def test_mutated_files_do_no_harm(process, connection, tell, seed):
 
 
 def test_memory_stays_flat_under_damaged_files(process, connection):
-    """The same broken files again and again leave nothing behind."""
+    """Sending the same damaged files repeatedly leaks nothing."""
     files = [data[: len(data) * part // 7] for data in SEEDS.values() for part in range(1, 7)]
     for data in files * 3:
         send(connection, data)
@@ -155,30 +155,30 @@ def make_gif(frames: int) -> bytes:
 
 
 def repeat(kind: str, at: int, piece: bytes) -> bytes:
-    """Put 15 MB of one piece into a file."""
+    """Put 15 MB of one repeated piece into a file."""
     data = encode(kind)
     return data[:at] + piece * (15_000_000 // len(piece)) + data[at:]
 
 
 def cut_scan(jpeg: bytes) -> bytes:
-    """Leave what comes before the pixels."""
+    """Return the bytes before the pixels."""
     return jpeg[: jpeg.index(b"\xff\xda") + 14]
 
 
 def make_scans() -> bytes:
-    """Make a progressive JPEG of 1.4 megapixels whose last scan comes again and again: each goes over all of them."""
+    """Make a progressive JPEG of 1.4 megapixels that repeats its last scan; each one passes over all pixels."""
     data = encode("JPEG", (1400, 1000), "L", progressive=True)
     return data[:-2] + b"\xff\xda\0\x08\x01\x01\0\x01\x3f\0\0" * 200_000 + data[-2:]
 
 
 def make_runs() -> bytes:
-    """Make a BMP of 1.4 megapixels, each a run of its own."""
+    """Make a BMP of 1.4 megapixels with a run for each pixel."""
     head = struct.pack("<IiiHHIIiiII", 40, 1400, 1000, 1, 8, 1, 0, 0, 0, 2, 2)
     return b"BM" + struct.pack("<IHHI", 0, 0, 0, 62) + head + bytes(8) + b"\x01\x01" * 1_400_000 + b"\0\x01"
 
 
 def name_size(kind: str) -> bytes:
-    """Make a file whose header names 30,000 × 30,000 pixels."""
+    """Make a file whose header says 30,000 × 30,000 pixels."""
     data = bytearray(encode(kind))
     if kind == "PNG":
         return write_png(30_000, 30_000, write_chunk(b"IDAT", zlib.compress(bytes(10_000_000))))
@@ -238,7 +238,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", list(BOMBS))
 def test_bombs_do_no_harm(process, connection, tell, name):
-    """Files that are small to send and large to unpack, and files that are two things at once."""
+    """Small files that decode to large images, and files that are valid in two formats."""
     data = BOMBS[name]()
     send(connection, data)
     before = read_resident(process)
@@ -266,7 +266,7 @@ FORMS = {
 @pytest.mark.parametrize("name", list(FORMS))
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 def test_hostile_forms_do_no_harm(process, tell, name, path):
-    """Each is refused as a client's mistake; the next request is served."""
+    """Each gets a client error, and the next request is served."""
     connection = process.connect()
     for _ in range(3):
         assert 400 <= send(connection, FORMS[name], "multipart/form-data; boundary=x", path) < 500
@@ -277,8 +277,8 @@ def test_hostile_forms_do_no_harm(process, tell, name, path):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
-def test_requests_made_from_the_documentation_do_no_harm(process, tell, mode):
-    """Schemathesis makes requests from the OpenAPI document, right ones and wrong ones, and finds no 5xx."""
+def test_generated_requests_do_no_harm(process, tell, mode):
+    """Schemathesis generates valid and invalid requests from the OpenAPI document, and finds no 5xx."""
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{process.port}/openapi.json")
     made = 0
     for operation in schema.get_all_operations():
@@ -296,7 +296,7 @@ def test_requests_made_from_the_documentation_do_no_harm(process, tell, mode):
             assert response.status_code < 500, response.text
             assert time.monotonic() - started < LONGEST_SECONDS
 
-        with contextlib.suppress(Unsatisfiable):  # nothing can be wrong with a request that says nothing
+        with contextlib.suppress(Unsatisfiable):  # a request without parameters can't be invalid
             run()
     assert made > 5
     tell("requests that Schemathesis makes from the OpenAPI document: 5xx, or over 2 s", made, 0)

@@ -86,7 +86,7 @@ REASONS = {
 
 
 def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
-    """The reason is in the log and in `/health`, and a metric counts it; removing the newest version rolls back."""
+    """The log and `/health` have the reason, and a metric counts them. Removing the newest version rolls back."""
     process = start(model_dir=models, precision="f32", max_batch_size=2, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
     good = models / "tiny" / "1"
@@ -105,7 +105,7 @@ def test_bad_versions_are_refused_while_the_old_one_serves(start, models, tell):
             assert health["refused"][0]["version"] == 1000
             if how != "another input shape":
                 assert reason in health["refused"][0]["reason"], (how, health)
-            async with asyncio.timeout(10):  # the log is read by a thread of its own
+            async with asyncio.timeout(10):  # a thread reads the log
                 while not any(
                     health["refused"][0]["reason"][:60] in json.loads(line)["message"] for line in process.log
                 ):
@@ -151,7 +151,7 @@ sys.exit("nothing crashes OpenVINO")
 
 
 def test_a_version_that_crashes_the_runtime_is_refused(start, shipped, tell):
-    """OpenVINO dies of some damaged indexes: a service that serves or starts goes on without such a version."""
+    """Some damaged indexes crash OpenVINO. A service that serves or starts continues without such a version."""
     folder = next(shipped.glob("*/*"))
     process = start(model_dir=shipped, max_batch_size=1, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
@@ -171,12 +171,12 @@ def test_a_version_that_crashes_the_runtime_is_refused(start, shipped, tell):
 
 
 def read_peak_memory(process) -> int:
-    """Return the most resident memory that the process has had, in bytes."""
+    """Return the peak resident memory of the process, in bytes."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.popen.pid}/status").read_text())[1]) * 1024
 
 
 def find_preflight_limit(process) -> int | None:
-    """Return the limit on data of the preflight that `process` runs now, in bytes; None without one."""
+    """Return the data limit of the preflight that `process` is running, in bytes; None without one."""
     for children in Path(f"/proc/{process.popen.pid}/task").glob("*/children"):
         for child in children.read_text().split():
             with contextlib.suppress(OSError):  # it has ended
@@ -188,7 +188,7 @@ def find_preflight_limit(process) -> int | None:
 
 @pytest.mark.parametrize("lone", [False, True], ids=["beside a good one", "alone"])
 def test_a_graph_that_compiles_to_gigabytes_is_refused(start, models, tell, lone):
-    """By another process, whose memory is limited: the service's own never grows, and it goes on."""
+    """By the preflight, whose memory is limited. The service's own memory does not grow."""
     good = models / "tiny" / "1"
     write_graph(good, 1)
     number = 2

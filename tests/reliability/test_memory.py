@@ -1,4 +1,4 @@
-"""The largest images that are taken, two at once, beside all else that takes memory: within what a container has."""
+"""The memory of the largest accepted images, with everything else that takes memory, fits into the container."""
 
 import shutil
 import socket
@@ -17,18 +17,18 @@ from tests.app.process import ROOT, Process, ask
 from tests.reliability.memory import Watch, read_memory
 from tests.reliability.test_reload import copy_version
 
-# About memory, not time: on a machine that is busy, too.
+# These tests are about memory, so timeouts are long.
 PATIENT = {"decode_timeout_seconds": 60, "request_timeout_seconds": 60}
 
 
 def turn(kind: str, mode: str, size: tuple[int, int], **options: object) -> bytes:
-    """Make a picture of one colour that EXIF turns on its side."""
+    """Make an image of one colour with an EXIF orientation that turns it on its side."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     return fill(kind, mode, size, exif=exif, **options)
 
 
-# The largest that cameras make, and the limit: 8192 x 6144; what takes four times the memory: 4096 x 3072.
+# The limit, which fits the largest cameras: 8192 x 6144. For formats that take four times the memory: 4096 x 3072.
 LARGEST: dict[str, Callable[[], bytes]] = {
     "JPEG": lambda: fill("JPEG", "RGB", LIMIT),
     "progressive JPEG": lambda: fill("JPEG", "RGB", LIMIT, progressive=True),
@@ -45,7 +45,7 @@ LARGEST: dict[str, Callable[[], bytes]] = {
 
 
 def send_at_once(process: Process, *images: bytes) -> list[int]:
-    """Send each image on a connection of its own; return the statuses."""
+    """Send each image on its own connection; return the statuses."""
 
     def send(data: bytes) -> int:
         connection = process.connect()
@@ -59,7 +59,7 @@ def send_at_once(process: Process, *images: bytes) -> list[int]:
 
 
 def read_container() -> tuple[int, dict[str, str]]:
-    """Return the memory of the service's container, in bytes, and its settings."""
+    """Return the memory limit of the service's container, in bytes, and its settings."""
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["serve"]
     assert service["deploy"]["resources"]["limits"]["memory"] == "1g"
     values = {name: str(value) for name, value in service["environment"].items() if value}
@@ -67,8 +67,8 @@ def read_container() -> tuple[int, dict[str, str]]:
 
 
 @pytest.mark.timeout(300)
-def test_the_largest_images_take_what_is_promised(start, models, tell):
-    """Two of each kind at once, served, each in a process that keeps to its limit."""
+def test_the_largest_images_stay_within_their_memory_limit(start, models, tell):
+    """Two of each kind at once are decoded, each in a process below its limit."""
     process = start(model_dir=models, precision="f32", max_batch_size=2, **PATIENT)
     process.wait_until("ok")
     promised = Limits(Settings().max_image_pixels, Settings().max_upload_bytes).memory_bytes
@@ -84,8 +84,8 @@ def test_the_largest_images_take_what_is_promised(start, models, tell):
 
 
 @pytest.mark.timeout(180)
-def test_all_at_once_stays_within_the_container(start, shipped, tell):
-    """Bodies up to their limit, the largest images in every decoding thread, and the next version being loaded."""
+def test_everything_at_once_fits_into_the_container(start, shipped, tell):
+    """Request bodies up to their limit, the largest image in every decoder, and the next version being loaded."""
     limit, settings = read_container()
     process = start(**{name.removeprefix("APP_").lower(): value for name, value in settings.items()} | {
         "model_dir": shipped, "precision": "f32", "model_poll_seconds": 0.1, **PATIENT,
@@ -95,7 +95,7 @@ def test_all_at_once_stays_within_the_container(start, shipped, tell):
     bodies, each = int(settings["APP_MAX_UPLOADS_TOTAL_BYTES"]), Settings().max_upload_bytes
     uploads = []
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {each}\r\n\r\n".encode()
-    for _ in range(bodies // each - 1):  # the images need a little, too
+    for _ in range(bodies // each - 1):  # leaves some for the images
         uploads.append(socket.create_connection(("127.0.0.1", process.port), timeout=10))
         uploads[-1].sendall(head + bytes(each - 1))
     folder = next(shipped.glob("*/*"))

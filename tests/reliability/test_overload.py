@@ -1,4 +1,4 @@
-"""Ten times the load that the service can sustain: it goes on serving, and rejected clients get in when they return."""
+"""At ten times the sustainable load, the service continues to serve, and rejected clients succeed when they return."""
 
 import asyncio
 import contextlib
@@ -18,10 +18,10 @@ from tests.reliability.load import Client, find_percentile, make_image
 
 PLACES = 16
 SECONDS = 4.0
-# Enough to offer ten times the load although each waits for its answer: a rejection takes up to 4 s.
+# Enough for ten times the load, although each waits for its answer: a rejection takes up to 4 s.
 CROWD = 2000
-# The service, running each batch six times: the shipped model is so fast that clients on the same two cores could not
-# offer ten times what it sustains.
+# The service runs each batch six times, because clients on the same two cores could not send ten times the load that
+# the shipped model sustains.
 HEAVY = """
 import app.versions.model
 predict = app.versions.model.Model.predict
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture
 def process(start, shipped) -> Process:
-    """The shipped model on one thread, which leaves the other core to HTTP and to the clients."""
+    """The shipped model on one thread, which leaves the other core to HTTP and the clients."""
     process = start(
         program=("-c", HEAVY),
         model_dir=shipped,
@@ -51,7 +51,7 @@ def process(start, shipped) -> Process:
 
 
 async def probe(port: int, ended: asyncio.Event, seconds: list[float]) -> None:
-    """Probe on a new connection each time, as an orchestrator does."""
+    """Probe on a new connection each time, like an orchestrator."""
     while not ended.is_set():
         for path in ("/health", "/health/live"):
             client = Client(port)
@@ -63,7 +63,7 @@ async def probe(port: int, ended: asyncio.Event, seconds: list[float]) -> None:
 
 
 async def load(port: int, clients: int, per_second: float, seconds: float) -> dict[int, int]:
-    """Send requests at a rate, or if it is 0 as fast as they are answered; count the statuses."""
+    """Send requests at a rate, or as fast as they are answered if it is 0; count the statuses."""
     body = make_image(np.random.default_rng(0))[0]
     counts: dict[int, int] = {}
     until = time.monotonic() + seconds
@@ -84,7 +84,7 @@ async def load(port: int, clients: int, per_second: float, seconds: float) -> di
 
 @dataclass(frozen=True)
 class Overload:
-    """The result of one try; rates are per second, probes in seconds."""
+    """The result of one try. Rates are per second, probe times in seconds."""
 
     peak: float
     counts: dict[int, int]  # by status
@@ -110,10 +110,10 @@ class Overload:
 
 
 async def measure_overload(process: Process) -> Overload:
-    """Load with as many clients as the queue has places, then at somewhat over ten times the rate that gave."""
+    """Load with as many clients as the queue has places, then at more than ten times the resulting rate."""
     await load(process.port, PLACES, 0, 1)
     peak = (await load(process.port, PLACES, 0, SECONDS))[200] / SECONDS
-    await load(process.port, CROWD, 11 * peak, SECONDS)  # to open the connections, which takes memory once
+    await load(process.port, CROWD, 11 * peak, SECONDS)  # opens the connections, which takes memory once
     memory = read_memory(process)
     ended, probes = asyncio.Event(), []
     probing = asyncio.create_task(probe(process.port, ended, probes))
@@ -124,7 +124,7 @@ async def measure_overload(process: Process) -> Overload:
 
 
 def measure_busy() -> float:
-    """Return the share of the processors that other programs and the host take."""
+    """Return the share of CPU time that other programs and the host take."""
 
     def read() -> tuple[int, int]:
         with open("/proc/stat", encoding="ascii") as file:  # noqa: PTH123 -- not a path of ours
@@ -142,10 +142,10 @@ def read_memory(process: Process) -> int:
         return int(file.read().split()[1]) * 4096
 
 
-def test_ten_times_the_load_costs_no_throughput(process, tell):
-    """At least nine tenths of the peak are served, the rest gets 429, probes stay quick, memory does not grow.
+def test_ten_times_the_load_does_not_reduce_throughput(process, tell):
+    """At least nine tenths of the peak are served and the rest gets 429; probes stay quick and memory does not grow.
 
-    Other programs on the machine can only make it look worse, so the best of four tries counts.
+    The best of four tries counts, because other programs on the machine can only make the result worse.
     """
     tries = []
     for _ in range(4):
@@ -155,7 +155,7 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
         print(f"\n{overload}")
         assert set(overload.counts) == {200, 429}
         assert overload.offered >= 10 * overload.peak, "the clients could not offer as much"
-        assert overload.grown_bytes < 32 * 2**20  # cycles that connections leave are collected later
+        assert overload.grown_bytes < 32 * 2**20  # reference cycles of connections are collected later
         tries.append(overload)
         if overload.holds():
             break
@@ -167,8 +167,8 @@ def test_ten_times_the_load_costs_no_throughput(process, tell):
     assert tries[-1].holds()
 
 
-def test_a_crowd_that_asks_again_at_once_slows_no_probe(start, shipped, tell):
-    """With the fast model on all cores, and 500 clients that never wait: probes stay quick.
+def test_clients_that_retry_at_once_do_not_delay_probes(start, shipped, tell):
+    """With the fast model on all cores and 500 clients that never wait.
 
     As many requests are served as for 32 clients, less a tenth. The best of four tries counts, as above.
     """
@@ -199,7 +199,7 @@ def test_a_crowd_that_asks_again_at_once_slows_no_probe(start, shipped, tell):
 
 
 async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool, int]:
-    """Send requests within `seconds`, and again when told to; count the returns by whether they got in."""
+    """Send requests within `seconds` and retry as told; count the retries by whether they were accepted."""
     returned = {True: 0, False: 0}
 
     async def come(delay: float) -> None:
@@ -221,13 +221,13 @@ async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool
     return returned
 
 
-def test_clients_that_return_when_told_get_in(process, tell):
-    """A burst of over ten times the places: of the returns, nine in ten get in."""
+def test_clients_that_obey_retry_after_are_accepted(process, tell):
+    """In a burst of more than ten times the places, nine in ten retries are accepted."""
     body = make_image(np.random.default_rng(0))[0]
 
     async def run() -> dict[bool, int]:
         peak = (await load(process.port, PLACES, 0, 2))[200] / 2
-        # Five seconds' work in one second, within the limit of connections.
+        # The work of five seconds in one second, within the limit of connections.
         return await burst(process.port, body, min(int(5 * peak), 900), 1)
 
     returned = asyncio.run(run())
@@ -237,14 +237,14 @@ def test_clients_that_return_when_told_get_in(process, tell):
     tell("clients that obeyed `Retry-After`: rejected again", sum(returned.values()), returned[False])
 
 
-def test_clients_that_return_when_told_find_room_for_a_body(start, shipped, tell):
-    """The same for ten times the bytes that there is room for."""
+def test_clients_that_obey_retry_after_find_room_for_a_body(start, shipped, tell):
+    """The same for ten times as many bytes as there is room for."""
     photo = make_photo()
     process = start(
         model_dir=shipped, max_upload_bytes=2 * len(photo), max_uploads_total_bytes=8 * len(photo), log_level="info"
     )
     process.wait_until("ok")
-    asyncio.run(load(process.port, 8, 0, 1))  # small images, which say nothing about photographs
+    asyncio.run(load(process.port, 8, 0, 1))  # with small images, whose rate differs from that of photographs
     returned = asyncio.run(burst(process.port, photo, 80, 0.2))
     print(f"\n{returned[True]} accepted after `Retry-After`, {returned[False]} rejected again")
     assert returned[True] > 20
@@ -264,7 +264,7 @@ main()
 
 
 def test_pipelined_bodies_take_no_memory(start, models, tell):
-    """600 clients send a large body behind a request that waits for its answer: it stays in the kernel."""
+    """A large body behind an unanswered request stays in the kernel, for each of 600 clients."""
     process = start(
         program=("-c", SLOW), model_dir=models, precision="f32", inference_threads=1, max_batch_size=1,
         max_uploads_total_bytes=2**24,

@@ -1,4 +1,4 @@
-"""The service opens no outbound connection, and does not try to."""
+"""The service makes no outbound connection, and does not try to."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ import pytest
 
 from tests.app.process import ROOT
 
-# Runs in a network namespace with a loopback and no route. The kernel counts every packet without a route, so it sees
-# native libraries as well as Python.
+# Runs in a network namespace with a loopback and no route. The kernel counts every packet without a route, from
+# native libraries as well as from Python.
 SCRIPT = r"""
 import fcntl, socket, struct, sys
 sys.path.insert(0, {root!r})
@@ -47,13 +47,13 @@ print("control", count_strays())
 """
 
 
-def test_the_service_never_calls_out(models, tell, tmp_path):
+def test_the_service_makes_no_outbound_connection(models, tell, tmp_path):
     """Neither at the start nor while it serves: no telemetry, DNS query or download."""
     unshare = shutil.which("unshare")
     if not unshare or subprocess.run([unshare, "-rn", "true"], check=False).returncode:
         pytest.skip("network namespaces can't be made here")
     script = SCRIPT.format(root=str(ROOT), models=str(models))
-    # As on a new machine: OpenVINO's telemetry is off in CI jobs.
+    # OpenVINO would turn its telemetry off in CI jobs.
     environment = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
     done = subprocess.run(
         [unshare, "-rn", sys.executable, "-c", script],

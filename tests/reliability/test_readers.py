@@ -1,4 +1,4 @@
-"""Many clients that read what is the same for everybody: it is written once a second, and probes stay quick."""
+"""Many clients that read shared answers: these are rendered once a second, and probes stay quick."""
 
 import asyncio
 import shutil
@@ -12,7 +12,7 @@ from tests.reliability.test_overload import measure_busy, probe
 CLIENTS = 500
 SECONDS = 3
 PATHS = ("/metrics", "/openapi.json", "/", "/docs", "/model/card/", "/docs/assets/swagger-ui.css")
-# An orchestrator waits for a second or more.
+# Orchestrators wait for a second or more.
 SLOWEST_SECONDS = 0.25
 
 pytestmark = [
@@ -22,7 +22,7 @@ pytestmark = [
 
 
 async def crowd(port: int, path: str) -> list[float]:
-    """Read `path` by many clients at once for some seconds; return how long probes took meanwhile."""
+    """Read `path` from many clients at once for some seconds; return how long probes took in that time."""
     ended, seconds = asyncio.Event(), []
     probing = asyncio.create_task(probe(port, ended, seconds))
     url = f"http://127.0.0.1:{port}{path}"
@@ -36,8 +36,8 @@ async def crowd(port: int, path: str) -> list[float]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_crowd_of_readers_slows_no_probe(start, shipped, tell, path):
-    """On new connections, in the 99th of a hundred; the best of four tries counts."""
+def test_many_readers_do_not_delay_probes(start, shipped, tell, path):
+    """At p99, on new connections. The best of four tries counts."""
     process = start(model_dir=shipped, log_level="info")
     process.wait_until("ok")
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Versions that come and go while the service answers requests."""
+"""Versions that are added and removed while the service answers requests."""
 
 import asyncio
 import shutil
@@ -41,9 +41,9 @@ def count_files(process) -> int:
     return len(list(Path(f"/proc/{process.popen.pid}/fd").iterdir()))
 
 
-@pytest.mark.timeout(600)  # each preflight has low priority beside four clients that never pause
+@pytest.mark.timeout(600)  # preflights have low priority, and four clients never pause
 def test_fifty_reloads_under_load_lose_and_leak_nothing(start, models, tell):
-    """Every version takes over, every request gets its answer from one of them, and memory does not grow."""
+    """Every version takes over, every request gets an answer from one of them, and memory does not grow."""
     process = start(model_dir=models, precision="f32", max_batch_size=8, model_poll_seconds=POLL_SECONDS)
     process.wait_until("ok")
     counts = dict.fromkeys(("answered", "lost", "wrong"), 0)
@@ -79,9 +79,9 @@ def test_fifty_reloads_under_load_lose_and_leak_nothing(start, models, tell):
 
 
 async def time_reloads(port: int, folder: Path, versions: range) -> tuple[list[float], list[float]]:
-    """Return the seconds that requests take before versions come, and while they come one after the other."""
+    """Return the seconds that requests take before the new versions, and while they are loaded one after the other."""
     body = make_image(np.random.default_rng(0))[0]
-    # Before anything is timed: to copy a version keeps this very process, whose clock it is, for 20 ms.
+    # Copying blocks this process for 20 ms, so it happens before anything is timed.
     copies = {version: copy_version(folder, version, folder.parents[2]) for version in versions}
     before: list[float] = []
     during: list[float] = []
@@ -113,11 +113,11 @@ NOTICEABLE_SECONDS = 0.05
 
 
 @pytest.mark.timeout(180)
-def test_a_reload_of_the_shipped_model_slows_no_request(start, shipped, tell):
+def test_a_reload_of_the_shipped_model_does_not_delay_requests(start, shipped, tell):
     """Loading, verifying and warming share the machine with serving: no request takes noticeably longer.
 
-    That is 50 ms, or twice the p99 of before if it is more. The best of eight tries counts, since other programs of the
-    host slow requests, too.
+    That is 50 ms, or twice the previous p99 if that is more. The best of eight tries counts, because other programs of
+    the host delay requests too.
     """
     process = start(model_dir=shipped, max_batch_size=8, model_poll_seconds=0.1)
     process.wait_until("ok")

@@ -1,4 +1,4 @@
-"""Versions that come while a service runs."""
+"""Adds versions while a service runs."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ POLL_SECONDS = 0.05
 
 
 def copy_version(folder: Path, number: int, into: Path | None = None) -> Path:
-    """Copy a version under another number, beside it or `into` another folder; written aside, then renamed."""
+    """Copy a version under another number, beside it or `into` another folder: written aside, then renamed."""
     into = into or folder.parent
     aside = Path(shutil.copytree(folder, into / f".writing-{number}"))
     metadata = json.loads((aside / METADATA_FILE).read_text())
