@@ -26,7 +26,7 @@ def augment(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Ten
     Args:
         images: (N, H, W, 3) float32, 0 to 255, in random order: changes for a share of the images go to the first ones.
         recipe: the strength of each change.
-        seed: (2,) integers; the same seed gives the same changes.
+        seed: (2,) integers, which determine the changes.
         mirrored: (N,) bool, which images to mirror if the recipe mirrors any; None draws them at random.
 
     Returns:
@@ -44,7 +44,7 @@ def _move(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor, mirrored: tf.Tenso
     angle = u[0] * math.radians(recipe.rotation)
     is_scaled = tf.abs(u[4]) <= recipe.scale_share
     scale = tf.where(is_scaled, tf.exp(u[1] * math.log1p(recipe.scale)), 1.0)
-    # the square root in width and in height, so that the area stays
+    # the square root for width and height, so that the area does not change
     stretch = tf.where(is_scaled, tf.exp(u[6] * math.log1p(recipe.aspect) / 2), 1.0)
     # whole pixels, so that a shift alone does not blur
     down, right = (tf.round(u[2 + axis] * recipe.shift * size) for axis, size in enumerate((height, width)))

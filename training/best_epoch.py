@@ -42,7 +42,7 @@ class BestEpoch(keras.callbacks.Callback):
             epoch, loss = int(saved.pop("epoch")), float(saved.pop("loss"))
         except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise tell_damaged(self.path) from error
-        if epoch < finished_epochs:  # else the run was interrupted before the checkpoint, and the epoch runs again
+        if epoch < finished_epochs:  # otherwise, the epoch is in no checkpoint and runs again
             self.epoch, self.loss, self.weights = epoch, loss, list(saved.values())
             self._judge(finished_epochs - 1)
 

@@ -23,7 +23,7 @@ from training.numbering import read_metadata
 TOLERANCE = 0.002  # of a share: 20 of 10,000 images, because other CPUs round differently
 LOG_TOLERANCE = 0.01  # between logarithms of probabilities, ten times the usual rounding error
 TOLERATED_IMAGES = 2  # if that is more than TOLERANCE
-BF16 = "runtimes, openvino bf16, "  # not measured on a CPU without bfloat16
+BF16 = "runtimes, openvino bf16, "  # not measured on CPUs without bfloat16
 INT8 = "runtimes, openvino int8, "
 ELSEWHERE = ("test_sets, ", "foreign, ")
 
@@ -83,7 +83,9 @@ def measure_again(
         write_mistakes(mistakes, data, probabilities)
     differences = compare(measured, metadata.metrics.model_dump(mode="json"))
     if not distance <= LOG_TOLERANCE:
-        differences.append(Difference("golden answers by smoothing and temperature, furthest off", distance, 0.0))
+        differences.append(
+            Difference("golden probabilities from smoothing and temperature, largest log difference", distance, 0.0)
+        )
     expected = [] if has_int8() else [d for d in differences if _is_int8_figure(d)]
     return Again(measured, [d for d in differences if d not in expected], expected)
 
@@ -128,7 +130,7 @@ def _load_described_data(source: str, metadata: ModelMetadata, *, skip_damaged: 
         update={"pixel_encoding": data.pixel_encoding, "train_size": train_size, "test_size": len(data.test.labels)}
     )
     if found != recorded:
-        raise DataError(f"{source} holds other data ({_describe(found)}): {was}")
+        raise DataError(f"{source} contains other data ({_describe(found)}): {was}")
     return data
 
 

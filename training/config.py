@@ -24,15 +24,17 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    residual: bool = Field(default=True, description="with shortcuts; without them it is the article's plain network")
+    residual: bool = Field(
+        default=True, description="shortcuts in the units; without them, it is the article's plain network"
+    )
     size: Literal[32, 48, 64, 96] = Field(32, description="height and width in pixels of the images")
     epochs: int = Field(50, ge=1, description="passes over the training split")
     batch_size: int = Field(128, ge=1, description="images per step, over all GPUs together")
-    optimizer: Literal["adam", "sgd", "muon"] = Field("adam", description="sgd is with Nesterov momentum 0.9")
+    optimizer: Literal["adam", "sgd", "muon"] = Field("adam", description="sgd uses Nesterov momentum 0.9")
     learning_rate: float = Field(0.001, gt=0, description="peak learning rate")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate, after the warm-up")
-    warmup: Fraction = Field(0.0, description="share of all steps in which a cosine schedule climbs to its peak")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled: weights shrink by this × learning rate a step")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    warmup: Fraction = Field(0.0, description="share of all steps in which a cosine schedule rises to its peak")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled: each step shrinks weights by this × learning rate")
     label_smoothing: Fraction = Field(0.0, description="probability mass spread evenly over all classes")
     dropout: Fraction = Field(0.25, description="share of features dropped before the classifier")
     normalization: Literal["position", "channel"] = Field(
@@ -44,21 +46,27 @@ class Recipe(BaseModel):
     alternating_flip: bool = Field(
         default=False, description="mirror each image in every other epoch, instead of at random"
     )
-    scale: Fraction = Field(0.0, description="scale the picture's content by a factor from 1 / (1 + this) to 1 + this")
+    scale: Fraction = Field(0.0, description="scale the content by a random factor from 1 / (1 + this) to 1 + this")
     scale_share: float = Field(1.0, ge=0, le=1, description="share of the images whose content is scaled")
-    aspect: Fraction = Field(0.0, description="stretch the content that is scaled by a factor of up to 1 + this")
+    aspect: Fraction = Field(0.0, description="also stretch scaled content by a random factor of up to 1 + this")
     color: Fraction = Field(0.0, description="change brightness, contrast and saturation by up to this share each")
     gray: Fraction = Field(0.0, description="share of the images turned grey")
-    fill: Literal["nearest", "reflect"] = Field("nearest", description="what shows beyond a moved picture's border")
-    plain: float = Field(0.0, ge=0, le=1, description="share of the images that show one plain colour there instead")
+    fill: Literal["nearest", "reflect"] = Field(
+        "nearest", description="pixels beyond the border of the content: the last pixel repeated, or the mirror image"
+    )
+    plain: float = Field(
+        0.0, ge=0, le=1, description="share of the images with a plain colour beyond the border instead"
+    )
     jpeg: float = Field(0.0, ge=0, le=1, description="share of the images compressed as JPEG, at random qualities")
-    cutout: int = Field(0, ge=0, lt=IMAGE_SIZE, description="side in pixels of a square of each image that is blanked")
+    cutout: int = Field(
+        0, ge=0, lt=IMAGE_SIZE, description="side in pixels of the square that is blanked in each image"
+    )
     low_resolution: Fraction = Field(
         0.0,
         description=f"share of the epochs, the first ones, that train on images of {SMALL_SCALE:.0%} as high and wide",
     )
     ema: Fraction = Field(
-        0.0, description="evaluate and export the weights' moving average, of which each step keeps this share; 0: none"
+        0.0, description="momentum of the weights' moving average, which is evaluated and exported; 0: none"
     )
     patience: int = Field(
         0,
@@ -67,13 +75,13 @@ class Recipe(BaseModel):
     )
     validation: float = Field(0.1, gt=0, lt=1, description="share of the training images held out, stratified")
     seed: int = Field(
-        0, ge=0, lt=2**31, description="of the split, the initial weights, the order and the augmentation"
+        0, ge=0, lt=2**31, description="random seed of the split, the initial weights, the order and the augmentation"
     )
 
     @model_validator(mode="after")
     def _require_effect(self) -> Self:
         if self.warmup and self.schedule == "constant":
-            raise ValueError("--warmup is part of a cosine schedule; with --schedule constant it must be 0")
+            raise ValueError("--warmup belongs to a cosine schedule; with --schedule constant it must be 0")
         if self.alternating_flip and not self.flip:
             raise ValueError("--alternating-flip changes how --flip mirrors; it needs --flip")
         if self.aspect and not self.scale:
@@ -83,7 +91,7 @@ class Recipe(BaseModel):
 
 _COMMON = Recipe(
     epochs=24,
-    optimizer="muon",  # 81.6 % after 2 epochs, where sgd has 78.0 % and adam 74.1 % (docs/versions/minimodel-3.md)
+    optimizer="muon",  # 81.6 % after 2 epochs, where sgd has 78.0 % and adam 74.1 % (benchmarks/results/recipes.md)
     learning_rate=0.003,
     schedule="cosine",  # decays to zero, which short runs need
     warmup=0.1,  # at first, the optimizer's averages have few gradients
@@ -117,7 +125,7 @@ _LONGER: dict[str, Any] = {
 RECIPES = {
     # Adam(0.001), batch 128, 50 epochs: as published.
     "article": Recipe(),
-    # One to two hours on two CPU cores with bfloat16.
+    # One to two hours on two CPU cores with bfloat16
     "fast": Recipe.model_validate(
         _COMMON.model_dump() | _LONGER | {"epochs": 30, "ema": 0.998}  # about the last one and a half epochs
     ),

@@ -99,7 +99,7 @@ def load_data(
 def split_validation(
     split: Split, fraction: float, seed: int, class_names: Sequence[str] | None = None
 ) -> tuple[Split, Split]:
-    """Split a training set into training and validation images, each class in proportion, copies on one side.
+    """Split a training set into training and validation images, stratified by class, with copies on the same side.
 
     Raises:
         DataError: a class has too few images; it is named by `class_names`, or by its number.
@@ -154,7 +154,9 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
     _require_every_class(found.class_names, {"train": train, "validation": validation, "test": test})
     if not found.test:
         kept, held = hold_out(*train, TEST_SHARE, seed, flag="the test set", class_names=found.class_names)
-        notes.append(f"{len(held)} of {len(train.labels)} images are held out to test ({TEST_SHARE:.0%} of each class)")
+        notes.append(
+            f"{len(held)} of {len(train.labels)} images are held out for testing ({TEST_SHARE:.0%} of each class)"
+        )
         test_files, test = [train_files[index] for index in held], Split(train.images[held], train.labels[held])
         train = Split(train.images[kept], train.labels[kept])
     endings = {

@@ -30,7 +30,7 @@ def select_devices(*, require_gpu: bool = False) -> Devices:
     Raises:
         DeviceError: `require_gpu` is set and TensorFlow sees no GPU.
     """
-    tf.get_logger().setLevel("ERROR")  # it advises programmers on tracing
+    tf.get_logger().setLevel("ERROR")  # its warnings about tracing are for programmers
     # TF32 (Ampere and later) rounds float32 factors to 10 bits of mantissa, but golden answers and export
     # tolerances need float32. Training in 16 bits does not use TF32.
     tf.config.experimental.enable_tensor_float_32_execution(False)  # noqa: FBT003 - TensorFlow's

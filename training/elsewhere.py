@@ -110,7 +110,7 @@ def read_images(folder: Path, image_size: tuple[int, int]) -> Images:
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise DataError(f"no pictures in {folder}")
+        raise DataError(f"no images in {folder}")
     images = np.empty((len(paths), *image_size, 3), np.uint8)
     with Decoders(1, max_pixels=MAX_PIXELS, max_bytes=MAX_BYTES, timeout_seconds=MAX_DECODE_SECONDS) as decoders:
         for index, path in enumerate(paths):

@@ -13,7 +13,7 @@ PROGRAM = "python -m training.evaluate"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure a version again: status 1 if its metadata has other figures, 2 if it can't be measured."""
+    """Measure a version again. The exit status is 1 if figures differ from its metadata, 2 if it can't be measured."""
     parser = Parser(prog=PROGRAM, description=main.__doc__)
     parser.add_argument("version", type=Path, help="folder of a version, such as models/minimodel/1")
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training (default: %(default)s)")
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(f"{format_table(again.measured)}\n\n{format_elsewhere(again.measured)}".rstrip())
     for difference in again.expected:
-        print(f"no disagreement on this CPU, whose 8-bit sums may overflow: {difference}", file=sys.stderr)
+        print(f"expected on this CPU, whose 8-bit sums may overflow: {difference}", file=sys.stderr)
     for difference in again.differences:
-        print(f"disagrees with {METADATA_FILE}: {difference}", file=sys.stderr)
+        print(f"differs from {METADATA_FILE}: {difference}", file=sys.stderr)
     return 1 if again.differences else 0
 
 

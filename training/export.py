@@ -35,7 +35,7 @@ from training.typicality import Typicality, extract_features
 
 GOLDEN_IMAGES = 32  # quantization may remove some (training/quantize.py)
 GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
-"""Numbers of blots along a side."""
+"""Numbers of blots along each side of a golden image."""
 GOLDEN_CANDIDATES = 512
 """Number of images for each number of blots."""
 # In float32 only the order of additions differs, by about 1e-5 (app/contract.py). This allows for GPUs, and is twenty

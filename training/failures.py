@@ -1,4 +1,4 @@
-"""Errors that the person who started a training job can fix; their texts are printed as they are.
+"""Errors that the user of a training job can fix. Their texts are printed unchanged.
 
 TrainingError
 ├── DataError      the data set can't be loaded

@@ -1,7 +1,7 @@
 """Starts a network from the weights of an exported version, with a new head for other classes.
 
-It reads the weights from the version's SavedModel, and measures the normalisation of its graph. The new head starts as
-a logistic regression on the version's features of the training images.
+It reads the weights from the version's SavedModel and measures the normalization of its graph. The new head starts as
+a logistic regression on the features of the training images.
 """
 
 import warnings
@@ -28,14 +28,14 @@ from training.pipeline import Normalization
 TOLERANCE = 0.01
 """Maximum difference of the rebuilt network's golden probabilities from the version's, far above rounding."""
 HEAD_PENALTY = 0.01
-"""scikit-learn's C of the first head: a strong penalty, so that few images don't give certain answers."""
+"""scikit-learn's C for the new head: a strong penalty, so that few images do not make it certain."""
 BATCH_SIZE = 64
 
 Weights = list[npt.NDArray[np.float32]]
 
 
 class Start(NamedTuple):
-    """What a network starts from."""
+    """The weights and the normalization that a network starts from."""
 
     name: str
     """Name and version, such as "minimodel 3"."""
@@ -46,7 +46,7 @@ class Start(NamedTuple):
 
 
 def load_start(folder: Path) -> Start:
-    """Load the weights and the normalisation of the version in `folder`.
+    """Load the weights and the normalization of the version in `folder`.
 
     Raises:
         VersionError: it can't be read, or its weights are not those of a MiniModel.
@@ -78,7 +78,7 @@ def make_initial_weights(start: Start, split: Split, recipe: Recipe) -> Weights:
     mirrored = [split.images, split.images[:, :, ::-1]] if recipe.flip else [split.images]
     seen = np.concatenate([_predict(features, start.normalize, images) for images in mirrored])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # training goes on from wherever it is
+        warnings.simplefilter("ignore", ConvergenceWarning)  # training continues from there
         regression = LogisticRegression(C=HEAD_PENALTY, max_iter=500)
         regression.fit(seen.astype(np.float64), np.tile(split.labels, len(mirrored)))
     kernel, bias = regression.coef_.T, regression.intercept_
@@ -88,7 +88,7 @@ def make_initial_weights(start: Start, split: Split, recipe: Recipe) -> Weights:
 
 
 def fit_normalization(normalize: Normalization, size: int) -> Normalization:
-    """Return `normalize` for images of `size` pixels; deviations by position are averaged for another size."""
+    """Return `normalize` for images of `size` pixels. Deviations by position are averaged if the size differs."""
     deviation = normalize.deviation
     if deviation.ndim > 1 and deviation.shape[0] != size:
         deviation = deviation.mean(axis=(0, 1))
@@ -130,14 +130,14 @@ def _measure_normalization(folder: Path, metadata: ModelMetadata) -> Normalizati
 
 
 def _require_golden(folder: Path, metadata: ModelMetadata, network: keras.Model, normalize: Normalization) -> None:
-    """Raise unless the rebuilt network gives the version's golden answers; else this module misread the version."""
+    """Raise unless the rebuilt network gives the version's golden probabilities: it would if it was read correctly."""
     with np.load(folder / GOLDEN_FILE) as golden:
         images, expected = golden["images"], golden["probabilities"]
     logits = _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
     answers = keras.ops.convert_to_numpy(Calibration(metadata.smoothing, metadata.temperature)(logits))
     if not float(np.abs(answers - expected).max()) <= TOLERANCE:
         raise VersionError(
-            f"can't start from {folder}: with its weights, MiniModel gives other answers than the version"
+            f"can't start from {folder}: MiniModel with its weights gives other probabilities than the version"
         )
 
 

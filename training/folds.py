@@ -1,4 +1,4 @@
-"""Cross-validation: measures on all images of a small data set, each with a network that was not fitted to it."""
+"""Cross-validation: measures all images of a small data set, each with a network that was not fitted to it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from training.split import split_folds
 from training.train import compile_network
 
 FOLDS_FILE = "folds.npz"
-"""The saved answers, so that exporting the run again needs no second cross-validation."""
+"""The saved answers. Exporting the run again reads them instead of repeating the cross-validation."""
 
 
 class Folds(NamedTuple):

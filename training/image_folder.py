@@ -82,7 +82,7 @@ def _find_splits(folder: Path, skipped: Counter[str]) -> dict[str, Path]:
     others = []
     for path in _list_folders(folder):
         split = next((split for split, names in SPLITS.items() if path.name.casefold() in names), None)
-        # A class can be called "train" too: its folder contains images and no folders.
+        # A class may also be named "train": its folder contains images and no folders.
         if split and next(_list_folders(path), None):
             named[split].append(path)
         else:
@@ -91,7 +91,7 @@ def _find_splits(folder: Path, skipped: Counter[str]) -> dict[str, Path]:
     for split, paths in named.items():
         if len(paths) > 1:
             names = " and ".join(f"{path.name}/" for path in sorted(paths))
-            raise DataError(f"{folder} has {names}, which can both mean the {split} images; keep one of them")
+            raise DataError(f"{folder} has {names}, which both mean the {split} images; keep one of them")
     if not splits:
         if others and all(any(path.name.casefold() in names for names in SPLITS.values()) for path in others):
             raise DataError(f"{others[0]} has no class folders in it; expected {LAYOUTS}")
@@ -117,7 +117,7 @@ def _list_classes(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
         raise DataError(f"{folder} has {len(classes)} class folders, and at least two are needed{hint}")
     for path in folder.iterdir():
         if is_litter(path.name) and path.is_dir():
-            skipped[f"folder that is hidden or the operating system's: {path}/"] += 1
+            skipped[f"hidden folder, or one of the operating system: {path}/"] += 1
         elif not (is_litter(path.name) or path.is_dir()):
             skipped["file beside the class folders"] += 1
     return dict(sorted(classes.items()))
@@ -134,7 +134,7 @@ def _list_files(classes: dict[str, list[Path]], skipped: Counter[str]) -> list[I
             elif path.is_dir():
                 skipped[f"image in a subfolder of a class, such as {path}/"] += _count_files(path)
             elif path.suffix and path.suffix.lower() not in SUFFIXES:
-                skipped[f"file ending in {path.suffix.lower()!a}, which is not read"] += 1
+                skipped[f"file with the unsupported suffix {path.suffix.lower()!a}"] += 1
             else:
                 files.append(ImageFile(path, label))
         if len(files) == before:

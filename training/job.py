@@ -49,7 +49,7 @@ from training.typicality import fit_typicality
 FOLDS = 3
 """Default number of folds of cross-validation."""
 SMALL_TEST = 200
-"""With fewer test images cross-validation is the default, because they measure accuracy to 7 points at best."""
+"""With fewer test images, which measure accuracy to 7 points at best, cross-validation is the default."""
 
 
 class Fit(NamedTuple):
@@ -121,7 +121,8 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         folds = _cross_validate(options, run, data, fit, devices, initialize)
     except tf.errors.ResourceExhaustedError as error:
         raise FullError(
-            f"no room: {' '.join(str(error).split())}; --resume continues after the last finished epoch"
+            f"out of disk space or memory: {' '.join(str(error).split())}; "
+            "--resume continues after the last finished epoch"
         ) from error
     return export_run(options, run, data, fit, folds, start.commit)
 
@@ -164,8 +165,8 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         The new version's folder.
 
     Raises:
-        ExportError: the exported files give other answers than the network, no runtime loads them, or they can't be
-            renamed.
+        ExportError: the exported files and the network give different answers, no runtime loads the files, or they
+            can't be renamed.
     """
     recipe = options.recipe
     served = _fit_served_model(fit, folds, recipe)
@@ -188,7 +189,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
                 foreign=options.foreign,
             )
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's errors can have many lines
-            raise ExportError(f"no version: {' '.join(str(error).split())}; {again}") from error
+            raise ExportError(f"the export failed: {' '.join(str(error).split())}; {again}") from error
         newest = find_newest(models)
         rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
         is_set_aside = rivalry is not None and options.promote == "if-better" and not rivalry.is_better

@@ -12,10 +12,8 @@ MOMENTUM = 0.99
 def choose_momentum(total_steps: int, ema: float = 0.0) -> float:
     """Return the momentum of BatchNormalization's averages for a run of `total_steps` steps.
 
-    The averages start at 0 and 1. A short run needs less momentum to forget these: after 48 steps with Keras's default,
-    they still make up 62 % of the averages.
-
-    Averaged weights (`ema`) need averages over the same steps.
+    The averages start at 0 and 1. A short run needs less momentum to forget these values: after 48 steps with Keras's
+    default, they still make up 62 % of the averages. Averaged weights (`ema`) need averages over the same steps.
     """
     return min(ema or MOMENTUM, max(0.5, 1 - 10 / total_steps))
 
@@ -34,7 +32,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(**{"synchronized": True} | kwargs)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:  # noqa: FBT001 - Keras's
-        """Normalise `inputs`, (N, H, W, C); in training with the batch's statistics, which update the averages."""
+        """Normalize `inputs`, (N, H, W, C). In training, the batch's statistics are used, and update the averages."""
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1
         if several or not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)

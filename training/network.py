@@ -1,6 +1,6 @@
 """MiniModel: twelve pre-activation residual units, as the article "ResNets for CIFAR-10" builds it.
 
-Pure functional Keras. It knows no data, no optimizer and no normalisation of pixels.
+It uses Keras's functional API, and knows no data, no optimizer and no normalization of pixels.
 """
 
 import keras
@@ -56,16 +56,17 @@ def mini_model(
     """Build MiniModel; for (32, 32, 3) and 10 classes it has 4,374,538 parameters.
 
     Args:
-        input_shape: (H, W, channels) of normalised images, H and W equal and a multiple of 8. The weights have the same
-            shapes for every size, since features are averaged over the whole picture.
+        input_shape: (H, W, channels) of normalized images, H and W equal and a multiple of 8. The weights have the same
+            shapes for every size, because features are averaged over the whole image.
         num_classes: width of the softmax.
         residual: False gives the plain network, without shortcuts.
         dropout: share of features dropped before the classifier while training.
-        momentum: of BatchNormalization's averages; it matters while training only.
+        momentum: of BatchNormalization's averages, which only training updates.
 
     Returns:
-        A model (N, H, W, channels) float32 → (N, num_classes) float32 probabilities. Its layer "head" gives the logits,
-        "features" what they are computed from, and "stage_1", "stage_2" … the feature map at the end of each stage.
+        A model (N, H, W, channels) float32 → (N, num_classes) float32 probabilities. The layer "head"
+        returns the logits, "features" the features that they are computed from, and "stage_1", "stage_2" … the feature
+        map at the end of each stage.
     """
     inputs = keras.Input(input_shape, name="images")
     x = layers.Conv2D(STAGES[0][0], 3, padding="same", name="stem")(inputs)
@@ -75,7 +76,7 @@ def mini_model(
             x = unit(x, filters, pool=stage > 0 and index == 0, residual=residual, momentum=momentum, name=name)
     x = layers.Activation("relu")(BatchNormalization(momentum=momentum)(x))
     x = layers.Dropout(dropout)(x)
-    x = layers.Flatten(name="features")(layers.AveragePooling2D(x.shape[1])(x))  # over the whole picture
+    x = layers.Flatten(name="features")(layers.AveragePooling2D(x.shape[1])(x))  # over the whole image
     # Probabilities stay in float32 under mixed precision: bfloat16 has too few digits for a loss.
     logits = layers.Dense(num_classes, dtype="float32", name="head")(x)
     return keras.Model(inputs, layers.Softmax(dtype="float32", name="probabilities")(logits), name="minimodel")

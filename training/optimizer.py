@@ -13,7 +13,7 @@ from training.layers import choose_momentum
 class Muon(keras.optimizers.Muon):
     """Keras's Muon, extended to convolution kernels. Biases, BatchNormalization and the classifier use Adam.
 
-    Keras's own supports two-dimensional weights only. A kernel (h, w, in, out) is orthogonalised as an (h·w·in, out)
+    Keras's own supports two-dimensional weights only. A kernel (h, w, in, out) is orthogonalized as an (h·w·in, out)
     matrix, as in K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
 
@@ -30,7 +30,7 @@ class Muon(keras.optimizers.Muon):
         self.assign_sub(variable, ops.reshape(update, variable.shape))
 
     def zeropower_via_newtonschulz5(self, x: tf.Tensor, steps: int) -> tf.Tensor:
-        """Orthogonalise a matrix by Keras's iteration with a third of the multiplications.
+        """Orthogonalize a matrix by Keras's iteration with a third of the multiplications.
 
         Each step multiplies by a polynomial in x·xᵀ, so all products except the last are of small square matrices.
         """

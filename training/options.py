@@ -81,14 +81,14 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         prog=PROGRAM,
         description="Train MiniModel, measure it on the test set, export it as the next version.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=argparse.SUPPRESS,  # show no default of flags without one
+        argument_default=argparse.SUPPRESS,  # so that help shows no default for flags without one
         allow_abbrev=False,
     )
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
         default=name,
-        help=f"named hyperparameters; the flags below change single ones; {FINETUNE_RECIPE} with --from",
+        help=f"named set of hyperparameters, which the flags below can change; {FINETUNE_RECIPE} is for --from",
     )
     _add_job_flags(parser)
     add_elsewhere_flags(parser)
@@ -104,13 +104,13 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
     except ValidationError as error:
         parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
     if name == FINETUNE_RECIPE and start is None:
-        parser.error(f"argument --recipe: {name} starts from a version; --from names one (none in {START_MODELS})")
+        parser.error(f"argument --recipe: {name} starts from a version, and {START_MODELS} contains none; set --from")
     _require_possible(parser, values)
     return Options(**{**values, "recipe": recipe, "recipe_name": name, "start": start, "resume": resume})
 
 
 def _read_earlier(arguments: Sequence[str] | None) -> tuple[dict[str, Any], str | None]:
-    """Return the options of the run to resume, and its path; find the newest run if `--resume` has no value."""
+    """Return the options of the run to resume, and its path: the newest run if `--resume` has no value."""
     first = Parser(prog=PROGRAM, add_help=False, argument_default=argparse.SUPPRESS, allow_abbrev=False)
     first.add_argument("--resume", nargs="?", const=NEWEST)
     first.add_argument("--recipe")
@@ -166,40 +166,43 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     job.add_argument("--data-name", help="name of an image folder in metadata and card (default: the folder's name)")
     job.add_argument("--data-source", help="where an image folder came from (default: image folder)")
     job.add_argument("--skip-damaged", action="store_true", help="leave out files that can't be read as images")
-    job.add_argument("--name", default="minimodel", help="of the model")
+    job.add_argument("--name", default="minimodel", help="name of the model")
     job.add_argument(
         "--models", type=Path, default=Path("models"), help="the version goes to MODELS/NAME/<next number>"
     )
     job.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder for checkpoints, history and logs, a subfolder per run"
+        "--runs",
+        type=Path,
+        default=Path("runs"),
+        help="folder for checkpoints, history and logs, with a subfolder for each run",
     )
     job.add_argument(
         "--from",
         dest="start",
         metavar="VERSION",
-        help=f"start from the weights of an exported version's folder; {SCRATCH}: from random ones (default: the "
-        f"newest version in {START_MODELS} for an image folder of fewer than {SMALL_FOLDER:,} images, if there is one)",
+        help=f"start from the weights of the exported version in this folder; {SCRATCH}: from random weights (default: "
+        f"the newest version in {START_MODELS}, if any, for an image folder of fewer than {SMALL_FOLDER:,} images)",
     )
     job.add_argument(
         "--resume",
         nargs="?",
         const=NEWEST,
         metavar="RUN",
-        help="continue after the last finished epoch of RUN, or of the newest run of this model that has one, with the "
-        "flags it was started with; a finished run is only measured and exported again",
+        help="continue RUN after its last finished epoch, with the flags it was started with; without RUN, the newest "
+        "run of this model with a finished epoch; a finished run is only measured and exported again",
     )
     job.add_argument("--require-gpu", action="store_true", help="refuse to train without a GPU")
     job.add_argument(
         "--export",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="measure on the test set and export; --no-export compares recipes by their validation accuracy",
+        help="measure on the test set and export; --no-export is for comparing recipes by validation accuracy",
     )
     job.add_argument(
         "--quantize",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="export it in int8 too; the service uses int8 if it costs no accuracy (extra: quantize)",
+        help="also export in int8, which the service uses if it loses no accuracy (extra: quantize)",
     )
     job.add_argument(
         "--promote",
@@ -212,7 +215,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         "--folds",
         type=int,
         metavar="N",
-        help="cross-validate with N folds, 0: don't (default: 3 when there are fewer than 200 test images)",
+        help="cross-validate with N folds; 0: no cross-validation (default: 3 with fewer than 200 test images, else 0)",
     )
     job.add_argument(
         "--notes",

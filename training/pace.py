@@ -14,7 +14,7 @@ SHORT = 120  # seconds; longer times are printed in minutes
 class Pace(keras.callbacks.Callback):
     """Adds images per second and the learning rate to an epoch's logs, and prints them with the remaining time.
 
-    With `say_figures` the line also has the epoch, loss and accuracy.
+    With `say_figures`, the line also has the epoch, loss and accuracy.
     """
 
     def __init__(self, images_per_epoch: int, phases: Sequence[Phase], *, say_figures: bool) -> None:

@@ -1,4 +1,4 @@
-"""Makes batches: a seeded stream of shuffled, augmented and normalised images.
+"""Makes batches: a seeded stream of shuffled, augmented and normalized images.
 
 Batch number `step` is a pure function of (images, recipe, step), so a resumed run gets the same batches as an
 uninterrupted one.
@@ -31,7 +31,7 @@ class Normalization:
     deviation: npt.NDArray[np.float32]
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Normalise (N, H, W, 3) pixels from 0 to 255 of any type to float32."""
+        """Normalize (N, H, W, 3) pixels from 0 to 255 of any type to float32."""
         return (tf.cast(images, tf.float32) / 255 - self.mean) / self.deviation
 
 
@@ -42,7 +42,7 @@ def measure_normalization(images: npt.NDArray[np.uint8], kind: str) -> Normaliza
     total: Any = 0
     squares: Any = 0
     for start in range(0, len(images), BLOCK):
-        block = images[start : start + BLOCK].astype(np.int64)  # integers, so that the sums are exact
+        block = images[start : start + BLOCK].astype(np.int64)  # integers give exact sums
         total, squares = total + block.sum(axes), squares + (block**2).sum(axes)
     count = images.size // total.size
     mean = total / count
@@ -80,7 +80,7 @@ def make_train_dataset(
     that all batches have the same size.
 
     Returns:
-        Batches of (N, H, W, 3) float32 normalised images in the phase's size and (N, classes) float32 one-hot labels.
+        Batches of (N, H, W, 3) float32 normalized images in the phase's size and (N, classes) float32 one-hot labels.
     """
     count = len(split.labels)
     steps = steps_per_epoch(count, recipe)

@@ -41,7 +41,7 @@ def choose_fonts(name: str) -> tuple[str, ...]:
 
 
 def _label_classes(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the labels of the classes, names or, without a font for the name, numbers; and their font families."""
+    """Return the labels of the classes and their font families. A class without a font for its name gets a number."""
     fonts = [choose_fonts(name) for name in names]
     labels = [name if found else str(number) for number, (name, found) in enumerate(zip(names, fonts, strict=True))]
     return labels, list(dict.fromkeys([DEFAULT_FONT, *(family for found in fonts for family in found)]))
@@ -107,7 +107,7 @@ def plot_reliability(probabilities: Probabilities, labels: Labels) -> Figure:
     filled = counts > 0
     upper.plot([0, 1], [0, 1], color="grey", linestyle="--", label="perfect")
     upper.plot(confidence[filled], accuracy[filled], marker="o", label="test set")
-    upper.set(ylabel="accuracy", title="Are the probabilities honest?", xlim=(0, 1), ylim=(0, 1))
+    upper.set(ylabel="accuracy", title="Accuracy by probability", xlim=(0, 1), ylim=(0, 1))
     upper.legend()
     lower.bar(confidence[filled], counts[filled], width=1 / len(counts) * 0.8)
     lower.set(xlabel="probability of the predicted class", ylabel="images", yscale="log")

@@ -1,6 +1,6 @@
 """`python -m training.promote`: publishes a candidate, a version that an export set aside, as the next version.
 
-A candidate is the folder `<models>/<name>/.candidate-<N>`, which no service looks at.
+A candidate is a folder `<models>/<name>/.candidate-<N>`, which services ignore.
 """
 
 import sys
@@ -48,9 +48,9 @@ def find_candidate(folder: Path) -> Path:
     else:
         found = sorted(path for depth in ("", "*/") for path in folder.glob(f"{depth}{CANDIDATE_PREFIX}*"))
     if not found:
-        raise ExportError(f"{folder} holds no candidate")
+        raise ExportError(f"{folder} contains no candidate")
     if len(found) > 1:
-        raise ExportError(f"{folder} holds several candidates; name one of them: {', '.join(map(str, found))}")
+        raise ExportError(f"{folder} contains several candidates; name one of them: {', '.join(map(str, found))}")
     return found[0]
 
 
@@ -58,7 +58,7 @@ def promote(candidate: Path) -> Path:
     """Rename a candidate to the next version of its model, with that number in its metadata; return the new folder.
 
     Raises:
-        ExportError: the candidate is damaged, or the version exists meanwhile.
+        ExportError: the candidate is damaged, or the version exists already.
         OSError: the system refuses to write or rename.
     """
     try:
@@ -67,7 +67,7 @@ def promote(candidate: Path) -> Path:
     except (ValidationError, DigestError, FileNotFoundError) as error:
         raise ExportError(f"{candidate} is damaged: {' '.join(str(error).split())}") from error
     number = next_version(candidate.parent)
-    written = candidate.with_name(f".writing-{number}.json")  # outside, since the metadata names every file inside
+    written = candidate.with_name(f".writing-{number}.json")  # outside, because the metadata lists every file inside
     text = metadata.model_copy(update={"version": number}).model_dump_json(indent=2) + "\n"
     written.write_text(text, encoding="utf-8")
     written.replace(candidate / METADATA_FILE)

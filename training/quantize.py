@@ -1,7 +1,7 @@
 """Post-training quantization: adds the exported graph in int8 to the version's folder.
 
 NNCF (the extra `quantize`) measures the range of each activation on training images, and corrects the biases.
-Calibration and typicality stay in float32, because in 8 bits most unlikely classes would get the same probability. The
+Calibration and typicality stay in float32: in 8 bits, most unlikely classes would get the same probability. The
 distances of held-out images are measured again with the quantized network.
 """
 
@@ -67,7 +67,7 @@ def quantize_model(folder: Path, images: npt.NDArray[np.uint8], held_out: npt.ND
     )
     if 2 * steady.sum() < len(steady):
         median = float(np.median(difference))
-        raise ExportError(f"quantized, it differs from Keras by {median:.2g}; --resume exports it without --quantize")
+        raise ExportError(f"int8 differs from Keras by {median:.2g}; --resume exports the run without --quantize")
     np.savez(folder / GOLDEN_FILE, **{name: array[steady] for name, array in golden.items()})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.contract import CARD_FOLDER, DataSet, TrainingRun
+from app.images.formats import FORMAT_NAMES
 from app.runtime.load import Probabilities
 from training.calibration import Calibration, Labels
 from training.config import Recipe
@@ -15,17 +16,8 @@ from training.pipeline import steps_per_epoch
 from training.plots import choose_fonts, plot_confusion, plot_curves, plot_reliability
 from training.table import draw_table
 
-ENCODINGS = {
-    "jpg": "JPEG",
-    "jpeg": "JPEG",
-    "png": "PNG",
-    "webp": "WebP",
-    "bmp": "BMP",
-    "gif": "GIF",
-    "avif": "AVIF",
-    "heic": "HEIC",
-}
-"""Names of image formats by file suffix."""
+ENCODINGS = {name.lower(): name for name in FORMAT_NAMES} | {"jpg": "JPEG"}
+"""Names of image formats by file suffix; other suffixes have none."""
 LOSSLESS = frozenset({"lossless", "png", "bmp", "gif"})
 LOSSY = (
     " That encoding is lossy, so the images lack detail\nthat the original pixels have. Do not compare accuracy on "
@@ -146,17 +138,19 @@ def format_table(evaluation: Evaluation) -> str:
     low, high = evaluation.accuracy_interval
     before = evaluation.calibration_error_before_temperature
     # The same without label smoothing.
-    undone = [] if before == evaluation.calibration_error_uncalibrated else [("… smoothing undone", percent(before))]
+    undone = (
+        [] if before == evaluation.calibration_error_uncalibrated else [("… without label smoothing", percent(before))]
+    )
     rows = [
         ("accuracy", f"{percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})"),
-        ("right class among the first two", percent(evaluation.top2_accuracy)),
+        ("right class among the two most probable", percent(evaluation.top2_accuracy)),
         ("negative log-likelihood", f"{evaluation.negative_log_likelihood:.4f}"),
         (
-            "expected calibration error of the network as it was fitted",
+            "expected calibration error, uncalibrated",
             percent(evaluation.calibration_error_uncalibrated),
         ),
         *undone,
-        ("… with the temperature, as it serves", percent(evaluation.calibration_error)),
+        ("… with the temperature, as served", percent(evaluation.calibration_error)),
         ("same label when a PNG is enlarged ×8", percent(evaluation.same_label_enlarged)),
     ]
     runtimes = [
@@ -169,7 +163,7 @@ def format_table(evaluation: Evaluation) -> str:
         )
         for name, figures in evaluation.runtimes.items()
     ]
-    # With a number if the plots show numbers, because no font has the letters.
+    # Numbered if the plots show a number, because no font has the letters.
     names = [
         name if choose_fonts(name) else f"{number}: {name}" for number, name in enumerate(evaluation.per_class_accuracy)
     ]
@@ -214,10 +208,10 @@ def format_elsewhere(evaluation: Evaluation) -> str:
     ]
     tables: dict[tuple[str, ...], Sequence[Sequence[str]]] = {
         ("runtime", "test images with a typicality below 0.05 (5 % is ideal)"): shares,
-        ("pictures from elsewhere", "pictures", "accuracy", "mean of the classes"): test_sets,
+        ("images from other sources", "images", "accuracy", "mean of the classes"): test_sets,
         (
-            "foreign pictures",
-            "pictures",
+            "foreign images",
+            "images",
             "AUROC by typicality",
             "caught, 95 % of test images kept",
             "AUROC by the largest probability",

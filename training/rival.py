@@ -1,4 +1,4 @@
-"""Compares a new version with the newest one: whether they have the same classes, and which is better."""
+"""Compares a new version with the newest one: their classes and their accuracy."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +26,14 @@ class Rivalry(NamedTuple):
 
     @property
     def is_better(self) -> bool:
-        """Whether the new version has more right answers."""
+        """Whether the new version classifies more images correctly."""
         return self.new_accuracy > self.newest_accuracy
 
     def __str__(self) -> str:
         new, old = percent(self.new_accuracy), percent(self.newest_accuracy)
-        return f"On the same {self.images:,} test images the new version has {new} right, {self.newest} has {old}."
+        return (
+            f"On the same {self.images:,} test images, the new version classifies {new} correctly, {self.newest} {old}."
+        )
 
 
 def require_same_classes(models: Path, class_names: tuple[str, ...]) -> None:
@@ -49,8 +51,8 @@ def require_same_classes(models: Path, class_names: tuple[str, ...]) -> None:
         return
     if known != class_names:
         raise ExportError(
-            f"{newest} has the classes {', '.join(known)}, the data {', '.join(class_names)}; a running service would "
-            "replace it with the new version: give the model another --name"
+            f"{newest} has the classes {', '.join(known)}, but the data {', '.join(class_names)}; a running service "
+            "would replace it with the new version: set another --name"
         )
 
 

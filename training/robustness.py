@@ -13,7 +13,7 @@ from app.runtime.load import Images
 from training.augment import LUMA
 
 ENLARGED_8 = "32 px PNG enlarged ×8, as PNG"
-BLOCK = 100  # images to enlarge at once, because ten thousand would not fit into memory
+BLOCK = 100  # images to enlarge at once; ten thousand would not fit into memory
 MAX_PIXELS = 1_000_000  # more than any file here has
 
 

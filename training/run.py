@@ -1,6 +1,6 @@
-"""The folder of a run: finds it, and records the options, so that the run can be resumed with them.
+"""Finds the folder of a run, and records its options for resuming it.
 
-It contains job.json, recipe.json, data.json and start.json, and after the first epoch checkpoint.npz, best.npz,
+The folder contains job.json, recipe.json, data.json and start.json, and after the first epoch checkpoint.npz, best.npz,
 history.csv and TensorBoard's logs. This module imports no TensorFlow, so it can reject a run at once.
 """
 

@@ -1,6 +1,6 @@
 """Splits labelled images at random, stratified by class, with all copies of an image on the same side.
 
-It knows labels and pixels, but no files.
+It knows labels and pixels, not files.
 """
 
 import hashlib

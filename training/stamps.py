@@ -5,11 +5,11 @@ the package's folder `stamps`, and draws textures. `python -m training.evaluate`
 
 - classes/<class>: photographs of CIFAR-10's classes (`--test-set`).
 - things: photographs of food, plants, household things, tools, instruments and balls (`--foreign`).
-- animals: photographs of animals of other kinds (`--foreign`). Left out are those that look much like a class, such as
-  lions, foxes, zebras and antelopes.
+- animals: photographs of other animals (`--foreign`), without those that resemble a class, such as lions, foxes, zebras
+  and antelopes.
 - textures: smooth noise, stripes, checks and plain colours from a seed (`--foreign`).
 
-stamps.txt lists which picture goes where. Drawings are left out. The pictures are transparent around their object, so
+stamps.txt lists the folder of each picture. Drawings are left out. The pictures are transparent around their object, so
 the model sees them on white.
 """
 

@@ -41,8 +41,8 @@ def train(
 ) -> keras.Model:
     """Fit MiniModel; save a checkpoint of every epoch, history.csv and TensorBoard logs in the folder `run`.
 
-    `start` is saved there. With `resume` it continues after the last finished epoch in `run`; the result is the same as
-    without the interruption, up to rounding. `weights` are the initial weights; by default they are random.
+    `start` is saved there. With `resume`, training continues after the last finished epoch in `run`; the result is the
+    same as without the interruption, up to rounding. `weights` are the initial weights; by default they are random.
 
     Returns:
         The network of the epoch with the lowest validation loss, (N, H, W, 3) float32 → (N, classes) float32.
@@ -83,8 +83,10 @@ def train(
         model = fitting.build(recipe.size, start_epoch)
     if best.weights:
         model.set_weights(best.weights)
-    else:  # a run of an older version, which kept no best epoch
-        model.optimizer.finalize_variable_values(model.trainable_weights)  # their moving average, if the recipe has one
+    else:  # a run of older code, which kept no best epoch
+        model.optimizer.finalize_variable_values(
+            model.trainable_weights
+        )  # to their moving average, if the recipe has one
     return model
 
 
@@ -130,7 +132,7 @@ class _Fitting:
         checkpoint = Checkpoint(run / CHECKPOINT_FILE, phase.epochs.stop)
         is_terminal = sys.stdout.isatty()  # elsewhere, Keras's progress bar would be very long lines
         callbacks = [
-            keras.callbacks.ProgbarLogger(),  # before callbacks that add figures, which it would format badly
+            keras.callbacks.ProgbarLogger(),  # before callbacks that add figures, which it would format poorly
             Pace(self.steps * recipe.batch_size, list_phases(recipe), say_figures=not is_terminal),
             keras.callbacks.CSVLogger(str(run / HISTORY_FILE), append=start_epoch > 0),
             keras.callbacks.TensorBoard(str(run / "tensorboard"), write_graph=False),
@@ -178,7 +180,7 @@ def compile_network(
     Call it in the scope of the devices' strategy, which owns the variables.
 
     Returns:
-        The network, (N, image_size, image_size, 3) float32 normalised images → (N, num_classes) float32 probabilities.
+        The network, (N, image_size, image_size, 3) float32 normalized images → (N, num_classes) float32 probabilities.
         The default size is the recipe's. The variables have the same shapes for every size.
     """
     size = image_size or recipe.size

@@ -90,7 +90,7 @@ def test_four_bombs_at_once_affect_no_other_client(start, shipped, tell):
     assert slowest < PROBE_SECONDS
     assert not [line for line in process.log if "Traceback" in line]
     tell(
-        "bombs, four of each at once: honest clients without an answer, or over the container's memory",
+        "bombs, four of each at once: other clients not answered, or more than the container's memory",
         4 * len(BOMBS),
         0,
     )

@@ -79,7 +79,7 @@ def test_a_stop_under_load_loses_nothing(start, models, tell, which, clients):
     assert (counts["lost"], counts["wrong"]) == (0, 0)
     tell("stops under load", 1, 0)
     tell(
-        "requests during a stop: kept connections and new ones, an upload half sent",
+        "requests during a stop: on kept and new connections, and an unfinished upload",
         counts["answered"],
         counts["lost"] + counts["wrong"],
     )

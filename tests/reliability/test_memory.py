@@ -80,7 +80,11 @@ def test_the_largest_images_stay_within_their_memory_limit(start, models, tell):
         taken = watch.peak - before
         print(f"{kind}: {len(data):,} bytes, {taken / 2**20:.0f} MiB for two")
         assert taken < 2 * promised, kind
-    tell("images at the limit of pixels, two at once: not served, or over the memory promised", 2 * len(LARGEST), 0)
+    tell(
+        "images with the maximum number of pixels, two at once: not decoded, or more than their memory limit",
+        2 * len(LARGEST),
+        0,
+    )
 
 
 @pytest.mark.timeout(180)
@@ -114,4 +118,4 @@ def test_everything_at_once_fits_into_the_container(start, shipped, tell):
         upload.close()
     shutil.rmtree(folder)
     assert watch.peak < limit
-    tell("images at the limit beside uploads and a reload: not served, or over the container's memory", served, 0)
+    tell("the same during uploads and a reload: not decoded, or more than the container's memory", served, 0)

@@ -195,7 +195,7 @@ def test_clients_that_retry_at_once_do_not_delay_probes(start, shipped, tell):
         if held := served >= 0.9 * peak and slowest < 0.25:
             break
     assert held
-    tell("probes beside 500 clients that retry at once: not answered", len(probes), 0)
+    tell("probes while 500 clients retry at once: not answered", len(probes), 0)
 
 
 async def burst(port: int, body: bytes, count: int, seconds: float) -> dict[bool, int]:
@@ -288,7 +288,7 @@ def test_pipelined_bodies_take_no_memory(start, models, tell):
             peak = max(peak, read_memory(process))
     print(f"\nmemory {before / 2**20:.0f} MiB, peak {peak / 2**20:.0f} MiB")
     assert peak - before < 100 * 2**20
-    tell("bodies pipelined behind a request: more memory than uploads may take", 600, 0)
+    tell("bodies pipelined behind a request: more than the memory limit for uploads", 600, 0)
 
 
 def make_photo() -> bytes:

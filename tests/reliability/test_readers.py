@@ -49,4 +49,4 @@ def test_many_readers_do_not_delay_probes(start, shipped, tell, path):
         if slowest < SLOWEST_SECONDS:
             break
     assert slowest < SLOWEST_SECONDS
-    tell("probes beside 500 clients of pages, metrics and the OpenAPI document: not answered", len(probes), 0)
+    tell("probes while 500 clients read pages, metrics and the OpenAPI document: not answered", len(probes), 0)

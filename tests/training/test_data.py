@@ -155,7 +155,7 @@ def test_a_folder_without_test_images_is_split(tmp_path, inside):
     assert np.bincount(data.train.labels).tolist() == [8, 8, 8]
     assert np.bincount(data.test.labels).tolist() == [2, 2, 2]
     assert not {image.tobytes() for image in data.train.images} & {image.tobytes() for image in data.test.images}
-    assert "6 of 30 images are held out to test (20% of each class)" in data.notes
+    assert "6 of 30 images are held out for testing (20% of each class)" in data.notes
     np.testing.assert_array_equal(load_data(str(tmp_path)).test.images, data.test.images)
     assert (load_data(str(tmp_path), seed=1).test.images != data.test.images).any()
 

@@ -92,5 +92,5 @@ def test_an_unreadable_image_is_an_error(write):
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"broken\.png' can't be read as an image"):
         read_images(folder, SIZE)
-    with pytest.raises(DataError, match="no pictures in"):
+    with pytest.raises(DataError, match="no images in"):
         read_images(write("none"), SIZE)

@@ -47,8 +47,8 @@ def test_wrong_metadata_are_reported(copy, image_folder, capsys):
     assert main([str(copy), "--data", str(image_folder)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": measured")[0] for line in lines[-2:]] == [
-        "disagrees with metadata.json: accuracy",
-        "disagrees with metadata.json: golden answers by smoothing and temperature, furthest off",
+        "differs from metadata.json: accuracy",
+        "differs from metadata.json: golden probabilities from smoothing and temperature, largest log difference",
     ]
 
 
@@ -56,7 +56,7 @@ def test_a_wrong_share_of_smoothing_is_reported(copy, image_folder, capsys):
     """The graph removes its own share."""
     edit_metadata(copy, smoothing=json.loads((copy / METADATA_FILE).read_text())["smoothing"] + 0.01)
     assert main([str(copy), "--data", str(image_folder)]) == 1
-    assert "golden answers by smoothing and temperature" in capsys.readouterr().err
+    assert "golden probabilities from smoothing and temperature" in capsys.readouterr().err
 
 
 def test_int8_may_differ_on_cpus_without_vnni(quantized, image_folder, tmp_path, monkeypatch, capsys):
@@ -70,7 +70,7 @@ def test_int8_may_differ_on_cpus_without_vnni(quantized, image_folder, tmp_path,
     for flags, status in ({"avx512_vnni"}, 1), ({"avx2"}, 0):
         monkeypatch.setattr("app.runtime.cpu.read_cpu_flags", lambda flags=flags: flags)
         assert main([str(copy), "--data", str(image_folder)]) == status
-    assert "no disagreement on this CPU" in capsys.readouterr().err
+    assert "expected on this CPU" in capsys.readouterr().err
     without = measured.model_copy(
         update={"runtimes": {name: f for name, f in measured.runtimes.items() if name != "openvino int8"}}
     )
@@ -111,7 +111,7 @@ def test_other_data_are_refused(copy, image_folder, tmp_path, monkeypatch, capsy
     write_folder(jpeg / "train", draw_split(16, seed=0), "jpeg")
     write_folder(jpeg / "test", draw_split(8, seed=1), "jpeg")
     error = refuse(copy, "--data", str(jpeg), capsys=capsys)
-    assert f"holds other data (48 + 24 images, stored as jpeg): {measured}" in error
+    assert f"contains other data (48 + 24 images, stored as jpeg): {measured}" in error
     edit_metadata(copy, data=json.loads((copy / METADATA_FILE).read_text())["data"] | {"test_size": 25})
     assert "48 + 25 images" in refuse(copy, "--data", str(image_folder), capsys=capsys)
 

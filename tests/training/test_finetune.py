@@ -73,7 +73,7 @@ def test_a_version_whose_weights_give_other_answers_is_refused(version, tmp_path
     folder = shutil.copytree(version, tmp_path / "1")
     metadata = json.loads((folder / METADATA_FILE).read_text())
     (folder / METADATA_FILE).write_text(json.dumps(metadata | {"temperature": 5 * metadata["temperature"]}))
-    with pytest.raises(VersionError, match="gives other answers than the version"):
+    with pytest.raises(VersionError, match="gives other probabilities than the version"):
         load_start(folder)
 
 

@@ -47,7 +47,7 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
     ("folders", "words"),
     [
         (["test/a", "test/b"], "has test/ and no train/; expected train/<class>"),
-        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/, which can both mean the validation images"),
+        (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/, which both mean the validation images"),
         (["train", "test"], "has no class folders in it"),
         (["photos/a", "photos/b"], "has 1 class folders, and at least two are needed; did you mean .*photos"),
         (["train/a", "train/b", "test/a", "test/c"], "test has no b; .*train has no c|train has no c; .*test has no b"),
@@ -89,10 +89,10 @@ def test_skipped_files_are_counted(tmp_path):
     assert found.skipped == {
         "folder beside train/ without class folders: labels/": 1,
         "file beside the class folders": 1,
-        f"folder that is hidden or the operating system's: {tmp_path / 'train' / '@eaDir'}/": 1,
-        f"folder that is hidden or the operating system's: {tmp_path / 'train' / '.net'}/": 1,
+        f"hidden folder, or one of the operating system: {tmp_path / 'train' / '@eaDir'}/": 1,
+        f"hidden folder, or one of the operating system: {tmp_path / 'train' / '.net'}/": 1,
         "file or folder of the operating system": 3,
-        "file ending in '.mov', which is not read": 2,
+        "file with the unsupported suffix '.mov'": 2,
         f"image in a subfolder of a class, such as {first}/more/": 2,
     }
 

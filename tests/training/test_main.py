@@ -75,8 +75,8 @@ def test_other_classes_are_refused_before_training(version, tmp_path, monkeypatc
     assert main(["--data", f"{tmp_path}/data", *flags]) == 2
     error = capsys.readouterr().err
     assert f"{version.parent}/" in error
-    assert "has the classes disc, square, stripes, the data disc, square" in error
-    assert error.endswith("give the model another --name\n")
+    assert "has the classes disc, square, stripes, but the data disc, square" in error
+    assert error.endswith("set another --name\n")
 
 
 def test_promote_if_better_sets_aside_a_version_that_is_no_better(quantized, image_folder, tmp_path, capsys):
@@ -87,11 +87,8 @@ def test_promote_if_better_sets_aside_a_version_that_is_no_better(quantized, ima
     train_shallow_network("--resume", run, *places)
     out = capsys.readouterr().out
     assert {path.name for path in models.iterdir()} == {"1", "2", ".candidate-3"}
-    accuracy = json.loads((quantized / METADATA_FILE).read_text())["metrics"]["accuracy"]
-    assert (
-        f"same 24 test images the new version has {100 * accuracy:.2f} % right, {models}/2 has {100 * accuracy:.2f} %"
-        in out
-    )
+    share = f"{100 * json.loads((quantized / METADATA_FILE).read_text())['metrics']['accuracy']:.2f} %"
+    assert f"24 test images, the new version classifies {share} correctly, {models}/2 {share}." in out
     assert f"python -m training.promote {models}/.candidate-3" in out
 
 
@@ -142,7 +139,7 @@ def test_an_unwritable_folder_is_refused_before_training(flag, image_folder, tmp
         (
             FULL,
             (
-                "no room: variables/x; No space left on device [Op:SaveV2]; "
+                "out of disk space or memory: variables/x; No space left on device [Op:SaveV2]; "
                 "--resume continues after the last finished epoch"
             ),
         ),
@@ -190,13 +187,17 @@ def test_no_export_does_not_use_the_test_set(image_folder, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("step", "error", "words"),
     [
-        ("export_model", FULL, "no version: variables/x; No space left on device [Op:SaveV2]; --resume "),
+        ("export_model", FULL, "the export failed: variables/x; No space left on device [Op:SaveV2]; --resume "),
         (
             "quantize_model",
             RefusedVersionError("OpenVINO can't load it"),
-            "no version: OpenVINO can't load it; --resume",
+            "the export failed: OpenVINO can't load it; --resume",
         ),
-        ("evaluate", RefusedVersionError("OpenVINO can't load it"), "no version: OpenVINO can't load it; --resume"),
+        (
+            "evaluate",
+            RefusedVersionError("OpenVINO can't load it"),
+            "the export failed: OpenVINO can't load it; --resume",
+        ),
         ("plot_mistakes", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "[Errno 28] No space left on device"),
     ],
 )

@@ -64,7 +64,7 @@ def test_one_of_several_candidates_must_be_named(candidate):
     with pytest.raises(ExportError, match=r"several candidates; name one of them: .*\.candidate-4, .*\.candidate-5"):
         find_candidate(candidate.parent)
     for folder in (candidate.parent / "3", candidate.parent / ".candidate-6"):
-        with pytest.raises(ExportError, match="holds no candidate"):
+        with pytest.raises(ExportError, match="contains no candidate"):
             find_candidate(folder)
 
 
@@ -79,7 +79,7 @@ def test_the_command_prints_the_new_version(candidate):
 def test_an_error_is_one_line(candidate, capsys):
     """With exit status 2."""
     assert main([str(candidate.parent / "3")]) == 2
-    assert capsys.readouterr().err == f"python -m training.promote: {candidate.parent}/3 holds no candidate\n"
+    assert capsys.readouterr().err == f"python -m training.promote: {candidate.parent}/3 contains no candidate\n"
 
 
 def test_the_next_version_is_one_more_than_the_highest(tmp_path):

@@ -96,5 +96,5 @@ def test_a_graph_that_the_service_would_refuse_is_not_exported(version, split, t
     """The message says how to export the run without int8."""
     monkeypatch.setitem(GOLDEN_TOLERANCES, "int8", 1e-9)
     copy = shutil.copytree(version, tmp_path / "1")
-    with pytest.raises(ExportError, match="--resume exports it without --quantize"):
+    with pytest.raises(ExportError, match="--resume exports the run without --quantize"):
         quantize_model(copy, split.images, split.images, seed=0)

@@ -77,7 +77,7 @@ def test_images_from_other_sources_have_tables(recorded):
 def test_similar_figures_are_not_mixed_up(recorded):
     """Several are often nearly equal in a good model."""
     table = format_table(recorded.model_copy(update={"top2_accuracy": 0.1234, "same_label_enlarged": 0.4321}))
-    assert "| right class among the first two | 12.34 % |" in table
+    assert "| right class among the two most probable | 12.34 % |" in table
     assert "| same label when a PNG is enlarged ×8 | 43.21 % |" in table
 
 
