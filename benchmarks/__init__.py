@@ -1,6 +1,6 @@
-"""The commands that measure the figures in docs/, run as `python -m benchmarks.<name>`.
+"""Commands that measure the figures in docs/, run as `python -m benchmarks.<name>`.
 
-What each command writes and measures. Results go into results/, unless `--results` names another folder:
+This is what each command writes and measures. Results go into results/, unless `--results` names another folder:
 
 - classify: classify.md, the speed of `python -m app.classify`.
 - own_classes: own-classes.md, accuracy from a few images of each class.

@@ -107,7 +107,7 @@ def _running_warm(record: Record, known: Known, pictures: dict[Kind, list[bytes]
 
 
 def _take_turn(runner: Runner, column: Column, pictures: list[bytes], known: Known, seconds: int) -> None:
-    """Load and measure a service, after it has answered what was left from its last turn if it was suspended."""
+    """Load and measure a service. One that was suspended first finishes the work of its last turn."""
     record, process = runner
     if record.service.busy_while_idle:
         process.resume()

@@ -1,9 +1,8 @@
-"""What accuracy a few images a class give, started from an exported version and from random weights.
+"""Measures accuracy with a few images per class, starting from an exported version and from random weights.
 
-`python -m benchmarks.own_classes FOLDER …` takes image folders, draws some images of each class, and cross-validates
-changes of the recipe `finetune` on them; one more data set is generated. It writes own-classes.md into
-benchmarks/results from all cells that are in the folder `--runs`, so the table can grow over several sittings. Test
-images have no part in it.
+`python -m benchmarks.own_classes FOLDER …` reads image folders, draws some images of each class, and cross-validates
+changes of the recipe `finetune` on them. One more data set is generated. It writes own-classes.md into
+benchmarks/results from all cells in the folder `--runs`, so the table can grow over several sessions.
 """
 
 import sys
@@ -53,30 +52,30 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 HEADER = """# Your own classes: accuracy by the number of images
 
-The recipe `finetune` started from {start}, and the same recipe with random weights (`scratch`), both for {epochs}
-epochs. Accuracy is by cross-validation in {folds} folds on all images of a row: each network was fitted to two thirds
-of them. Printed by `python -m benchmarks.own_classes`.
+The recipe `finetune`, starting from {start} and from random weights (`scratch`), both for {epochs} epochs. Accuracy
+is by cross-validation in {folds} folds on all images of a row, so each network was fitted to two thirds of them.
+Printed by `python -m benchmarks.own_classes`.
 
 """
 CALIBRATION = """
 ## Confidence
 
-Mean confidence and expected calibration error of `finetune`, as the network gives them and with a temperature. The
+Mean confidence and expected calibration error of `finetune`, without and with a temperature. The
 temperature for each half of the answers was fitted on the other half.
 
 """
 CHANGED = """
 ## Changes of the recipe
 
-Mean accuracy over the data sets that the change was measured on, one run each: differences of a point or two mean
+Mean accuracy over the data sets that the change was measured on, with one run each. Differences of a point or two mean
 little.
 
 """
 ACCURACY_COLUMNS = (
-    "data", "images a class", "images", "largest class", RANDOM_WEIGHTS, "finetune", "95 % interval", "gain"
+    "data", "images per class", "images", "largest class", RANDOM_WEIGHTS, "finetune", "95 % interval", "gain"
 )  # fmt: skip
 CALIBRATION_COLUMNS = (
-    "data", "images a class", "accuracy", "confidence", "error", "confidence, temperature", "error, temperature"
+    "data", "images per class", "accuracy", "confidence", "error", "confidence, temperature", "error, temperature"
 )  # fmt: skip
 CHANGE_COLUMNS = ("change", "values", "data sets", "accuracy", "finetune on the same")
 
@@ -90,14 +89,14 @@ class DataSet(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One change on one data set with so many images of each class, as it was measured."""
+    """The result of one change on one data set, with one number of images per class."""
 
     folds: Folds
     seconds: float
 
 
 def draw_shapes(count: int) -> DataSet:
-    """Draw `count` images of each of a few kinds of pattern, in any colours."""
+    """Draw `count` images of each of a few patterns, in random colours."""
     random = np.random.default_rng(0)
     images = [_draw_shape(name, random) for name in SHAPES for _ in range(count)]
     return DataSet(GENERATED, SHAPES, Split(np.stack(images), np.repeat(np.arange(len(SHAPES)), count)))
@@ -129,7 +128,7 @@ def read_data_set(folder: Path) -> DataSet:
     """Read all images of an image folder, whatever its splits.
 
     Raises:
-        DataError: it is none.
+        DataError: the folder is not an image folder.
     """
     data = load_data(str(folder), skip_damaged=True)
     splits = [split for split in (data.train, data.validation, data.test) if split is not None]
@@ -138,7 +137,7 @@ def read_data_set(folder: Path) -> DataSet:
 
 
 def draw_images(data: DataSet, count: int) -> Split:
-    """Draw up to `count` images of each class; the same ones each time."""
+    """Draw up to `count` images of each class, the same ones every time."""
     random = np.random.default_rng(count)
     labels = data.split.labels
     drawn = [random.permutation(np.flatnonzero(labels == label))[:count] for label in range(len(data.class_names))]
@@ -165,7 +164,7 @@ def change_recipe(change: str) -> Recipe:
 
 
 class Row(NamedTuple):
-    """A line of the table: one data set with so many images of each class."""
+    """A line of the table: one data set, with one number of images per class."""
 
     data: DataSet
     per_class: int
@@ -249,7 +248,7 @@ def _judge(probabilities: Floats, labels: Labels) -> tuple[float, float]:
 
 def _summarize_gains(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> str:
     gains = [100 * (cells["finetune"].accuracy - cells[RANDOM_WEIGHTS].accuracy) for _, cells in measured]
-    return f"\nGain in the mean: {np.mean(gains):+.1f} points; the least: {min(gains):+.1f}.\n" if gains else ""
+    return f"\nMean gain: {np.mean(gains):+.1f} points; smallest: {min(gains):+.1f}.\n" if gains else ""
 
 
 def _summarize_calibration(measured: Sequence[Folds]) -> str:
@@ -261,8 +260,8 @@ def _summarize_calibration(measured: Sequence[Folds]) -> str:
     off = np.abs(figures[:, :, 0] - np.array([[folds.accuracy] for folds in measured])).mean(axis=0)
     error = figures[:, :, 1].mean(axis=0)
     return (
-        f"\nIn the mean the calibration error is {_percent(error[0])} without a temperature and {_percent(error[1])} "
-        f"with it; confidence is off accuracy by {100 * off[0]:.1f} and {100 * off[1]:.1f} points.\n"
+        f"\nThe mean calibration error is {_percent(error[0])} without a temperature and {_percent(error[1])} with it. "
+        f"Confidence differs from accuracy by {100 * off[0]:.1f} and {100 * off[1]:.1f} points.\n"
     )
 
 
@@ -289,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="images of each class (default: 20 60)")
     parser.add_argument("--changes", nargs="*", choices=CHANGES, default=("finetune", RANDOM_WEIGHTS), metavar="NAME")
     parser.add_argument("--from", dest="start", type=Path, default=find_newest(START_MODELS), metavar="VERSION")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where cells are kept (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the cells (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)
     options.runs.mkdir(parents=True, exist_ok=True)
@@ -302,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if row.read(options.runs, change) is None:
                     cell = measure(row.data, row.per_class, change, start)
                     save_folds(row.name_cell(options.runs, change), cell.folds)
-                    line = f"{row.data.name}, {row.per_class} a class, {change}: {_percent(cell.folds.accuracy)}"
+                    line = f"{row.data.name}, {row.per_class} per class, {change}: {_percent(cell.folds.accuracy)}"
                     print(f"{line}, {cell.seconds:.0f} s", flush=True)
     except TrainingError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A service as a process: starts, checks, measures and stops it with all its children."""
+"""Runs a service as a process: starts, checks, measures and stops it with all its children."""
 
 import contextlib
 import http.client
@@ -172,7 +172,7 @@ class Process:
         try:
             yield
         except psutil.NoSuchProcess as error:
-            raise LeftOutError(f"a process of it has exited: {self._read_last_line()}") from error
+            raise LeftOutError(f"one of its processes has exited: {self._read_last_line()}") from error
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Return the status and body of the answer; 503 if nothing listens."""

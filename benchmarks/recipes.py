@@ -1,9 +1,8 @@
-"""Changes of the recipe `fast`, each trained for the same short budget and judged by the validation images alone.
+"""Changes of the recipe `fast`, each trained for the same short budget and measured on the validation images only.
 
-`python -m benchmarks.recipes --data data [NAME …]` trains the named changes (all, if none is named) and writes
-recipes.md into benchmarks/results from every finished run in the folder `--runs`, so that the table can grow over
-several sittings; and over several machines, if that folder comes along. The file holds what this command prints and
-nothing else: a model card can end with it (`--notes`).
+`python -m benchmarks.recipes --data data [NAME …]` trains the named changes (default: all) and writes recipes.md into
+benchmarks/results from every finished run in the folder `--runs`. So the table can grow over several sessions, and over
+several machines if the folder is copied. A model card can include the file (`--notes`).
 """
 
 import json
@@ -48,7 +47,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dropout": {"dropout": 0.25},
     "no-smoothing": {"label_smoothing": 0.0},
     "no-shortcuts": {"residual": False},
-    # the best values of a prototype with this optimizer
+    # the best values of a prototype with SGD
     "sgd": {"optimizer": "sgd", "learning_rate": 0.15, "weight_decay": 0.005, "warmup": 0.2},
     # the article's rate
     "adam": {"optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.0},
@@ -60,20 +59,20 @@ FIGURES: dict[str, Callable[[Images], Images]] = {
     "as JPEG, quality 75": lambda images: encode_jpeg(images, 75),
     "at 0.7 × on a plain border": lambda images: shrink(images, 0.7),
 }
-"""The changes of the validation images on which each network's accuracy is measured."""
+"""Variants of the validation images; each network's accuracy is measured on all of them."""
 
 HEADER = """## What was compared
 
-The recipe `{base}` for {epochs} epochs, and changes of it for the same {epochs}; seed {seed}, one run each, so that
-differences under a percent mean little. Accuracy is that of the {validation:,} validation images, minutes are those of
-training steps. Printed by
+The recipe `{base}` and changes of it, for {epochs} epochs each. There is one run of each, with seed {seed}, so
+differences below a point mean little. Accuracy is on the {validation:,} validation images. Minutes are those of
+the training steps. Printed by
 `{command}`.{not_run}
 
 """
 
 
 class Splits(NamedTuple):
-    """The data that every change is trained and judged on."""
+    """The data that every change is trained and measured on."""
 
     train: Split
     validation: Split
@@ -115,7 +114,7 @@ def train_change(name: str, epochs: int, splits: Splits, runs: Path, command: st
 
 
 def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
-    """Return the table of all finished runs for a budget of `epochs`, by these recipes and on the data of `source`."""
+    """Return the table of all finished runs for a budget of `epochs` with these recipes, on the data of `source`."""
     content = describe_content(*splits)
     rows = []
     for name, values in CHANGES.items():
@@ -123,7 +122,7 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
         try:
             require_resumable(run, recipe, content)
         except ResumeError:
-            continue  # not trained, or with other values than the table would show
+            continue  # not trained, or with other values than in the table
         if not (run / FIGURES_FILE).exists():
             continue  # not finished
         shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items()) or "as it is"
@@ -149,10 +148,10 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, then write and print the table; status 2 with one line for an error that the user can fix."""
     parser = Parser(prog=PROGRAM, description=__doc__)
-    parser.add_argument("changes", nargs="*", metavar="NAME", help=f"of {', '.join(CHANGES)}")
+    parser.add_argument("changes", nargs="*", metavar="NAME", help=f"one of {', '.join(CHANGES)}")
     parser.add_argument("--data", default=OFFICIAL, help="as for python -m training")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="budget of every change (default: %(default)s)")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the runs are kept (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)
     if unknown := set(options.changes) - CHANGES.keys():

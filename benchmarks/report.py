@@ -9,7 +9,7 @@ from benchmarks.load import Seen
 from benchmarks.services import Service
 from training.table import draw_table
 
-HEADER = ["service", "precision", "requests/s", "rounds", "ours ÷ it", "p50", "p95", "p99", "errors", "CPU a request"]
+HEADER = ["service", "precision", "requests/s", "rounds", "ours ÷ it", "p50", "p95", "p99", "errors", "CPU per request"]
 
 
 class Sample(NamedTuple):
@@ -24,7 +24,7 @@ class Record:
     """The results of one service."""
 
     service: Service
-    start_seconds: float | None = None  # until the first right answer
+    start_seconds: float | None = None  # until the first correct answer
     pss_mib: float | None = None  # after some load, while no other service ran
     samples: dict[str, list[Sample]] = field(default_factory=dict)  # by column title, one per round
     slow: set[str] = field(default_factory=set)  # titles of columns in which answers can take more than a second

@@ -101,7 +101,7 @@ def time_runs(run: Callable[[], object], seconds: float, callers: int = 1) -> li
 
 def render(paces: dict[str, dict[int, Pace]], left_out: dict[str, str]) -> str:
     """Render images per second and milliseconds per batch of each contender, and what was left out and why."""
-    header = ["images/s (a batch's time)", *(f"batch {size}" for size in BATCH_SIZES)]
+    header = ["images/s (time per batch)", *(f"batch {size}" for size in BATCH_SIZES)]
     rows = [
         [title, *(f"{sizes[size].per_second:.0f} ({sizes[size].milliseconds:.2f} ms)" for size in BATCH_SIZES)]
         for title, sizes in paces.items()
@@ -128,7 +128,7 @@ def load_candidates(version: Path) -> tuple[dict[str, Contender], dict[str, str]
             continue
         contenders[candidate.title] = Contender(runtime, 1)
         if (workers := count_workers(candidate.name, 0)) > 1:
-            contenders[f"{candidate.title}, a batch a thread"] = Contender(runtime, workers)
+            contenders[f"{candidate.title}, one batch per thread"] = Contender(runtime, workers)
     return contenders, left_out
 
 
@@ -149,8 +149,8 @@ def main() -> None:
     contenders, left_out = load_candidates(version)
     text = (
         f"# The runtime alone\n\n`python -m benchmarks.runtime`: {metadata.name} {metadata.version}, {count_cpus()}"
-        f" threads, medians of {options.rounds} rounds in turn.\nWith one caller, whose batch gets all threads; or,"
-        ' "a batch a thread", with one caller per thread,\nwhich is how the service runs the model under load.'
+        f" threads, medians of {options.rounds} rounds in turn.\nWith one caller, whose batch gets all threads;"
+        ' or with one caller per thread ("one batch per thread"),\nwhich is how the service runs the model under load.'
         f"\n\n- Machine: {describe_machine()}.\n"
         f"- Libraries: {describe_libraries('openvino', 'tensorflow', 'numpy')}.\n\n"
     )

@@ -3,8 +3,8 @@
 `python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` checks and
 installs them. It starts all services, loads them in turn over loopback, and writes serving.md and serving.json into
 benchmarks/results. Then it measures this service alone: its overhead over the model, photos beside small images, its
-start and its memory. A part of it, chosen by `--services` and `--parts`, needs another folder (`--results`), because it
-would overwrite the results of the rest.
+start and its memory. A selection of `--services` or `--parts` needs another folder (`--results`), because it would
+overwrite the complete results.
 """
 
 import json
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--services", help="names, separated by commas (default: all)")
     parser.add_argument("--parts", default=",".join(PARTS), help="parts to measure, separated by commas")
     parser.add_argument(
-        "--precision", choices=("f32", "bf16"), default="bf16" if has_bf16() else "f32", help="of OpenVINO"
+        "--precision", choices=("f32", "bf16"), default="bf16" if has_bf16() else "f32", help="precision of OpenVINO"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
     options = parser.parse_args(arguments)

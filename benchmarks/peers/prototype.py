@@ -33,7 +33,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 async def batch() -> None:
-    """Repeatedly run what queued while the last batch ran."""
+    """Repeatedly run the items that were queued during the last batch."""
     while True:
         items = [await waiting.get()]
         while not waiting.empty() and len(items) < MAX_BATCH_SIZE:

@@ -139,7 +139,7 @@ def test_a_child_that_exits_while_it_is_read_leaves_the_service_out(monkeypatch,
         child.wait()
         with monkeypatch.context() as patch:
             patch.setattr(process, "_list_tree", lambda: [child])
-            with pytest.raises(LeftOutError, match="a process of it has exited"):
+            with pytest.raises(LeftOutError, match="one of its processes has exited"):
                 getattr(process, read)()
 
 

@@ -78,7 +78,7 @@ def test_the_tables_have_gain_and_calibration(measured, tmp_path, capsys):
     table = (tmp_path / "own-classes.md").read_text()
     assert table in capsys.readouterr().out
     assert f"| {GENERATED} ({', '.join(SHAPES)}) | 10 | 40 | 25.0 % | 60.0 % | 90.0 % | " in table
-    assert "Gain in the mean: +30.0 points; the least: +30.0." in table
+    assert "Mean gain: +30.0 points; smallest: +30.0." in table
     assert "| epochs-16 | `epochs` = 16 | 2 | 90.0 % | 90.0 % |" in table
 
 

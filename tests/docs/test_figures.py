@@ -22,7 +22,7 @@ def find_table(file: str, start: str) -> list[list[str]]:
     [
         ("README.md", "| requests/s |", "serving.md"),
         ("docs/performance.md", "| requests/s |", "serving.md"),
-        ("docs/performance.md", "| images/s (a batch's time) |", "runtime.md"),
+        ("docs/performance.md", "| images/s (time per batch) |", "runtime.md"),
     ],
 )
 def test_a_copied_table_has_the_measured_figures(file, start, results):
