@@ -130,7 +130,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
 def _cross_validate(
     options: Options, run: Path, data: Data, fit: Fit, devices: Devices, initialize: Callable[[Split], Weights] | None
 ) -> Folds | None:
-    """Cross-validate on the training and validation images, if `--folds` says so or the test set is small."""
+    """Cross-validate on the training and validation images, with `--folds` or if the test set is small."""
     count = options.folds
     if count is None:
         count = FOLDS if len(data.test.labels) < SMALL_TEST else 0

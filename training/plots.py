@@ -14,7 +14,7 @@ from app.runtime.load import Probabilities
 from training.calibration import Labels, bin_confidence
 from training.data import Split
 
-# Class names can contain dollar signs, which must not start math text, hence parse_math=False throughout.
+# `parse_math=False`, because class names can contain dollar signs, which would start a formula.
 MAX_INCHES = 16.0  # of a confusion matrix, whose area would grow with the square of the number of classes
 # With more classes, a matrix has no room for a number in each cell, or for a name at each row.
 SHOWN_COUNTS, SHOWN_NAMES = 20, 60

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="?",
         default="models",
         type=Path,
-        help="folder of the candidate, or a folder that holds only one (default: %(default)s)",
+        help="folder of the candidate, or a folder that contains only one (default: %(default)s)",
     )
     options = parser.parse_args(arguments)
     try:

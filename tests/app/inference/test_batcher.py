@@ -77,7 +77,7 @@ async def test_a_free_worker_takes_the_next_item():
 
 
 async def test_workers_hold_back_while_items_are_prepared():
-    """Beside a running batch, no other starts until as many items wait as are being prepared."""
+    """While a batch runs, no other starts until as many items wait as are being prepared."""
     gate = Gate()
     batcher = make_batcher(gate, workers=2)
     tasks = await start(batcher, [1])
@@ -93,8 +93,8 @@ async def test_workers_hold_back_while_items_are_prepared():
     batcher.close()
 
 
-async def test_items_that_wait_beside_preparation_run_after_the_current_batch():
-    """However long the preparation of the others takes."""
+async def test_waiting_items_run_after_the_current_batch():
+    """Even if the preparation of other items takes long."""
     gate = Gate()
     batcher = make_batcher(gate, workers=2)
     with batcher.admit(), batcher.admit(), batcher.admit():
@@ -106,7 +106,7 @@ async def test_items_that_wait_beside_preparation_run_after_the_current_batch():
     batcher.close()
 
 
-async def test_items_that_wait_for_a_decoder_hold_back_no_worker():
+async def test_items_without_a_decoder_do_not_hold_back_workers():
     """With two decoders, the other processors run the waiting items immediately."""
     gate = Gate()
     batcher = make_batcher(gate, workers=4, decoders=2)
@@ -142,7 +142,7 @@ async def test_items_that_fail_in_preparation_free_the_workers():
 
 
 async def test_batches_have_the_given_sizes_only():
-    """The rest goes into the next one."""
+    """The remaining items go into the next one."""
     gate = Gate()
     gate.opened.release(3)
     batcher = make_batcher(gate, batch_sizes=[1, 2, 4])
@@ -154,13 +154,13 @@ async def test_batches_have_the_given_sizes_only():
 @pytest.mark.parametrize(
     ("most", "sizes"), [(1, [1]), (2, [1, 2]), (24, [1, 2, 4, 8, 16, 24]), (32, [1, 2, 4, 8, 16, 32])]
 )
-async def test_sizes_are_few(most, sizes):
-    """Powers of two, and the largest."""
+async def test_batch_sizes_are_powers_of_two(most, sizes):
+    """And the largest size."""
     assert list_batch_sizes(most) == sizes
 
 
-async def test_the_results_of_batches_are_given_over_several_iterations(monkeypatch):
-    """So a probe does not wait for all of them."""
+async def test_results_are_delivered_over_several_iterations(monkeypatch):
+    """So probes run in between."""
     monkeypatch.setattr("app.inference.batcher._RESULTS_PER_ITERATION", 4)
     gate = Gate()
     batcher = make_batcher(gate, batch_sizes=[1, 16], workers=2)

@@ -34,7 +34,7 @@ def work(retry_after: RetryAfter, items: int, seconds: float, *, since: float = 
     [(10, 0.01, 1), (250, 0.01, 3), (1, 0, 1), (10_000, 1, LONGEST_WAIT_SECONDS)],
 )
 def test_the_first_client_waits_for_the_queue(waiting, seconds_per_item, expected):
-    """A second and the time of the queue, and a minute at most."""
+    """A second plus the time of the queue, at most a minute."""
     assert RetryAfter(seconds_per_item=seconds_per_item).reserve(0, waiting) == expected
 
 

@@ -34,8 +34,8 @@ def test_the_runtimes_agree(exported):
     np.testing.assert_allclose(openvino.probabilities, tensorflow.probabilities, atol=1e-5)
 
 
-def test_float32_is_float32_by_tensorflow_too(exported):
-    """Not TF32, TensorFlow's default on GPUs that have it, which would miss the golden probabilities."""
+def test_tensorflow_computes_in_float32(exported):
+    """Not in TF32, its default on GPUs that support it, which would miss the golden probabilities."""
     import tensorflow as tf  # noqa: PLC0415 -- seconds
 
     tf.config.experimental.enable_tensor_float_32_execution(True)  # noqa: FBT003 -- as it is by default

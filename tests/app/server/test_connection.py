@@ -131,7 +131,7 @@ def test_nothing_is_read_behind_a_request_until_it_is_answered(serve):
 
 
 def test_the_connection_that_was_idle_for_longest_makes_room(process):
-    """Idle connections never keep a request out."""
+    """So idle connections never block a request."""
     kept = []
     for _ in range(4):
         kept.append(dial(process.port))
@@ -203,7 +203,7 @@ def test_a_burst_of_connections_stays_within_the_limit(serve):
 
 
 def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
-    """The kernel resets the connection, so an unread answer does not hold up the end of the service either."""
+    """The kernel resets the connection, so an unread answer does not delay the stop of the service either."""
     with dial(find_port(serving)) as client:
         client.sendall(GET)
         assert "200 " in read_answer(client)
@@ -213,7 +213,7 @@ def test_an_answer_that_nobody_reads_ends_with_its_connection(serving):
 
 
 def test_answers_are_sent_without_delay(serving):
-    """Nagle's algorithm would hold back the second write of an answer until the first one is acknowledged."""
+    """Nagle's algorithm would delay the second write of an answer until the first one is acknowledged."""
     with dial(find_port(serving)) as client:
         client.sendall(GET)
         assert "200 " in read_answer(client)

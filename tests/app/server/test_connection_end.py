@@ -32,7 +32,7 @@ def ending(server: Server):
     opened.set()
 
 
-def test_a_connection_goes_on_after_a_refused_upload(serving):
+def test_a_connection_continues_after_a_refused_upload(serving):
     """If the rest of the upload arrives in time, the next request is served."""
     with dial(find_port(serving)) as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")

@@ -19,7 +19,7 @@ def has_ipv6() -> None:
 
 @pytest.mark.usefixtures("has_ipv6")
 @pytest.mark.parametrize("host", ["::", "[::]"])
-def test_the_unspecified_ipv6_address_takes_both_families(host):
+def test_the_unspecified_ipv6_address_accepts_both_families(host):
     """With or without brackets."""
     (listener,) = bind(host, 0)
     with listener:
@@ -30,7 +30,7 @@ def test_the_unspecified_ipv6_address_takes_both_families(host):
 
 
 @pytest.mark.usefixtures("has_ipv6")
-def test_another_ipv6_address_takes_its_own_family_alone():
+def test_another_ipv6_address_accepts_only_its_own_family():
     """It can't stand for an IPv4 address."""
     (listener,) = bind("[::1]", 0)
     with listener:
@@ -68,7 +68,7 @@ def test_an_address_in_use_is_an_error():
 
 
 def test_an_unknown_host_is_an_error(monkeypatch):
-    """Whether the name does not exist, or can't."""
+    """Whether the name does not exist or is invalid."""
     with pytest.raises(OSError, match="not a valid host name"):
         bind("a..b", 0)
 
