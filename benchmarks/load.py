@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.pictures import FORM_TYPE, encode_form, get_media_type
+from benchmarks.pictures import encode_body
 from benchmarks.services import Body, LeftOutError
 
 PROGRAM = "wrk"
@@ -36,11 +36,11 @@ class Load:
 
     def __init__(self, url: str, pictures: list[bytes], body: Body, *, clients: int, seconds: int) -> None:
         """Start sending `pictures` in turn; concurrent clients send different ones."""
-        kind = FORM_TYPE if body == "form" else get_media_type(pictures[0])
         self._folder = tempfile.TemporaryDirectory()
         paths = [Path(self._folder.name, str(index)) for index in range(len(pictures))]
         for path, picture in zip(paths, pictures, strict=True):
-            path.write_bytes(encode_form(picture) if body == "form" else picture)
+            kind, content = encode_body(picture, body)
+            path.write_bytes(content)
         # fmt: off
         command = [
             PROGRAM, "--threads", "1", "--connections", str(clients), "--duration", f"{seconds}s",

@@ -3,7 +3,9 @@
 Samples are resized. Large ones get seeded noise, so that their files are as large as a camera's.
 """
 
+import base64
 import io
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from app.contract import GOLDEN_FILE, METADATA_FILE, ModelMetadata
 from app.images.decode import encode_png
+from benchmarks.services import Body
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models" / "minimodel"
@@ -52,22 +55,22 @@ def make_pictures(kind: Kind) -> list[bytes]:
     return [_encode(path, kind, rng) for path in sorted((MODELS / "samples").glob("*.jpg"))]
 
 
-def encode_form(data: bytes) -> bytes:
-    """Return a multipart body of the type `FORM_TYPE` with a file in the field `file`."""
+def encode_body(data: bytes, body: Body) -> tuple[str, bytes]:
+    """Return the content type and the bytes of a request that sends a file from `make_pictures`."""
+    media_type = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+    if body == "raw":
+        return media_type, data
+    if body == "v2":
+        text = base64.b64encode(data).decode()
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1, 1], "data": [text]}
+        return "application/json", json.dumps({"inputs": [tensor]}).encode()
     head = (
         f"--{BOUNDARY}\r\n"
         'Content-Disposition: form-data; name="file"; filename="picture"\r\n'
-        f"Content-Type: {get_media_type(data)}\r\n\r\n"
+        f"Content-Type: {media_type}\r\n\r\n"
     )
-    return head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
-
-
-FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
-
-
-def get_media_type(data: bytes) -> str:
-    """Return the media type of a file from `make_pictures`."""
-    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
+    content = head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+    return f"multipart/form-data; boundary={BOUNDARY}", content
 
 
 def _encode(path: Path, kind: Kind, rng: np.random.Generator) -> bytes:

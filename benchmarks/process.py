@@ -16,7 +16,7 @@ from annotated_types import Len
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from app.contract import GOLDEN_TOLERANCES
-from benchmarks.pictures import FORM_TYPE, ROOT, Known, encode_form, get_media_type
+from benchmarks.pictures import ROOT, Known, encode_body
 from benchmarks.port import find_free_port
 from benchmarks.services import Body, LeftOutError, Service
 
@@ -33,22 +33,43 @@ class Answer(BaseModel):
     probability: float
 
 
-_ANSWERS: TypeAdapter[Answer | Annotated[list[Answer], Len(1)]] = TypeAdapter(Answer | Annotated[list[Answer], Len(1)])
-"""BentoML's batched methods answer with lists."""
+class Output(BaseModel):
+    """A tensor of the Open Inference Protocol, for one image."""
+
+    name: str
+    data: Annotated[list[str | float], Len(1, 1)]
+
+
+class Outputs(BaseModel):
+    """An answer of the Open Inference Protocol, with the fields of `Answer` as tensors."""
+
+    outputs: list[Output]
+
+
+# BentoML's batched methods answer with lists, MLServer with tensors.
+_Reply = Answer | Annotated[list[Answer], Len(1)] | Outputs
+_REPLY: TypeAdapter[_Reply] = TypeAdapter(_Reply)
 
 
 class Process:
     """A running service."""
 
     def __init__(self, service: Service, folder: Path) -> None:
-        """Start it. Its log and other files go into `folder`."""
+        """Start it. Its log and other files go into `folder`.
+
+        Raises:
+            LeftOutError: its interpreter is not installed.
+        """
         self.service = service
         self.port = find_free_port()
         self._log = folder / "log"
-        environment = os.environ | service.listen(self.port) | {"BENTOML_HOME": str(folder)}
+        environment = os.environ | service.listen(self.port) | {"BENTOML_HOME": str(folder), "TMPDIR": str(folder)}
         with self._log.open("wb") as log:
             self.started = time.monotonic()
-            self._process = subprocess.Popen(service.command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            try:
+                self._process = subprocess.Popen(service.command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            except FileNotFoundError as error:
+                raise LeftOutError(f"not installed: {service.python}") from error
         self._root = psutil.Process(self._process.pid)
 
     @property
@@ -62,34 +83,31 @@ class Process:
         Raises:
             LeftOutError: it exited, gave a wrong answer, or did not answer in time.
         """
-        return self._wait(lambda: self.check(known, self.service.bodies[0]))
+        body = self.service.bodies[0]
+        seconds = self._wait(lambda: self._classify(known, body))
+        self.check(known, body)
+        return seconds
 
     def wait_until_healthy(self) -> float:
         """Wait until `/health` answers 200 and return the seconds since the start; raises like `wait_until_right`."""
-        return self._wait(lambda: self._ask("GET", "/health", b"", {})[0] == http.HTTPStatus.OK)
+        return self._wait(lambda: self._ask("GET", "/health", b"", {}))
 
-    def check(self, known: Known, body: Body) -> bool:
-        """Classify the known image. Return False if the service is not ready yet.
+    def check(self, known: Known, body: Body) -> None:
+        """Classify the known image.
 
         Raises:
-            LeftOutError: the answer is wrong.
+            LeftOutError: it does not answer, or the answer is wrong.
         """
-        data = encode_form(known.data) if body == "form" else known.data
-        kind = FORM_TYPE if body == "form" else get_media_type(known.data)
-        status, reply = self._ask("POST", self.service.path, data, {"Content-Type": kind})
-        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-            return False
+        status, reply = self._classify(known, body)
         if status != http.HTTPStatus.OK:
             raise LeftOutError(f"it answers {status}: {reply[:200]!r}")
         try:
-            answers = _ANSWERS.validate_json(reply)
+            answer = _parse(reply)
         except ValidationError as error:
             raise LeftOutError(f"it answers {reply[:200]!r}, without a label and probability") from error
-        answer = answers[0] if isinstance(answers, list) else answers
         tolerance = GOLDEN_TOLERANCES[self.service.precision]
         if answer.label != known.label or abs(answer.probability - known.probability) > tolerance:
             raise LeftOutError(f"it answers {reply[:200]!r} where {known.label} with {known.probability:.3f} is right")
-        return True
 
     def read_cpu_seconds(self) -> float:
         """Return the CPU time, user and system, of the process and all its children.
@@ -153,13 +171,17 @@ class Process:
         psutil.wait_procs(left, STOP_SECONDS)
         self._process.wait(STOP_SECONDS)
 
-    def _wait(self, is_ready: Callable[[], bool]) -> float:
+    def _wait(self, ask: Callable[[], tuple[int, bytes]]) -> float:
+        """Ask until the answer is 200. Until they are ready, services answer 400, 404 or 503, or don't listen."""
+        reply = b""
         while time.monotonic() < self.started + PATIENCE_SECONDS:
             self._require_alive()
-            if is_ready():
+            status, reply = ask()
+            if status == http.HTTPStatus.OK:
                 return time.monotonic() - self.started
             time.sleep(0.01)
-        raise LeftOutError(f"no answer within {PATIENCE_SECONDS} s: {self._read_last_line()}")
+        reason = repr(reply[:200]) if reply else self._read_last_line()
+        raise LeftOutError(f"not ready within {PATIENCE_SECONDS} s: {reason}")
 
     def _require_alive(self) -> None:
         if self._process.poll() is not None:
@@ -173,6 +195,10 @@ class Process:
             yield
         except psutil.NoSuchProcess as error:
             raise LeftOutError(f"one of its processes has exited: {self._read_last_line()}") from error
+
+    def _classify(self, known: Known, body: Body) -> tuple[int, bytes]:
+        kind, data = encode_body(known.data, body)
+        return self._ask("POST", self.service.path, data, {"Content-Type": kind})
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Return the status and body of the answer; 503 if nothing listens."""
@@ -195,6 +221,13 @@ class Process:
     def _read_last_line(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "it exited without a message")
+
+
+def _parse(reply: bytes) -> Answer:
+    found = _REPLY.validate_json(reply)
+    if isinstance(found, Outputs):
+        return Answer.model_validate({output.name: output.data[0] for output in found.outputs})
+    return found[0] if isinstance(found, list) else found
 
 
 @contextmanager

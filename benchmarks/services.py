@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
-Body = Literal["form", "raw"]
+Body = Literal["form", "raw", "v2"]  # multipart, the image itself, or the JSON of the Open Inference Protocol
 
 
 class LeftOutError(Exception):
@@ -24,11 +24,12 @@ class Service:
     bodies: tuple[Body, ...] = ("form",)
     ours: bool = False
     busy_while_idle: bool = False  # uses much of a core without requests
+    python: str = sys.executable
 
     @property
     def command(self) -> list[str]:
-        """The command, in this interpreter's environment, so that all services use the same libraries."""
-        return [sys.executable, "-m", *self.module]
+        """The command that starts it."""
+        return [self.python, "-m", *self.module]
 
     def listen(self, port: int) -> dict[str, str]:
         """Return the environment variables that make it listen on `port` of the loopback interface."""

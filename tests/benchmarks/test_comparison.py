@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from benchmarks import comparison
+from benchmarks import process as process_module
 from benchmarks.comparison import COLUMNS, compare
 from benchmarks.load import PROGRAM, Seen
 from benchmarks.pictures import Known
@@ -27,15 +29,18 @@ class Answers(BaseHTTPRequestHandler):
     """Answers every request with the label in the environment."""
 
     def do_POST(self) -> None:
-        if next(number) > int(os.environ["LAST"]):
+        turn = next(number)
+        if turn > int(os.environ["LAST"]):
             os._exit(1)
         self.rfile.read(int(self.headers["Content-Length"]))
         until = time.monotonic() + (self.path == "/work")
         while time.monotonic() < until:
             pass
         answer = {"label": os.environ["LABEL"], "probability": 0.9} if os.environ["LABEL"] else {"detail": "busy"}
+        if self.path == "/v2":
+            answer = {"outputs": [{"name": name, "data": [value]} for name, value in answer.items()]}
         body = json.dumps(answer).encode()
-        self.send_response(200)
+        self.send_response(404 if turn <= int(os.environ.get("UNREADY", "0")) else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -57,6 +62,28 @@ def test_a_probability_is_right_within_the_tolerance_of_a_version():
         process.wait_until_right(KNOWN._replace(probability=0.9019))
         with pytest.raises(LeftOutError, match=r"where cat with 0\.902 is right"):
             process.check(KNOWN._replace(probability=0.9021), "form")
+
+
+def test_the_tensors_of_the_open_inference_protocol_are_an_answer():
+    with running(replace(service("one"), path="/v2", bodies=("v2",))) as process:
+        process.wait_until_right(KNOWN)
+        with pytest.raises(LeftOutError, match="where dog with"):
+            process.check(KNOWN._replace(label="dog"), "v2")
+
+
+def test_a_service_that_answers_errors_is_not_ready_yet():
+    """MLServer and Ray Serve do, until they have loaded the model."""
+    started = service("one")
+    with running(replace(started, environment=started.environment | {"UNREADY": "3"})) as process:
+        process.wait_until_right(KNOWN)
+
+
+def test_a_service_that_never_gets_ready_is_left_out_with_its_last_answer(monkeypatch):
+    monkeypatch.setattr(process_module, "PATIENCE_SECONDS", 3)
+    started = service("one")
+    unready = replace(started, environment=started.environment | {"UNREADY": "1_000_000"})
+    with running(unready) as process, pytest.raises(LeftOutError, match=r'not ready within 3 s: .*"cat"'):
+        process.wait_until_right(KNOWN)
 
 
 def test_an_invalid_answer_leaves_a_service_out():
@@ -99,7 +126,7 @@ def turns(monkeypatch):
 def test_services_take_turns_and_busy_ones_are_suspended(turns):
     """Every column in every round, one after the other; suspended services run in their own turns."""
     one, busy = compare([service("one"), service("busy", busy=True)], KNOWN, seconds=2, rounds=2)
-    columns = [column for column in COLUMNS if column.body == "form"]
+    columns = [column for column in COLUMNS if "form" in column.bodies]
     for record in (one, busy):
         assert record.left_out is None
         assert record.start_seconds > 0
@@ -114,10 +141,12 @@ def test_services_take_turns_and_busy_ones_are_suspended(turns):
 def test_a_service_that_answers_wrongly_or_exits_is_left_out_with_the_reason(turns):
     """The others are measured."""
     gone = Service("gone", "gone", "f32", ("tests.benchmarks.no_such_module",))
-    records = compare([service("wrong", "dog"), gone, service("right")], KNOWN, seconds=1, rounds=1)
-    wrong, ended, right = (record.left_out for record in records)
+    absent = replace(gone, python="/no/such/python")
+    records = compare([service("wrong", "dog"), gone, absent, service("right")], KNOWN, seconds=1, rounds=1)
+    wrong, ended, missing, right = (record.left_out for record in records)
     assert "where cat with 0.900 is right" in wrong
     assert "no_such_module" in ended
+    assert missing == "not installed: /no/such/python"
     assert right is None
     assert {name for name, *_ in turns} == {"right"}
 
@@ -141,6 +170,14 @@ def test_a_child_that_exits_while_it_is_read_leaves_the_service_out(monkeypatch,
             patch.setattr(process, "_list_tree", lambda: [child])
             with pytest.raises(LeftOutError, match="one of its processes has exited"):
                 getattr(process, read)()
+
+
+def test_a_service_without_multipart_gets_its_own_body_in_the_same_columns():
+    """And none in the columns of raw bodies."""
+    theirs = replace(service("theirs"), bodies=("v2",))
+    chosen = {column.title: column.choose_body(theirs) for column in COLUMNS}
+    assert {title for title, body in chosen.items() if body == "v2"} == {c.title for c in COLUMNS if "form" in c.bodies}
+    assert set(chosen.values()) == {"v2", None}
 
 
 def test_a_slow_column_is_measured_for_longer(turns, monkeypatch):

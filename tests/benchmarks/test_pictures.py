@@ -1,6 +1,8 @@
 """The image files that benchmarks send."""
 
+import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -10,16 +12,7 @@ from PIL import Image
 
 from app.runtime.load import load_runtime
 from app.versions.verify import load_model
-from benchmarks.pictures import (
-    FORM_TYPE,
-    MEDIUM,
-    SMALL,
-    encode_form,
-    find_version,
-    get_media_type,
-    make_known,
-    make_pictures,
-)
+from benchmarks.pictures import MEDIUM, SMALL, encode_body, find_version, make_known, make_pictures
 
 
 @pytest.mark.parametrize(
@@ -32,7 +25,7 @@ def test_images_have_the_dimensions_and_file_sizes_of_real_ones(kind, media_type
     for picture in pictures:
         assert Image.open(io.BytesIO(picture)).size == kind[1]
         assert bounds[0] < len(picture) < bounds[1]
-        assert get_media_type(picture) == media_type
+        assert encode_body(picture, "raw") == (media_type, picture)
 
 
 def test_images_are_reproducible():
@@ -49,8 +42,19 @@ def test_a_form_has_the_unchanged_file():
         return {"bytes": (await file.read()).hex(), "type": file.content_type}
 
     picture = make_pictures(SMALL)[0]
-    reply = TestClient(app).post("/", content=encode_form(picture), headers={"Content-Type": FORM_TYPE})
+    kind, content = encode_body(picture, "form")
+    reply = TestClient(app).post("/", content=content, headers={"Content-Type": kind})
     assert reply.json() == {"bytes": picture.hex(), "type": "image/png"}
+
+
+def test_a_body_of_the_open_inference_protocol_has_the_file_as_base64():
+    """In one element of a BYTES tensor."""
+    picture = make_pictures(SMALL)[0]
+    kind, content = encode_body(picture, "v2")
+    [tensor] = json.loads(content)["inputs"]
+    assert kind == "application/json"
+    assert (tensor["datatype"], tensor["shape"]) == ("BYTES", [1, 1])
+    assert base64.b64decode(*tensor["data"], validate=True) == picture
 
 
 def test_the_shipped_model_classifies_the_known_image():
