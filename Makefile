@@ -26,7 +26,7 @@ reliability: $(VENV)/.dev ## run the tests that load, kill and reload real serve
 fuzz: $(VENV)/.dev ## send damaged files for longer than `make reliability` (number of each kind: make fuzz FUZZ_EXAMPLES=5000)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),5000) $(BIN)/python -m pytest tests/reliability/test_hostile.py $(ARGS)
 
-bench: wrk $(BENCH)/.bench ## measure the service, its peers and the runtimes; needs wrk (short: make bench RESULTS=elsewhere ARGS="--rounds 1")
+bench: wrk $(BENCH)/.bench $(BENCH)/mlserver/.bench ## measure the service, its peers and the runtimes; needs wrk (short: make bench RESULTS=elsewhere ARGS="--rounds 1")
 	$(BENCH)/bin/python -m benchmarks.serving --results $(RESULTS) $(ARGS)
 	$(BENCH)/bin/python -m benchmarks.runtime --results $(RESULTS)
 
@@ -72,11 +72,18 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize]' --group dev
 	touch $@
 
-# A separate environment with one different pin; benchmarks/constraints.txt gives the reasons.
-$(BENCH)/.bench: pyproject.toml constraints.txt benchmarks/constraints.txt
-	@echo 'Installing the service and its peers into $(BENCH), once …'
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --constraint constraints.txt pip
-	grep -v '^opentelemetry-api=' constraints.txt | cat - benchmarks/constraints.txt > $(BENCH)/constraints.txt
-	$(BENCH)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(BENCH)/constraints.txt --editable . --group bench
+# Separate environments for the peers. The pins in the file $(1) override those in constraints.txt; $(2) is what to install.
+define install_peers
+	@echo 'Installing into $(@D), once …'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --constraint constraints.txt pip
+	awk -F== 'NR == FNR {own[$$1]} NR == FNR || !($$1 in own)' $(1) constraints.txt > $(@D)/constraints.txt
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(@D)/constraints.txt $(2)
 	touch $@
+endef
+
+$(BENCH)/.bench: pyproject.toml constraints.txt benchmarks/constraints.txt
+	$(call install_peers,benchmarks/constraints.txt,--editable . --group bench)
+
+$(BENCH)/mlserver/.bench: pyproject.toml constraints.txt benchmarks/mlserver-constraints.txt
+	$(call install_peers,benchmarks/mlserver-constraints.txt,--group mlserver)

@@ -2,7 +2,10 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import sys
+import sysconfig
+from importlib.metadata import distributions
+from pathlib import Path
 
 from app.runtime.cpu import count_cpus, describe_cpu, has_bf16, read_cpu_flags
 
@@ -20,12 +23,9 @@ def describe_machine() -> str:
     return f"{describe_cpu()}{sets}{bf16}, {count_cpus()} cores, {memory:.0f} GiB"
 
 
-def describe_libraries(*names: str) -> str:
-    """Return the versions of Python and of the named packages that are installed."""
-    found = [f"Python {platform.python_version()}"]
-    for name in names:
-        try:
-            found.append(f"{name} {version(name).partition('-')[0]}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
+def describe_libraries(*names: str, other: Path | None = None) -> str:
+    """Return the versions of Python and of the named packages in this environment or, if not there, in the `other`."""
+    path = [*sys.path, sysconfig.get_path("purelib", vars={"base": str(other)})] if other else sys.path
+    packages = {name: next(iter(distributions(name=name, path=path)), None) for name in names}
+    found = [f"{name} {package.version.partition('-')[0]}" for name, package in packages.items() if package]
+    return ", ".join([f"Python {platform.python_version()}", *found])

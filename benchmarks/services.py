@@ -2,9 +2,12 @@
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Body = Literal["form", "raw", "v2"]  # multipart, the image itself, or the JSON of the Open Inference Protocol
+# MLServer's own environment, in the one of the others. ../Makefile makes it.
+MLSERVER = Path(sys.prefix, "mlserver")
 
 
 class LeftOutError(Exception):
@@ -56,6 +59,10 @@ def list_services(precision: str) -> list[Service]:
         _by_openvino("prototype-int8", "FastAPI prototype of the same rules", "prototype", "int8"),
         _mosec("mosec", precision),
         _mosec("mosec-int8", "int8"),
+        _ray_serve("ray-serve", precision),
+        _ray_serve("ray-serve-int8", "int8"),
+        _mlserver("mlserver", precision),
+        _mlserver("mlserver-int8", "int8"),
         _by_openvino("litserve-openvino", "LitServe, OpenVINO", "lit", precision, busy_while_idle=True),
         _by_tensorflow("litserve-tensorflow", "LitServe, TensorFlow", "benchmarks.peers.lit", busy_while_idle=True),
         _by_tensorflow("bentoml", "BentoML, TensorFlow", "bentoml", "serve", "benchmarks.peers.bento:Classify"),
@@ -91,6 +98,39 @@ def _mosec(name: str, precision: str) -> Service:
         environment,
         path="/inference",
         bodies=("raw",),
+    )
+
+
+def _ray_serve(name: str, precision: str) -> Service:
+    environment = {
+        "PEER_RUNTIME": "openvino",
+        "PEER_PRECISION": precision,
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_AUTH_MODE": "disabled",  # it would write a token into the user's home
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    return Service(
+        name,
+        "Ray Serve, OpenVINO",
+        precision,
+        ("benchmarks.peers.ray_serve",),
+        environment,
+        bodies=("form", "raw"),
+        busy_while_idle=True,
+    )
+
+
+def _mlserver(name: str, precision: str) -> Service:
+    return Service(
+        name,
+        "MLServer, OpenVINO",
+        precision,
+        ("benchmarks.peers.mlserver_runtime",),
+        {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision},
+        path="/v2/models/minimodel/infer",
+        bodies=("v2",),
+        python=str(MLSERVER / "bin" / "python"),
     )
 
 

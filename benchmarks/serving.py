@@ -1,10 +1,10 @@
 """Compares the service with other ways to serve the same model, on this machine, in one run.
 
-`python -m benchmarks.serving` needs Debian's package wrk and the dependency group `bench`; `make bench` checks and
-installs them. It starts all services, loads them in turn over loopback, and writes serving.md and serving.json into
-benchmarks/results. Then it measures this service alone: its overhead over the model, photos beside small images, its
-start and its memory. A selection of `--services` or `--parts` needs another folder (`--results`), because it would
-overwrite the complete results.
+`python -m benchmarks.serving` needs Debian's package wrk and the dependency groups `bench` and `mlserver`, each in its
+environment; `make bench` checks and installs them. It starts all services, loads them in turn over loopback, and writes
+serving.md and serving.json into benchmarks/results. Then it measures this service alone: its overhead over the model,
+photos beside small images, its start and its memory. A selection of `--services` or `--parts` needs another folder
+(`--results`), because it would overwrite the complete results.
 """
 
 import json
@@ -27,19 +27,23 @@ from benchmarks.overhead import measure_overhead
 from benchmarks.photos import measure_photos
 from benchmarks.pictures import Known, find_version, make_known
 from benchmarks.report import make_rows, render_comparison
-from benchmarks.services import Service, list_services
+from benchmarks.services import MLSERVER, Service, list_services
 from benchmarks.start import measure_start
 from training.options import Parser
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("comparison", "overhead", "photos", "start", "memory")
-LIBRARIES = ("openvino", "tensorflow", "keras", "fastapi", "uvicorn", "litserve", "bentoml", "mosec", "pillow", "numpy")
+LIBRARIES = (
+    "openvino", "tensorflow", "keras", "fastapi", "uvicorn", "litserve", "bentoml", "mosec", "ray", "mlserver",
+    "pillow", "numpy",
+)  # fmt: skip
 STARTS = 5
 MARKS = [10_000, 60_000]
 
 INTRODUCTION = """# Serving
 
-`make bench`: all services have the same model ({version}) and the same environment.
+`make bench`: all services have the same model ({version}) and the same libraries, except that MLServer needs older
+releases of FastAPI and protobuf. TensorFlow Serving is missing, because it is not a Python package.
 
 - There are {rounds} rounds. In each, column by column, wrk loads one service after the other for {seconds} s, in random
   order, on the same cores (closed loop). Figures are medians over the rounds.
@@ -48,10 +52,11 @@ INTRODUCTION = """# Serving
   service ran. CPU time is that of all processes, too.
 - Start is from `exec` to the first correct answer, with the files in the page cache.
 - No service writes an access log. What it costs this service is measured below.
-- Idle services wait; LitServe, which is busy while idle, is suspended. BentoML adapts its batching to earlier load, so
-  its rounds with one client differ widely.
+- Idle services wait; LitServe and Ray Serve, which are busy while idle, are suspended. BentoML adapts its batching to
+  earlier load, so its rounds with one client differ widely.
+- MLServer reads no multipart bodies. Instead, it gets the Open Inference Protocol's JSON, with the image in base64.
 - This service and the prototype decode JPEGs at a reduced size, in two threads. The others decode them at full size;
-  mosec decodes in one process.
+  mosec decodes in one process, MLServer in two, Ray Serve in threads.
 - Machine: {machine}; {busy:.0f} % busy with other processes just before.
 - Libraries: {libraries}.
 - Precision: OpenVINO runs {precision}, or int8 where it says so; TensorFlow runs the exported graph in f32. The
@@ -92,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts: dict[str, Any] = {
         "machine": describe_machine(),
         "busy": psutil.cpu_percent(interval=2),
-        "libraries": describe_libraries(*LIBRARIES),
+        "libraries": describe_libraries(*LIBRARIES, other=MLSERVER),
         "version": f"{version.parent.name} {version.name}",
         "precision": options.precision,
         "seconds": options.seconds,

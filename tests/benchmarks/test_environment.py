@@ -1,7 +1,9 @@
-"""The environment of `make bench`."""
+"""The environments of `make bench`."""
 
 import shutil
 import subprocess
+
+import pytest
 
 from benchmarks.pictures import ROOT
 
@@ -10,10 +12,16 @@ def read_pins(path):
     return {line.partition("==")[0] for line in path.read_text(encoding="utf-8").splitlines() if "==" in line}
 
 
-def test_its_constraints_do_not_repeat_those_of_the_service():
-    """Except the one pin that differs, which the Makefile removes from the others."""
-    both = read_pins(ROOT / "constraints.txt") & read_pins(ROOT / "benchmarks" / "constraints.txt")
-    assert both == {"opentelemetry-api"}
+@pytest.mark.parametrize(
+    ("file", "differ"),
+    [
+        ("constraints.txt", {"opentelemetry-api"}),
+        ("mlserver-constraints.txt", {"fastapi", "importlib_resources", "protobuf", "starlette"}),
+    ],
+)
+def test_the_constraints_do_not_repeat_those_of_the_service(file, differ):
+    """Except the pins that differ: the Makefile removes these from the service's."""
+    assert read_pins(ROOT / "constraints.txt") & read_pins(ROOT / "benchmarks" / file) == differ
 
 
 def test_the_load_generator_is_checked_first(tmp_path):
