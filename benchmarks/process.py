@@ -110,25 +110,29 @@ class Process:
             raise LeftOutError(f"it answers {reply[:200]!r} where {known.label} with {known.probability:.3f} is right")
 
     def read_cpu_seconds(self) -> float:
-        """Return the CPU time, user and system, of the process and all its children.
+        """Return the CPU time, user and system, of the process and all its children, those that have exited included.
 
         Raises:
-            LeftOutError: the process or one of its children has exited.
+            LeftOutError: the process has exited.
         """
-        with self._reading():
-            times = [process.cpu_times() for process in self._list_tree()]
-        return sum(entry.user + entry.system for entry in times)
+        while True:
+            self._require_alive()
+            with contextlib.suppress(psutil.NoSuchProcess):  # a child has just exited: now its parent has its time
+                return sum(sum(process.cpu_times()[:4]) for process in self._list_tree())
 
     def read_pss_mib(self) -> float:
         """Return the proportional set size of process and children; raises like `read_cpu_seconds`."""
-        with self._reading():
-            pss: int = sum(process.memory_full_info().pss for process in self._list_tree())
+        self._require_alive()
+        pss = 0
+        for process in self._list_tree():
+            with contextlib.suppress(psutil.NoSuchProcess):  # a child that has just exited has no memory
+                pss += process.memory_full_info().pss
         return pss / 2**20
 
     def read_rss_mib(self) -> float:
         """Return the resident memory of the process without children; raises like `read_cpu_seconds`."""
-        with self._reading():
-            rss: int = self._root.memory_info().rss
+        self._require_alive()
+        rss: int = self._root.memory_info().rss
         return rss / 2**20
 
     def wait_until_idle(self) -> None:
@@ -186,15 +190,6 @@ class Process:
     def _require_alive(self) -> None:
         if self._process.poll() is not None:
             raise LeftOutError(self._read_last_line())
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Guard reading its processes, each of which may exit between being listed and being read."""
-        self._require_alive()
-        try:
-            yield
-        except psutil.NoSuchProcess as error:
-            raise LeftOutError(f"one of its processes has exited: {self._read_last_line()}") from error
 
     def _classify(self, known: Known, body: Body) -> tuple[int, bytes]:
         kind, data = encode_body(known.data, body)

@@ -161,15 +161,31 @@ def test_a_service_that_exits_under_load_is_left_out(monkeypatch):
     assert set(right.samples) == {column.title for column in COLUMNS[:2]}
 
 
-@pytest.mark.parametrize("read", ["read_cpu_seconds", "read_pss_mib"])
-def test_a_child_that_exits_while_it_is_read_leaves_the_service_out(monkeypatch, read):
+def test_a_child_that_exits_while_it_is_read_has_no_memory(monkeypatch):
     """Although it was listed a moment before."""
     with running(service("one")) as process, psutil.Popen(["true"]) as child:
         child.wait()
-        with monkeypatch.context() as patch:
-            patch.setattr(process, "_list_tree", lambda: [child])
-            with pytest.raises(LeftOutError, match="one of its processes has exited"):
-                getattr(process, read)()
+        monkeypatch.setattr(process, "_list_tree", lambda: [process._root, child])
+        assert process.read_pss_mib() > 1
+
+
+def test_the_time_of_a_child_that_exits_while_it_is_read_is_its_parents(monkeypatch):
+    """The service is read again."""
+    with running(service("one")) as process, psutil.Popen(["true"]) as child:
+        child.wait()
+        trees = iter([[process._root, child], [process._root]])
+        monkeypatch.setattr(process, "_list_tree", lambda: next(trees, [process._root]))
+        times = process._root.cpu_times()
+        assert process.read_cpu_seconds() >= times.user + times.system
+
+
+@pytest.mark.parametrize("read", ["read_cpu_seconds", "read_pss_mib", "read_rss_mib"])
+def test_a_service_that_has_exited_is_left_out(read):
+    with running(service("one")) as process:
+        process._root.kill()
+        process._process.wait()
+        with pytest.raises(LeftOutError, match="it exited without a message"):
+            getattr(process, read)()
 
 
 def test_a_service_without_multipart_gets_its_own_body_in_the_same_columns():
