@@ -1,6 +1,7 @@
 """Health probes: whether this process answers, and whether it can serve. They wait for nothing."""
 
 from functools import partial
+from operator import attrgetter
 
 from fastapi import APIRouter, Request, Response
 
@@ -13,7 +14,7 @@ from app.versions.store import ModelStore
 
 _DRAINING_RETRY_SECONDS = 1
 
-router = APIRouter(route_class=DirectRoute, responses=NAMED_ANSWER)
+router = APIRouter(route_class=DirectRoute, responses=NAMED_ANSWER, generate_unique_id_function=attrgetter("name"))
 
 # Some load balancers probe by HEAD. FastAPI would document it as a second operation of the same name. So this route
 # answers both methods, and the next one, which no request reaches, documents GET.

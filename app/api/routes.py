@@ -5,6 +5,7 @@
 
 import asyncio
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -83,7 +84,7 @@ _SEVERAL_IMAGES: dict[str, Any] = {
     },
 }
 
-router = APIRouter(route_class=DirectRoute, responses=NAMED_ANSWER)
+router = APIRouter(route_class=DirectRoute, responses=NAMED_ANSWER, generate_unique_id_function=attrgetter("name"))
 
 
 @router.post(
