@@ -5,6 +5,7 @@ whose limit on connections also rejects probes.
 """
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.since = self.loop.time()  # when the state was entered
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline = math.inf  # in the loop's time
         self._stopping = False
         self._buffer = bytearray()
         self._ahead = bytearray()  # what has arrived behind the current request
@@ -231,7 +233,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         """Parse `data` in pieces that end where a request can end, and keep the bytes that follow the request."""
         start, data, self._tail = len(self._tail), self._tail + data if self._tail else data, bytearray()
         view = memoryview(data)
-        while start < len(data) and self.state not in {State.ANSWER, State.CLOSED}:
+        while start < len(data) and self.state is not State.ANSWER and self.state is not State.CLOSED:
             if self._body_left:
                 end = min(start + self._body_left, len(data))
             else:  # a head or a chunked body, both of which end with an empty line
@@ -271,12 +273,22 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     # Deadlines and ends.
 
     def _enter(self, state: State) -> None:
-        """Enter a state and start its deadline."""
-        if self._timer is not None:
+        """Enter a state and set its deadline.
+
+        Few deadlines pass, and each request sets two. So a timer that runs stays: at its end it finds the new deadline.
+        """
+        self.state, self.since = state, self.loop.time()
+        seconds = self._find_deadline()
+        self._deadline = math.inf if seconds is None else self.since + seconds
+        if self._timer is not None and (self._deadline < self._timer.when() or state is State.CLOSED):
             self._timer.cancel()
-        self.state, self.since, self._timer = state, self.loop.time(), None
-        if (seconds := self._find_deadline()) is not None:
-            self._timer = self.loop.call_later(seconds, self._expire)
+            self._timer = None
+        if self._timer is None:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._deadline < math.inf:
+            self._timer = self.loop.call_at(self._deadline, self._expire, self._deadline)
 
     def _find_deadline(self) -> float | None:
         """Return how long the connection may stay in its state; None if the application limits that."""
@@ -291,7 +303,11 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
                 return _LINGER_SECONDS
         return None
 
-    def _expire(self) -> None:
+    def _expire(self, deadline: float) -> None:
+        self._timer = None
+        if deadline < self._deadline:
+            self._start_timer()
+            return
         match self.state:
             case State.NEW:
                 self._hang_up("silent")
