@@ -25,7 +25,8 @@ def check_head(method: bytes, version: str, headers: Sequence[tuple[bytes, bytes
     Raises:
         RefusedRequestError: the head has too many headers or is ambiguous.
     """
-    hosts = sum(name == b"host" for name, _ in headers)
+    names = [name for name, _ in headers]
+    hosts = names.count(b"host")
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     is_old = version == "1.0"
     if len(headers) > MAX_HEADERS:
