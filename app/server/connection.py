@@ -60,12 +60,33 @@ class Limits:
 
 
 class _AnswerTransport:
-    """The transport as uvicorn's response writer sees it; the connection decides how to close."""
+    """The transport as uvicorn's response writer sees it.
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = close
+    It sends the head together with the start of the body, and leaves it to the connection how to close.
+    """
+
+    def __init__(self, connection: "Connection", close: Callable[[], None]) -> None:
+        self.is_closing = connection.transport.is_closing
+        self._connection = connection
+        self._close = close
+        self._head: bytes | None = None  # b"" once it is sent
+
+    def write(self, data: bytes) -> None:
+        if self._head is None and self._connection.cycle.response_started:  # before, it is `100 Continue`
+            self._head = data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._connection.transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head without a body."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self._close()
 
 
 class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -153,7 +174,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self.parser.should_upgrade():
             return  # see `_feed`
         super().on_headers_complete()
-        self.cycle.transport = _AnswerTransport(self.transport, self._end_answers)  # type: ignore[assignment]
+        self._answer = _AnswerTransport(self, self._end_answers)
+        self.cycle.transport = self._answer  # type: ignore[assignment]
         if self._stopping:
             self.cycle.keep_alive = False
         self._body_left = find_length(self.headers)
@@ -187,6 +209,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_response_complete(self) -> None:
         """Continue with the next request, or drop the rest of this one's body."""
+        self._answer.flush()
         self.cycle.body = bytearray()  # kept as long as the connection otherwise
         if self.transport.is_closing():
             return

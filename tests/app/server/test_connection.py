@@ -1,5 +1,6 @@
 """Behaviour of app.server.connection: deadlines and limits of connections, over real sockets."""
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -233,3 +234,22 @@ def test_the_memory_of_an_unread_body_is_freed(serving):
                 break
             time.sleep(0.01)
         assert len(connection.cycle.body) == 0
+
+
+def test_an_answer_is_one_write(serving, monkeypatch):
+    """Its head and body take one system call and, if they are small, one packet."""
+    writes = []
+    write = asyncio.selector_events._SelectorSocketTransport.write
+    monkeypatch.setattr(
+        asyncio.selector_events._SelectorSocketTransport,
+        "write",
+        lambda transport, data: (writes.append(bytes(data)), write(transport, data)),
+    )
+    with dial(find_port(serving)) as client:
+        client.sendall(GET + GET.replace(b"GET", b"HEAD") + GET)
+        client.settimeout(5)
+        received = b""
+        while received.count(b"alive") < 2:
+            received += receive(client)
+    assert [data.count(b"HTTP/1.1 200 OK") for data in writes] == [1, 1, 1]
+    assert [data.endswith(b'"alive"}') for data in writes] == [True, False, True]
