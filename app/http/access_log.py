@@ -21,7 +21,7 @@ logger = logging.getLogger("app.request")
 
 
 class AccessLog:
-    """Logs and measures requests. Only Starlette's ServerErrorMiddleware, which answers faults, is outside of it."""
+    """Logs and measures requests; outside of all other middleware."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app

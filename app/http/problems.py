@@ -5,16 +5,15 @@ The handlers answer from the table and the OpenAPI document is written from it, 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors
 from app.http.paths import get_path, get_root
@@ -215,56 +214,66 @@ def speaks_protocol(scope: Scope) -> bool:
     return f"{get_path(scope)}/".startswith(("/v1/", "/v2/"))
 
 
-def install_handlers(app: FastAPI, write: Write = write_json) -> AnswerError:
-    """Make `app` answer all errors, including the framework's, with problems that `write` renders.
+class ErrorAnswers:
+    """Answers all errors, including the framework's, with problems.
 
-    Returns the function that answers the service's errors, for use in middleware, whose errors reach no handler.
+    It takes the place of two layers of Starlette's, ExceptionMiddleware and ServerErrorMiddleware.
     """
-    answer_error = partial(_answer_error, write=write, delay=RejectionDelay())
-    app.exception_handler(errors.ServiceError)(answer_error)
-    app.exception_handler(HTTPException)(partial(_answer_http_exception, write=write))
-    app.exception_handler(Exception)(partial(_answer_fault, write=write))
-    return answer_error
 
+    def __init__(self, app: ASGIApp, *, write: Write = write_json) -> None:
+        """Wrap `app`; `write` renders the problems."""
+        self._app = app
+        self._write = write
+        self._delay = RejectionDelay()
 
-async def _answer_error(
-    request: Request, error: errors.ServiceError, *, write: Write, delay: RejectionDelay
-) -> Response:
-    if isinstance(error, errors.BusyError):
-        error.__traceback__ = None  # its frames hold the body
-        await delay.wait()
-    problem = describe_error(error, request.state.request_id)
-    headers = {}
-    if problem.retry_after_seconds is not None:
-        headers["Retry-After"] = str(problem.retry_after_seconds)
-    if isinstance(error, errors.UploadTimeoutError):
-        headers["Connection"] = "close"  # the rest of the body would keep trickling in
-    if isinstance(error, errors.UnsupportedUploadError):
-        headers["Accept-Encoding"] = "gzip, deflate"  # RFC 9110, 12.5.3
-    answer = write(request, problem, headers)
-    if isinstance(error, errors.MissingKeyError):
-        answer.headers.append("WWW-Authenticate", 'Bearer realm="classifier"')
-        # Makes browsers ask for the key when people open a page. For fetch requests, the page itself asks.
-        # A separate header, because Chromium reads one scheme per header.
-        if request.headers.get("sec-fetch-dest") != "empty":
-            answer.headers.append("WWW-Authenticate", 'Basic realm="classifier", charset="UTF-8"')
-    return answer
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on. The server logs the traceback of a fault, and `app.http.access_log` counts it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except errors.ServiceError as error:
+            response = await self.answer(Request(scope), error)
+            await response(scope, receive, send)
+        except HTTPException as error:
+            await self._answer_http_exception(Request(scope), error)(scope, receive, send)
+        except Exception:
+            request = Request(scope)
+            problem = make_problem(INTERNAL, INTERNAL.example, request.state.request_id)
+            await self._write(request, problem, {})(scope, receive, send)
+            raise
 
+    async def answer(self, request: Request, error: errors.ServiceError) -> Response:
+        """Make the response to an error."""
+        if isinstance(error, errors.BusyError):
+            error.__traceback__ = None  # its frames hold the body
+            await self._delay.wait()
+        problem = describe_error(error, request.state.request_id)
+        headers = {}
+        if problem.retry_after_seconds is not None:
+            headers["Retry-After"] = str(problem.retry_after_seconds)
+        if isinstance(error, errors.UploadTimeoutError):
+            headers["Connection"] = "close"  # the rest of the body would keep trickling in
+        if isinstance(error, errors.UnsupportedUploadError):
+            headers["Accept-Encoding"] = "gzip, deflate"  # RFC 9110, 12.5.3
+        answer = self._write(request, problem, headers)
+        if isinstance(error, errors.MissingKeyError):
+            answer.headers.append("WWW-Authenticate", 'Bearer realm="classifier"')
+            # Makes browsers ask for the key when people open a page. For fetch requests, the page itself asks.
+            # A separate header, because Chromium reads one scheme per header.
+            if request.headers.get("sec-fetch-dest") != "empty":
+                answer.headers.append("WWW-Authenticate", 'Basic realm="classifier", charset="UTF-8"')
+        return answer
 
-async def _answer_http_exception(request: Request, error: HTTPException, *, write: Write) -> Response:
-    """Answer the framework's errors: path not found, method not allowed."""
-    title = _name_status(error.status_code)
-    kind = Kind(error.status_code, title.lower().replace(" ", "_"), "")
-    headers = dict(error.headers or {})
-    allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
-    reason = f"send {allowed}" if allowed else error.detail
-    docs = f"{get_root(request.scope)}/docs"
-    detail = f"{request.method} {request.url.path[:100]}: {reason}; see {docs} for the paths that exist"
-    note_problem(kind.code)
-    return write(request, make_problem(kind, detail, request.state.request_id), headers)
-
-
-async def _answer_fault(request: Request, error: Exception, *, write: Write) -> Response:
-    """Answer an internal error. The server logs its traceback; `app.http.access_log` counts it."""
-    del error
-    return write(request, make_problem(INTERNAL, INTERNAL.example, request.state.request_id), {})
+    def _answer_http_exception(self, request: Request, error: HTTPException) -> Response:
+        """Answer the framework's errors: path not found, method not allowed."""
+        title = _name_status(error.status_code)
+        kind = Kind(error.status_code, title.lower().replace(" ", "_"), "")
+        headers = dict(error.headers or {})
+        allowed = " or ".join(sorted(headers.get("Allow", "").split(", ")))
+        reason = f"send {allowed}" if allowed else error.detail
+        docs = f"{get_root(request.scope)}/docs"
+        detail = f"{request.method} {request.url.path[:100]}: {reason}; see {docs} for the paths that exist"
+        note_problem(kind.code)
+        return self._write(request, make_problem(kind, detail, request.state.request_id), headers)
