@@ -5,7 +5,7 @@ from operator import attrgetter
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.schemas import Health, HealthStatus, Liveness, ModelRef, RefusedVersion, RuntimeInfo
+from app.api.schemas import Health, HealthStatus, Liveness, RefusedVersion, RuntimeInfo, refer_to
 from app.errors import NotReadyError
 from app.http.dependencies import get_classifier
 from app.http.direct_route import DirectRoute, write_model
@@ -48,7 +48,7 @@ async def health(request: Request) -> Response:
     reply = Health(
         status=status,
         reason=reason,
-        model=ModelRef.of(model) if model else None,
+        model=refer_to(model) if model else None,
         runtime=RuntimeInfo(name=model.runtime.name, precision=model.runtime.precision) if model else None,
         refused=[RefusedVersion(version=refusal.version, reason=refusal.reason) for refusal in store.refusals],
     )

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from app import errors
-from app.api.schemas import METADATA_EXAMPLE, BatchReply, Classification
+from app.api.schemas import METADATA_EXAMPLE, BatchReply, Classification, describe
 from app.contract import ModelMetadata
 from app.http.deadline import cancel_on_disconnect
 from app.http.dependencies import get_cache, get_classifier, get_metrics, get_settings
@@ -110,7 +110,7 @@ async def predict(request: Request) -> Classification:
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
     async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
-    return Classification.of(scores, top_k)
+    return describe(scores, top_k)
 
 
 @router.post(
@@ -135,7 +135,7 @@ async def predict_batch(request: Request) -> BatchReply:
 
     async def answer(data: bytes) -> Classification | Problem:
         try:
-            return Classification.of(await classifier.classify(data), top_k)
+            return describe(await classifier.classify(data), top_k)
         except errors.ServiceError as error:
             return describe_error(error, request.state.request_id)
 

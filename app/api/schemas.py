@@ -1,9 +1,10 @@
 """The schemas of the API's responses, except errors (see `app.http.problems`)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, with_config
 from pydantic.config import JsonDict
+from typing_extensions import TypedDict  # Pydantic does not accept that of Python 3.11
 
 from app.errors import UnsupportedImageError
 from app.http.problems import KINDS, Problem, make_problem
@@ -52,59 +53,68 @@ METADATA_EXAMPLE: JsonDict = {
 }
 _UNSUPPORTED = KINDS[UnsupportedImageError]
 _PROBLEM: JsonDict = make_problem(_UNSUPPORTED, _UNSUPPORTED.example, None).model_dump(exclude_none=True)
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelRef(BaseModel):
+# A classification is a typed dictionary, because a model would take several times as long to make and write.
+class ModelRef(TypedDict):
     """The name and version of a model."""
 
     name: str
     version: int
 
-    @classmethod
-    def of(cls, model: Model) -> Self:
-        """Return the reference to `model`."""
-        return cls(name=model.metadata.name, version=model.metadata.version)
 
-
-class Prediction(BaseModel):
+class Prediction(TypedDict):
     """A class and its probability."""
 
     label: str
-    probability: float = Field(ge=0, le=1, description="Calibrated: of many predictions of 0.8, about 80 % are right.")
+    probability: Annotated[_Share, Field(description="Calibrated: of many predictions of 0.8, about 80 % are right.")]
 
 
-class Classification(BaseModel):
+@with_config(ConfigDict(json_schema_extra={"examples": [_CLASSIFICATION]}))
+class Classification(TypedDict):
     """The most probable class of an image, and the `top_k` most probable ones."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_CLASSIFICATION]})
-
     label: str
-    probability: float = Field(ge=0, le=1)
-    typicality: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Share of the validation images that look at most as typical of the training images as this one. "
-        "Near 0, the image may show none of the classes. Absent if the version does not measure it.",
-    )
-    predictions: list[Prediction] = Field(description="The `top_k` most probable classes, most probable first.")
+    probability: _Share
+    typicality: NotRequired[
+        Annotated[
+            _Share,
+            Field(
+                description="Share of the validation images that look at most as typical of the training images as "
+                "this one. Near 0, the image may show none of the classes. Absent if the version does not measure it."
+            ),
+        ]
+    ]
+    predictions: Annotated[
+        list[Prediction], Field(description="The `top_k` most probable classes, most probable first.")
+    ]
     model: ModelRef
 
-    @classmethod
-    def of(cls, scores: Scores, top_k: int) -> Self:
-        """Return the `top_k` most probable classes in `scores`."""
-        predictions = [
-            Prediction(label=label, probability=min(1.0, round(probability, 6)))
-            for label, probability in scores.rank(top_k)
-        ]
-        best = predictions[0]
-        return cls(
-            label=best.label,
-            probability=best.probability,
-            typicality=None if scores.typicality is None else min(1.0, round(scores.typicality, 6)),
-            predictions=predictions,
-            model=ModelRef.of(scores.model),
-        )
+
+def refer_to(model: Model) -> ModelRef:
+    """Return the reference to `model`."""
+    return {"name": model.metadata.name, "version": model.metadata.version}
+
+
+def describe(scores: Scores, top_k: int) -> Classification:
+    """Return the `top_k` most probable classes in `scores`."""
+    predictions: list[Prediction] = [
+        {"label": label, "probability": _round(probability)} for label, probability in scores.rank(top_k)
+    ]
+    reply: Classification = {
+        **predictions[0],
+        "typicality": _round(scores.typicality or 0),
+        "predictions": predictions,
+        "model": refer_to(scores.model),
+    }
+    if scores.typicality is None:
+        del reply["typicality"]
+    return reply
+
+
+def _round(share: float) -> float:
+    return min(1.0, round(share, 6))
 
 
 class BatchReply(BaseModel):

@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from app.api.schemas import Classification
+from app.api.schemas import describe
 from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
 from app.classify.stdio import discard_output, prepare_streams, tell
 from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
@@ -202,10 +202,7 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     """Return the line for one file; None for a failure in text mode, whose reason goes to standard error."""
     name, result = outcome
     if as_json:
-        if isinstance(result, Failure):
-            fields = result._asdict()
-        else:
-            fields = Classification.of(result, top_k).model_dump(exclude_none=True)
+        fields: Mapping[str, object] = result._asdict() if isinstance(result, Failure) else describe(result, top_k)
         return json.dumps({"image": name, **fields})  # ASCII, because file names need not be valid Unicode
     if isinstance(result, Failure):
         return None

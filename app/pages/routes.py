@@ -22,7 +22,7 @@ from starlette.types import Scope
 
 from app.api.openapi import show_openapi
 from app.api.routes import choose_top_k, read_top_k
-from app.api.schemas import Classification
+from app.api.schemas import describe
 from app.http.deadline import cancel_on_disconnect
 from app.http.dependencies import get_cache, get_classifier, get_settings
 from app.http.middleware import find_header
@@ -107,13 +107,13 @@ async def answer_form(request: Request) -> HTMLResponse:
     async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
     seconds = time.perf_counter() - begun
-    reply = Classification.of(scores, top_k)
+    reply = describe(scores, top_k)
     return render(
         request,
         "result.html",
         reply=reply,
         is_unfamiliar=scores.is_unfamiliar,
-        json=format_json(reply.model_dump(mode="json", exclude_none=True)),
+        json=format_json(reply),
         pixels="data:image/png;base64," + b64encode(encode_png(scores.image)).decode(),
         size=scores.model.image_size,
         calibration_error=scores.model.metadata.metrics.calibration_error,

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydantic import TypeAdapter
 
+from app.api.schemas import Classification
 from app.contract import ModelMetadata
 from app.http.problems import COMMON_KINDS, METHOD_NOT_ALLOWED, NOT_FOUND
 from app.main import create_app
@@ -118,6 +120,15 @@ def test_an_answer_has_no_typicality_if_the_version_has_none(client):
     assert "typicality" not in client.post("/predict", files={"file": encode()}).json()
     [result] = client.post("/predict/batch", files={"files": encode()}).json()["results"]
     assert "typicality" not in result
+
+
+@pytest.mark.parametrize("typicality", [None, tell_brightness])
+def test_a_reply_has_the_documented_members(make_client, typicality):
+    """In the order of the schema, with values that it allows."""
+    reply = predict(make_client(typicality=typicality), encode("red")).json()
+    assert TypeAdapter(Classification).validate_python(reply, strict=True) == reply
+    names = [name for name in Classification.__annotations__ if typicality or name != "typicality"]
+    assert list(reply) == names
 
 
 @pytest.mark.parametrize("settings", [{"max_batch_files": 3}, {"max_queue_size": 3}])

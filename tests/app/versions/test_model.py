@@ -1,9 +1,12 @@
 """Behaviour of app.versions.model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from app.errors import InferenceError
+from app.versions.model import Scores
 from tests.app.fakes import INPUT, make_model, paint, tell_colours
 
 
@@ -13,6 +16,18 @@ def test_invalid_probabilities_are_an_inference_error(wrong):
     model = make_model(lambda images: np.full((len(images), 3), wrong, dtype=np.float32))
     with pytest.raises(InferenceError, match="invalid probabilities"):
         model.predict(np.zeros((2, *INPUT.shape), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_ranks_are_those_of_a_stable_sort(count):
+    """The most probable classes come first, and equal ones in class order."""
+    probabilities = np.random.default_rng(0).integers(0, 5, count).astype(np.float32) / count
+    names = tuple(f"class {index}" for index in range(count))
+    model = make_model()
+    model = replace(model, metadata=model.metadata.model_copy(update={"class_names": names}))
+    ranked = Scores(probabilities, model, np.zeros(INPUT.shape, dtype=np.uint8)).rank(7)
+    order = np.argsort(-probabilities, kind="stable")[:7]
+    assert ranked == [(names[index], float(probabilities[index])) for index in order]
 
 
 def test_missing_rows_are_an_inference_error():
