@@ -6,6 +6,7 @@ and accepts any text as an address.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -42,8 +43,9 @@ class Forwarded:
         """Change the scope, and pass the request on."""
         if scope["type"] == "http":
             prefix = self._root_path
-            if self._trusts(read_address((scope.get("client") or ("",))[0])):
-                prefix = self._apply_headers(scope) or prefix
+            headers = [header for header in scope["headers"] if header[0].startswith(b"x-forwarded-")]
+            if headers and self._trusts(read_address((scope.get("client") or ("",))[0])):
+                prefix = self._apply(headers, scope) or prefix
             if prefix and not scope.get("root_path"):
                 scope["root_path"] = prefix
                 if not f"{scope['path']}/".startswith(f"{prefix}/"):
@@ -53,10 +55,10 @@ class Forwarded:
     def _trusts(self, address: Address | None) -> bool:
         return self._trusts_all or (address is not None and any(address in network for network in self._trusted))
 
-    def _apply_headers(self, scope: Scope) -> str:
+    def _apply(self, headers: Sequence[tuple[bytes, bytes]], scope: Scope) -> str:
         """Set the address and scheme; return the prefix."""
         values = {b"x-forwarded-for": "", b"x-forwarded-proto": "", b"x-forwarded-prefix": ""}
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name in values:
                 values[name] = f"{values[name]},{value.decode('latin-1')}"
         hops, schemes, prefixes = ([part.strip() for part in value.split(",")[1:]] for value in values.values())
@@ -80,6 +82,7 @@ class Forwarded:
         return client
 
 
+@lru_cache(maxsize=256)  # of clients that send many requests
 def read_address(text: str) -> Address | None:
     """Read an IP address, with or without a port or scope (`%eth0`); None if it is not one."""
     if text.startswith("["):
