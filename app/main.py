@@ -17,7 +17,7 @@ from app.http.auth import RequireKey, document_keys
 from app.http.cache import Cache
 from app.http.content_encoding import ContentEncoding
 from app.http.forwarded import Forwarded
-from app.http.middleware import BodyLimit, ReadPacing, ResponseHeaders
+from app.http.middleware import BodyLimit, ReadPacing
 from app.http.origin import OriginCheck
 from app.http.paths import METRICS, PROBES, ignore_trailing_slashes
 from app.http.problems import COMMON_KINDS, ErrorAnswers, tabulate_kinds
@@ -105,7 +105,7 @@ def _wrap(app: FastAPI, settings: Settings) -> ASGIApp:
         answer=errors.answer,
     )
     stack = Forwarded(stack, trusted=settings.trusted_proxies, root_path=settings.root_path)
-    return AccessLog(ReadPacing(ResponseHeaders(stack)), metrics=app.state.metrics)
+    return AccessLog(ReadPacing(stack), metrics=app.state.metrics)
 
 
 def create_probe_app(app: FastAPI) -> FastAPI:
@@ -115,7 +115,7 @@ def create_probe_app(app: FastAPI) -> FastAPI:
     for routes in (health.router.routes, router.routes, v2_router.routes):
         probe_app.router.routes.extend(route for route in routes if getattr(route, "path", None) in PROBES | {METRICS})
     answers = ErrorAnswers(AsyncExitStackMiddleware(probe_app.router))
-    probe_app.middleware_stack = AccessLog(ResponseHeaders(answers), metrics=app.state.metrics)
+    probe_app.middleware_stack = AccessLog(answers, metrics=app.state.metrics)
     return probe_app
 
 

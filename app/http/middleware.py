@@ -1,8 +1,6 @@
 """Middleware for every request, as plain ASGI: it neither hides disconnects nor buffers bodies."""
 
 import asyncio
-import re
-import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,62 +8,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import UploadsFullError, UploadTooLargeError
 from app.http.paths import PROBES, get_path
 from app.inference.retry_after import RetryAfter
-from app.telemetry.timings import note_request_id
 
-# Request ids that clients may choose. These characters are safe in logs and headers.
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-# Browsers must not guess types, run scripts, show answers in frames or let other sites use them.
-SECURITY_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    # Not `no-referrer`, with which browsers send `Origin: null` even to the site itself.
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-)
 # Assumed until the rate has been measured, which needs bodies that fill more than half of their memory.
 _SECONDS_PER_BYTE = 1 / 20e6
 # An answer that is cached takes the event loop a few tenths of a millisecond.
 _READS_PER_ITERATION = 16
-
-
-class ResponseHeaders:
-    """Adds the headers that every response has.
-
-    These are the request's id, `SECURITY_HEADERS` and, while draining, `Connection: close`, so that the client's next
-    request reaches another process. It replaces none: a page has a content policy of its own.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Put the request's id into `scope["state"]["request_id"]` and into the response."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = _choose_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        note_request_id(request_id)
-
-        async def send_complete(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                present = {name for name, _ in headers}
-                headers.extend(header for header in SECURITY_HEADERS if header[0] not in present)
-                headers.append((b"x-request-id", request_id.encode()))
-                if scope["app"].state.draining and b"connection" not in present:
-                    headers.append((b"connection", b"close"))
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self._app(scope, receive, send_complete)
-
-
-def _choose_id(scope: Scope) -> str:
-    offered = find_header(scope, b"x-request-id")
-    return offered if offered and _SANE_ID.fullmatch(offered) else secrets.token_hex(16)
 
 
 def find_header(scope: Scope, name: bytes) -> str:

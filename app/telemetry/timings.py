@@ -29,12 +29,6 @@ class Trace:
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
-def note_request_id(request_id: str) -> None:
-    """Note the request's id."""
-    if trace := current.get():
-        trace.request_id = request_id
-
-
 def note_stage(stage: Stage, seconds: float) -> None:
     """Note the time that one image, or the body, spent in a stage."""
     if trace := current.get():
