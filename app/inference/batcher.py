@@ -14,8 +14,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from app.errors import InferenceError, QueueFullError
@@ -25,7 +25,7 @@ from app.telemetry.timings import note_stage
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Timed = tuple[Result, float, float]  # with the monotonic times at which its batch started and finished
-_Delivery = tuple[asyncio.Future[_Timed[Result]], Result | InferenceError, float, float]
+_Delivery = tuple[asyncio.Future[_Timed[Result]], Result | InferenceError, float, float, int]
 
 # A small image takes the event loop about half a millisecond, from its request to its answer.
 _RESULTS_PER_ITERATION = 8
@@ -74,14 +74,15 @@ class Batcher(Generic[Item, Result]):
         self._decoders = decoders
         self._admitted = 0
         self._preparing = 0  # admitted and not submitted yet; changed by the event loop only
+        self._retry_after = RetryAfter()
         self._lock = threading.Lock()  # protects the next four
-        self._closed = False
         self._waiting: OrderedDict[asyncio.Future[_Timed[Result]], Item] = OrderedDict()
         self._open = 0  # workers whose thread is running or about to run
         self._running = 0  # workers with a batch
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="inference")
-        self._results: deque[_Delivery[Result]] = deque()
-        self._retry_after = RetryAfter()
+        self._results: deque[_Delivery[Result]] = deque()  # the last of a batch has its size, the others 0
+        self._openings: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
+        for number in range(workers):
+            threading.Thread(target=self._serve, name=f"inference_{number}", daemon=True).start()
 
     @property
     def depth(self) -> int:
@@ -133,10 +134,10 @@ class Batcher(Generic[Item, Result]):
         with self._lock:
             dropped = list(self._waiting)
             self._waiting.clear()
-            self._closed = True
-            self._threads.shutdown(wait=False)
         for future in dropped:
             future.cancel()
+        for _ in range(self._workers):
+            self._openings.put(None)
 
     async def _submit(self, item: Item) -> Result:
         loop = asyncio.get_running_loop()
@@ -152,9 +153,10 @@ class Batcher(Generic[Item, Result]):
         except InferenceError as error:  # logged here, in the context of the request
             logger.exception("inference failed", exc_info=error.__cause__)
             raise
-        finally:
+        except asyncio.CancelledError:
             with self._lock:
-                self._waiting.pop(future, None)  # still there if this waiter was cancelled
+                self._waiting.pop(future, None)
+            raise
         note_stage("queue", started - submitted)
         note_stage("inference", finished - started)
         return result
@@ -162,12 +164,10 @@ class Batcher(Generic[Item, Result]):
     def _open_workers(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the useful workers that are not open yet. Called in any thread."""
         with self._lock:
-            if self._closed:
-                return
             count = min(self._workers - self._open, self._count_useful_workers() - (self._open - self._running))
             for _ in range(count):
                 self._open += 1
-                self._threads.submit(self._work, loop)
+                self._openings.put(loop)
 
     def _count_useful_workers(self) -> int:
         """Return how many of the workers without a batch should share the waiting items.
@@ -180,17 +180,29 @@ class Batcher(Generic[Item, Result]):
         left = free - min(self._preparing, self._decoders)
         return min(free, waiting, max(left, waiting // max(1, self._preparing), 0 if self._running else 1))
 
+    def _serve(self) -> None:
+        """Work whenever the worker is opened. Called in each worker's thread."""
+        while loop := self._openings.get():
+            self._work(loop)
+
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run batches until nothing waits. Called in a worker's thread."""
+        """Run batches until nothing waits."""
         while batch := self._take():
             self._open_workers(loop)  # for the items that this batch left
             started = time.monotonic()
             results = _run_each(self._run, list(batch.values()))
             finished = time.monotonic()
+            sizes = [0] * (len(batch) - 1) + [len(batch)]
             with self._lock:
                 self._running -= 1
-            deliveries = [(future, result, started, finished) for future, result in zip(batch, results, strict=True)]
-            loop.call_soon_threadsafe(self._deliver, loop, deliveries)
+                is_first = not self._results
+                self._results += [
+                    (future, result, started, finished, size)
+                    for future, result, size in zip(batch, results, sizes, strict=True)
+                ]
+            if is_first:
+                with suppress(RuntimeError):  # the event loop has closed
+                    loop.call_soon_threadsafe(self._resolve, loop)
 
     def _take(self) -> dict[asyncio.Future[_Timed[Result]], Item]:
         """Form a batch from a worker's share of the waiting items; if it is empty, the worker closes."""
@@ -207,25 +219,21 @@ class Batcher(Generic[Item, Result]):
                 self._open -= 1
         return batch
 
-    def _deliver(self, loop: asyncio.AbstractEventLoop, results: Sequence[_Delivery[Result]]) -> None:
-        """Queue the results of a finished batch for their waiters."""
-        self._retry_after.finish(results[0][3], len(results))
-        if not self._results:
-            loop.call_soon(self._resolve, loop)
-        self._results.extend(results)
-
     def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give some waiters their results, and others in the next iteration, so that probes get in between."""
-        for _ in range(min(_RESULTS_PER_ITERATION, len(self._results))):
-            future, result, started, finished = self._results.popleft()
+        with self._lock:
+            results = [self._results.popleft() for _ in range(min(_RESULTS_PER_ITERATION, len(self._results)))]
+            if self._results:
+                loop.call_soon(self._resolve, loop)
+        for future, result, started, finished, size in results:
+            if size:
+                self._retry_after.finish(finished, size)
             if future.done():
                 continue
             if isinstance(result, InferenceError):
                 future.set_exception(result)
             else:
                 future.set_result((result, started, finished))
-        if self._results:
-            loop.call_soon(self._resolve, loop)
 
 
 def _run_each(
