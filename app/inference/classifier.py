@@ -1,6 +1,7 @@
 """Classifies images with decoders, a batcher and the model store. Knows no HTTP."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from app.errors import ServiceError
 from app.images.decoders import Decoders
 from app.inference.batcher import Batcher
-from app.telemetry.timings import note_model, timing
+from app.telemetry.timings import note_model, note_stage
 from app.versions.model import Model, Scores
 from app.versions.store import ModelStore
 
@@ -71,8 +72,9 @@ class Classifier:
         """
         size = self.store.require_model().image_size
         with self._batcher.admit() as submit:
-            with timing("decode"):
-                image = await self._decoders.decode(data, size)
+            started = time.monotonic()
+            image = await self._decoders.decode(data, size)
+            note_stage("decode", time.monotonic() - started)
             scores = await submit(image)
         note_model(scores.model.metadata.name, scores.model.metadata.version)
         return scores
@@ -98,11 +100,13 @@ class Classifier:
                 error.__context__ = None
                 raise error.with_traceback(None) from None
 
-        with timing("decode"):
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, run)
-            finally:
-                held.clear()
+        started = time.monotonic()
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        finally:
+            held.clear()
+        note_stage("decode", time.monotonic() - started)
+        return result
 
     async def classify_pixels(self, images: NDArray[np.uint8]) -> list[Scores]:
         """Classify N ≥ 1 images of the model's own size, (N, H, W, 3): all with one version, or none.

@@ -4,9 +4,6 @@ The trace is in a context variable, so that code anywhere in the request, and in
 request the functions do nothing.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -33,14 +30,6 @@ def note_stage(stage: Stage, seconds: float) -> None:
     """Note the time that one image, or the body, spent in a stage."""
     if trace := current.get():
         trace.stages.append((stage, seconds))
-
-
-@contextmanager
-def timing(stage: Stage) -> Iterator[None]:
-    """Note how long the body of the `with` takes, unless it raises."""
-    started = time.monotonic()
-    yield
-    note_stage(stage, time.monotonic() - started)
 
 
 def note_problem(code: str) -> None:
