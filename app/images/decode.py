@@ -295,9 +295,11 @@ def _differ(image: Image.Image, value: int) -> Image.Image:
 
 
 def _read_orientation(image: Image.Image) -> int:
+    if not (data := image.info.get("exif")):
+        return 1
     exif = Image.Exif()
     try:
-        exif.load(image.info.get("exif", b""))  # `image.getexif()` also reads XMP, which browsers ignore
+        exif.load(data)  # `image.getexif()` also reads XMP, which browsers ignore
         return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # image viewers ignore a damaged EXIF block too
         logger.debug("EXIF ignored", exc_info=True)
