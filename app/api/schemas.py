@@ -100,21 +100,17 @@ def refer_to(model: Model) -> ModelRef:
 def describe(scores: Scores, top_k: int) -> Classification:
     """Return the `top_k` most probable classes in `scores`."""
     predictions: list[Prediction] = [
-        {"label": label, "probability": _round(probability)} for label, probability in scores.rank(top_k)
+        {"label": label, "probability": min(1.0, round(probability, 6))} for label, probability in scores.rank(top_k)
     ]
     reply: Classification = {
         **predictions[0],
-        "typicality": _round(scores.typicality or 0),
+        "typicality": min(1.0, round(scores.typicality or 0, 6)),
         "predictions": predictions,
         "model": refer_to(scores.model),
     }
     if scores.typicality is None:
         del reply["typicality"]
     return reply
-
-
-def _round(share: float) -> float:
-    return min(1.0, round(share, 6))
 
 
 class BatchReply(BaseModel):

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from app.errors import ClientGoneError, DeadlineError
 
 # Most answers take less. To notice that the client disconnects takes a task, a tenth of the time of a small image.
-_UNWATCHED_SECONDS = 0.05
+_UNWATCHED_SECONDS = 0.1
 
 
 class cancel_on_disconnect:  # noqa: N801 -- used like a function, as `asyncio.timeout` is
