@@ -34,6 +34,26 @@ def test_a_form_is_parsed_into_parts():
 
 
 @pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        (b'name="file"', "file"),
+        (b"name=file", "file"),
+        (b'NAME="file"; size=3', "file"),
+        (b'name="a;b= c"', "a;b= c"),
+        ('name="ä"'.encode(), "ä"),
+        (b'name="first"; name="second"', "first"),
+        (rb'name="a \"quoted\" \\ name"', 'a "quoted" \\ name'),
+        (b"name*=utf-8''%e7%8c%ab", "猫"),
+        (b'name = "file" ; filename=a', "file"),
+    ],
+)
+def test_a_part_has_the_name_in_its_header(parameters, name):
+    """Quoted, bare, escaped or encoded; of two the first."""
+    [part] = parse(write_part(b"Content-Type: image/png\r\nContent-Disposition: form-data; " + parameters))
+    assert part == Part(name, is_file=True, data=PNG)
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         b'Content-Disposition: form-data; name="file"; filename=""',
