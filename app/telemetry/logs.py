@@ -97,6 +97,9 @@ def configure_logs(level: str, log_format: LogFormat) -> LogQueue:
             )
         )
     log.addFilter(_add_request_id)
+    # No line shows where and in which thread it was logged. See "Optimization" in Python's logging HOWTO.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001
     logging.basicConfig(level=level.upper(), handlers=[log])
     logging.captureWarnings(capture=True)  # Python would write them to standard error itself
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # the client gets its errors
