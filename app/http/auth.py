@@ -8,34 +8,28 @@ from typing import Any
 
 from fastapi import FastAPI
 from pydantic import SecretStr
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import MissingKeyError
 from app.http.middleware import find_header
 from app.http.paths import PROBES, get_path
-from app.http.problems import AnswerError, document_errors
+from app.http.problems import document_errors
 
 
 class RequireKey:
     """Rejects requests without a key, in `Authorization: Bearer <key>` or as the password of Basic."""
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr], answer: AnswerError) -> None:
-        """Wrap `app`; `answer` makes the response to an error."""
+    def __init__(self, app: ASGIApp, *, keys: Sequence[SecretStr]) -> None:
         self._app = app
-        self._answer = answer
         self._digests = [_digest(key.get_secret_value()) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401."""
+        """Pass the request on, or raise MissingKeyError."""
         key = _read_key(scope) if scope["type"] == "http" else ""
-        if scope["type"] != "http" or get_path(scope) in PROBES or self._knows(key):
-            await self._app(scope, receive, send)
-            return
-        given = "; the key in this request is not valid" if key else ""
-        error = MissingKeyError(f"send a key of this service as 'Authorization: Bearer <key>'{given}")
-        answer = await self._answer(Request(scope), error)
-        await answer(scope, receive, send)
+        if scope["type"] == "http" and get_path(scope) not in PROBES and not self._knows(key):
+            given = "; the key in this request is not valid" if key else ""
+            raise MissingKeyError(f"send a key of this service as 'Authorization: Bearer <key>'{given}")
+        await self._app(scope, receive, send)
 
     def _knows(self, offered: str) -> bool:
         """Compare digests with every key, so that the time reveals nothing about any key."""

@@ -6,14 +6,12 @@ the site of the page (`Sec-Fetch-Site`, `Origin`) and the name of the service (`
 
 from collections.abc import Sequence
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import CrossSiteError, ServiceError, UnknownHostError
+from app.errors import CrossSiteError, UnknownHostError
 from app.http.forwarded import read_address
 from app.http.middleware import find_header
 from app.http.paths import METRICS, PROBES, get_path
-from app.http.problems import AnswerError
 
 _ASKED_BY_ADDRESS = PROBES | {METRICS}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -26,33 +24,24 @@ class OriginCheck:
     rebinding needs a name.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, allowed_hosts: Sequence[str], allowed_origins: Sequence[str], answer: AnswerError
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Sequence[str], allowed_origins: Sequence[str]) -> None:
         """Wrap `app`.
 
         Args:
             app: gets the accepted requests.
             allowed_hosts: names of the service; `*.example.org` for all subdomains, `*` for any name.
             allowed_origins: origins whose pages may send requests; `*` for all.
-            answer: makes the response to an error.
         """
         self._app = app
         self._any_host = "*" in allowed_hosts
         self._hosts = {host for host in allowed_hosts if not host.startswith("*")}
         self._domains = tuple(host[1:] for host in allowed_hosts if host.startswith("*."))
         self._origins = set(allowed_origins)
-        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it with an error."""
+        """Pass the request on, or raise UnknownHostError or CrossSiteError."""
         if scope["type"] == "http":
-            try:
-                self._check(scope)
-            except ServiceError as error:
-                answer = await self._answer(Request(scope), error)
-                await answer(scope, receive, send)
-                return
+            self._check(scope)
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:

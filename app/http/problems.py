@@ -3,7 +3,7 @@
 The handlers answer from the table and the OpenAPI document is written from it, so the two always agree.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -136,8 +136,6 @@ COMMON_KINDS = (
 
 Write = Callable[[Request, Problem, Mapping[str, str]], Response]
 """Writes a problem, with these headers, for the client that made the request."""
-AnswerError = Callable[[Request, errors.ServiceError], Awaitable[Response]]
-"""Makes the response to an error."""
 
 
 def describe_error(error: errors.ServiceError, request_id: str | None) -> Problem:
@@ -234,18 +232,18 @@ class ErrorAnswers:
         try:
             await self._app(scope, receive, send)
         except errors.ServiceError as error:
-            response = await self.answer(Request(scope), error)
+            response = await self._answer_error(Request(scope), error)
             await response(scope, receive, send)
         except HTTPException as error:
             await self._answer_http_exception(Request(scope), error)(scope, receive, send)
         except Exception:
-            request = Request(scope)
-            problem = make_problem(INTERNAL, INTERNAL.example, request.state.request_id)
-            await self._write(request, problem, {})(scope, receive, send)
+            if not scope["state"].get("has_failed"):  # otherwise another ErrorAnswers inside has answered
+                scope["state"]["has_failed"] = True
+                problem = make_problem(INTERNAL, INTERNAL.example, scope["state"]["request_id"])
+                await self._write(Request(scope), problem, {})(scope, receive, send)
             raise
 
-    async def answer(self, request: Request, error: errors.ServiceError) -> Response:
-        """Make the response to an error."""
+    async def _answer_error(self, request: Request, error: errors.ServiceError) -> Response:
         if isinstance(error, errors.BusyError):
             error.__traceback__ = None  # its frames hold the body
             await self._delay.wait()
