@@ -17,7 +17,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.http.problems import HEADER_TIMEOUT, HEADERS_TOO_LARGE, MALFORMED_REQUEST, MEDIA_TYPE, Kind, make_problem
-from app.server.request_limits import MAX_HEAD_BYTES, RefusedRequestError, check_head, find_length
+from app.server.request_limits import MAX_HEAD_BYTES, RefusedRequestError, check_head
 
 # How long the rest of a body may take after its answer.
 _LINGER_SECONDS = 10
@@ -170,7 +170,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its head is refused."""
-        check_head(self.parser.get_method(), self.parser.get_http_version(), self.headers)
+        length = check_head(self.parser.get_method(), self.parser.get_http_version(), self.headers)
         if self.parser.should_upgrade():
             return  # see `_feed`
         super().on_headers_complete()
@@ -178,8 +178,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self.cycle.transport = self._answer  # type: ignore[assignment]
         if self._stopping:
             self.cycle.keep_alive = False
-        self._body_left = find_length(self.headers)
-        self._body_length = self._body_left or 0
+        self._body_left = length
+        self._body_length = length or 0
         self._framing_bytes = 0
         self.headers = []  # the parser would add trailers, which follow the body
         self._enter(State.BODY)

@@ -17,10 +17,13 @@ class RefusedRequestError(Exception):
         self.kind = kind
 
 
-def check_head(method: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+def check_head(method: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]) -> int | None:
     """Check a request head; a proxy in front must see the same host and the same end of the request.
 
     See RFC 9112, sections 3.2 and 6.1. The parser itself rejects two lengths, and a length beside chunks.
+
+    Returns:
+        The length of the body in bytes; None if it is chunked.
 
     Raises:
         RefusedRequestError: the head has too many headers or is ambiguous.
@@ -37,9 +40,4 @@ def check_head(method: bytes, version: str, headers: Sequence[tuple[bytes, bytes
         raise RefusedRequestError(MALFORMED_REQUEST, f"a request has one Host header, this has {hosts or 'none'}")
     if codings and (is_old or codings != [b"chunked"]):
         raise RefusedRequestError(MALFORMED_REQUEST, "the only supported transfer coding is chunked, in HTTP/1.1")
-
-
-def find_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
-    """Return the length of a request's body in bytes; None if it is chunked. The head has been parsed and checked."""
-    values = dict(headers)
-    return None if b"transfer-encoding" in values else int(values.get(b"content-length", 0))
+    return None if codings else int(dict(headers).get(b"content-length", 0))
