@@ -36,7 +36,7 @@ from app.versions.store import ModelStore
 _DESCRIPTION = f"""Classifies images. Every error is an RFC 9457 problem (`application/problem+json`): its `detail` says
 what to do, and its `request_id`, also sent as `X-Request-ID`, finds the request in the service's log.
 
-Each call below lists the errors that are its own. Any request can meet these:
+Each endpoint lists its own errors. Any request can get these:
 
 {tabulate_kinds(*COMMON_KINDS)}"""
 

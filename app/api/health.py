@@ -68,7 +68,7 @@ async def live(request: Request) -> Liveness:  # noqa: ARG001 -- as every endpoi
 
 
 def assess(store: ModelStore, *, draining: bool) -> tuple[HealthStatus, str | None, int]:
-    """Return this process's status, the reason if not all is well, and the seconds after which to ask again."""
+    """Return this process's status, the reason if it is not ok, and the seconds after which to retry."""
     if draining:
         return "draining", "this process is about to stop; send requests to another", _DRAINING_RETRY_SECONDS
     try:

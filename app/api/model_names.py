@@ -5,13 +5,13 @@ from app.versions.model import Model
 
 
 def require_named(model: Model, name: str, version: str | None = None) -> Model:
-    """Return `model` if it has the requested name and, unless that is None, the requested version.
+    """Return `model` if it has the requested name and, if a version is requested, that version.
 
     Raises:
-        UnknownModelError: it has not.
+        UnknownModelError: its name or version differs.
     """
     serving = model.metadata
     if name == serving.name and version in {None, str(serving.version)}:
         return model
     asked = f"{name[:64]!r}" + (f" version {version[:20]}" if version is not None else "")
-    raise UnknownModelError(f"{asked} does not serve here; {serving.name!r} version {serving.version} does")
+    raise UnknownModelError(f"{asked} is not being served; {serving.name!r} version {serving.version} is")

@@ -13,7 +13,7 @@ from app.http.shared_response import SharedResponse
 async def show_openapi(request: Request) -> Response:
     """Return the document, with the prefix under which a proxy serves the API.
 
-    FastAPI's own route writes the document anew for every request, which takes milliseconds.
+    FastAPI's own route generates the document for every request, which takes milliseconds.
     """
     root = get_root(request.scope)
 

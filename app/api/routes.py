@@ -28,7 +28,7 @@ _UPLOAD_ERRORS = (
     errors.MalformedUploadError, errors.UploadTimeoutError, errors.UploadTooLargeError, errors.UploadsFullError,
     errors.TopKError, errors.CrossSiteError,
 )  # fmt: skip
-# Each call words these in its own way.
+# Each endpoint has its own examples of these.
 _ONE_IMAGE_ERRORS = (errors.UnsupportedUploadError, errors.UploadFieldError, errors.UploadCountError)
 _SEVERAL_IMAGES_ERRORS = (
     replace(
@@ -37,9 +37,9 @@ _SEVERAL_IMAGES_ERRORS = (
         "this has image/png",
     ),
     replace(KINDS[errors.UploadFieldError], example="the image belongs in the field 'files'; found: 'file'"),
-    replace(KINDS[errors.UploadCountError], example="send at most 32 images at once"),
+    replace(KINDS[errors.UploadCountError], example="send at most 32 images in one request"),
 )
-# In a batch each of these takes the place of its image's result.
+# In a batch, these errors replace the result of their image.
 _IMAGE_ERRORS = (
     errors.EmptyUploadError, errors.ImageTooLargeError, errors.UnsupportedImageError, errors.BrokenImageError
 )  # fmt: skip

@@ -81,7 +81,7 @@ class Classification(TypedDict):
         Annotated[
             _Share,
             Field(
-                description="Share of the validation images that look at most as typical of the training images as "
+                description="Share of the validation images that are no more typical of the training images than "
                 "this one. Near 0, the image may show none of the classes. Absent if the version does not measure it."
             ),
         ]

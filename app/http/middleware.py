@@ -9,7 +9,7 @@ from app.errors import UploadsFullError, UploadTooLargeError
 from app.http.paths import PROBES, get_path
 from app.inference.retry_after import RetryAfter
 
-# Assumed until the rate has been measured, which needs bodies that fill more than half of their memory.
+# Assumed until the rate has been measured, which needs bodies that fill more than half of the memory for bodies.
 _SECONDS_PER_BYTE = 1 / 20e6
 # An answer that is cached takes the event loop a few tenths of a millisecond.
 _READS_PER_ITERATION = 16
@@ -36,7 +36,7 @@ class ReadPacing:
         self._slots = asyncio.Semaphore(_READS_PER_ITERATION)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass probes and uploads on at once, other requests in their turn."""
+        """Pass probes and uploads on at once; pace other requests."""
         if scope["type"] == "http" and scope["method"] != "POST" and get_path(scope) not in PROBES:
             async with self._slots:
                 await asyncio.sleep(0)
@@ -99,7 +99,7 @@ class BodyLimit:
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether the memory is more than half full. Only then the rate depends on the service, not on the clients."""
+        """Whether the memory is more than half full. Only then does the rate depend on the service."""
         return 2 * self._total_bytes > self._max_total_bytes
 
     def _require_short(self, length: int) -> None:

@@ -20,7 +20,7 @@ from app.errors import MalformedUploadError, UnsupportedUploadError
 # A form with images has few other fields.
 MAX_FIELDS = 16
 _MAX_HEADER_BYTES = 16_384
-# How much of a part without a content type is checked for whether it is text.
+# How many bytes of a part without a content type to check for text.
 _SAMPLE_BYTES = 4096
 # A parameter without escapes and encodings, and a header that has no others. Nearly all are so, and the standard
 # library, which reads all, takes longer than the rest of a small form.
@@ -81,7 +81,7 @@ def _read_parameters(header: str) -> dict[str, str]:
 
 
 def _tidy(body: bytes, boundary: bytes, max_parts: int) -> bytes:
-    """Remove what MIME allows around boundaries and in headers of the first parts, but the parser does not."""
+    """Remove what MIME allows around boundaries and in the first parts' headers, but the parser rejects."""
     delimiter = b"\r\n--" + boundary
     _, *parts = (b"\r\n" + body).split(delimiter, max_parts + 1)
     if not parts:

@@ -48,7 +48,8 @@ class OriginCheck:
         host = find_header(scope, b"host").lower()
         if not self._any_host and not self._knows(_cut_port(host), get_path(scope)):
             raise UnknownHostError(
-                f"this service has no host name {_cut_port(host)[:100]!r}; its operator can add it to APP_ALLOWED_HOSTS"
+                f"this service does not accept the host name {_cut_port(host)[:100]!r}; "
+                "its operator can add it to APP_ALLOWED_HOSTS"
             )
         if scope["method"] not in _SAFE_METHODS and "*" not in self._origins:
             self._check_origin(scope, host)

@@ -55,7 +55,7 @@ _PROTOCOL_SCHEMA = {
         "error": {"type": "string", "description": "The detail again, where clients of the protocol look for it."}
     },
 }
-# Documents the problems that any call of a protocol can meet. Without it FastAPI would document its own 422.
+# Documents the problems that every endpoint of a protocol can return. Without it FastAPI would document its own 422.
 ANY_PROTOCOL_PROBLEM = {
     "description": "Any problem.",
     "headers": REQUEST_ID_HEADER,
@@ -76,7 +76,7 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.MissingKeyError: (401, "send a key of this service as 'Authorization: Bearer <key>'"),
     errors.UnknownHostError: (
         400,
-        "this service has no host name 'example.org'; its operator can add it to APP_ALLOWED_HOSTS",
+        "this service does not accept the host name 'example.org'; its operator can add it to APP_ALLOWED_HOSTS",
     ),
     errors.CrossSiteError: (
         403,
@@ -85,7 +85,7 @@ _STATUSES_AND_EXAMPLES: dict[type[errors.ServiceError], tuple[int, str]] = {
     errors.EmptyUploadError: (400, "the file is empty; send the image's bytes"),
     errors.MalformedUploadError: (400, "the form can't be parsed: its content type names no boundary"),
     errors.TensorError: (400, "'images' is UINT8 with the shape [1 to 32, 64, 64, 3]; sent: FP32 [1]"),
-    errors.UnknownModelError: (404, "'flowers' version 2 does not serve here; 'flowers' version 3 does"),
+    errors.UnknownModelError: (404, "'flowers' version 2 is not being served; 'flowers' version 3 is"),
     errors.UploadTimeoutError: (408, "the body did not arrive within 30 s"),
     errors.UploadTooLargeError: (413, "the body has more than 16,777,216 bytes; send a smaller image"),
     errors.ImageTooLargeError: (
@@ -252,7 +252,7 @@ class ErrorAnswers:
         if problem.retry_after_seconds is not None:
             headers["Retry-After"] = str(problem.retry_after_seconds)
         if isinstance(error, errors.UploadTimeoutError):
-            headers["Connection"] = "close"  # the rest of the body would keep trickling in
+            headers["Connection"] = "close"  # otherwise the rest of the body would still arrive
         if isinstance(error, errors.UnsupportedUploadError):
             headers["Accept-Encoding"] = "gzip, deflate"  # RFC 9110, 12.5.3
         answer = self._write(request, problem, headers)

@@ -18,7 +18,7 @@ class RejectionDelay:
         self._waiting = 0
 
     async def wait(self) -> None:
-        """Wait for up to a second, or for up to four beside many others."""
+        """Wait for up to a second, or up to four if many others wait."""
         self._waiting += 1
         spread = 2 * self._waiting / REJECTIONS_PER_SECOND  # each waits for half of it on average
         spread = min(max(spread, SHORTEST_SPREAD_SECONDS), LONGEST_SPREAD_SECONDS)

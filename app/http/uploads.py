@@ -51,7 +51,7 @@ async def read_images(request: Request, *, max_files: int, timeout_seconds: floa
             f"this has {kind[:100] or 'no content type'}"
         )
     body = await read_body(request, timeout_seconds=timeout_seconds)
-    too_many = f"send at most {max_files} images at once" if max_files > 1 else "send one image at once"
+    too_many = f"send at most {max_files} images in one request" if max_files > 1 else "send one image in one request"
     return _take_files(request, body, "files", max_files=max_files, too_many=too_many)
 
 
@@ -89,7 +89,7 @@ def _take_files(request: Request, body: bytes, field: str, *, max_files: int, to
     files = [part for part in form if part.is_file]
     if len(files) > max_files:
         raise UploadCountError(too_many)
-    # Skipping a part would move the answers to all that follow.
+    # Skipping a part would shift the results of all later files.
     if any(part.name == field and not part.is_file for part in form):
         raise UploadFieldError(f"the field {field!r} holds text, not a file (with curl: -F {field}=@image.png)")
     if not files or any(part.name != field for part in files):

@@ -162,7 +162,7 @@ def _repair(data: bytes) -> bytes:
 
 
 def _load(image: Image.Image) -> None:
-    """Decode the pixels, and check that a JPEG, which has no end marker now, lacks none.
+    """Decode the pixels, and check that a JPEG, whose end marker was removed, has all of them.
 
     Raises:
         OSError, SyntaxError, ValueError, …: the image is damaged.
@@ -231,7 +231,8 @@ def _clear(image: Image.Image, data: bytes, frame: tuple[int, int, int, int] | N
 def _broken(error: Exception | str) -> BrokenImageError:
     logger.debug("image rejected: %s", error)  # Pillow's message is for programmers
     return BrokenImageError(
-        "the image is damaged or cut short, or of a rare variety; send the whole file, or save it again as PNG or JPEG"
+        "the image is damaged or cut short, or uses a rare variant of its format; send the whole file, or save it "
+        "again as PNG or JPEG"
     )
 
 

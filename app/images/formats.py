@@ -74,7 +74,7 @@ def describe_unsupported(data: bytes) -> str | None:
 def _describe_frame(kind: int, bits: int) -> str | None:
     if kind == _JPEG_LS:
         return f"the file is a JPEG-LS, {_ADVICE}"
-    return f"the file is a JPEG with {bits} bits per sample, {_ADVICE}; a JPEG with 8" if bits != _BITS else None
+    return f"the file is a JPEG with {bits} bits per sample, {_ADVICE}; a JPEG needs 8" if bits != _BITS else None
 
 
 def _is_small(width: bytes, height: bytes) -> bool:

@@ -36,7 +36,7 @@ def strip_png(data: bytes) -> bytes:
     kept = [(b"", PNG)]
     start = len(PNG)
     has_pixels = False
-    needs_animation: bool | None = None  # not if IDAT is its first frame
+    needs_animation: bool | None = None  # False if IDAT is the animation's first frame
     while start < len(data):
         size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
         end = start + 12 + size

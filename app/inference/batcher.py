@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 def list_batch_sizes(most: int) -> list[int]:
     """Return the batch sizes to run: the powers of two below `most`, and `most`.
 
-    A runtime compiles kernels for each size that it meets, which costs time and memory. With six sizes instead of 32, a
+    A runtime compiles kernels for each size that it runs, which costs time and memory. With six sizes instead of 32, a
     batch leaves at most half of the waiting items to the next one.
     """
     return sorted({2**power for power in range(most.bit_length())} | {most})
@@ -93,7 +93,7 @@ class Batcher(Generic[Item, Result]):
         """Check that there is room for `count` items.
 
         Raises:
-            QueueFullError: there is not; it carries the time after which to retry.
+            QueueFullError: there is no room; the error has the time after which to retry.
         """
         if self._admitted + count > self._max_queue_size:
             seconds = self._retry_after.reserve(time.monotonic(), self._admitted, items=count)

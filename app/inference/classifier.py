@@ -96,7 +96,7 @@ class Classifier:
             try:
                 return held.pop()()
             except ServiceError as error:
-                # Its frames hold the upload and what has been parsed of it, until the event loop gets to the answer.
+                # Its frames hold the upload and what has been parsed of it, until the event loop sends the answer.
                 error.__context__ = None
                 raise error.with_traceback(None) from None
 

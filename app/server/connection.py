@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: deadlines, a limit on open connections, and an end that loses no answer.
+"""One HTTP/1.1 connection: deadlines, a limit on open connections, and a close that loses no response.
 
 It extends uvicorn's connection, which waits for a request head forever, parses any number of pipelined requests, and
 whose limit on connections also rejects probes.
@@ -95,19 +95,20 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     | state | event | next state |
     |---|---|---|
     | NEW, IDLE | the first bytes of a request | HEAD |
-    | NEW | header timeout | CLOSED |
+    | NEW | header timeout, or one second after the server stops | CLOSED |
     | HEAD | the head is complete | BODY |
     | HEAD | header timeout | CLOSED, after 408 |
-    | HEAD, BODY | a malformed, ambiguous or too large request | CLOSED, after 400 or 431 |
+    | HEAD, BODY | a malformed, ambiguous or too large request | CLOSED, after 400 or 431 if no answer has started |
     | BODY | the body is complete | ANSWER |
     | BODY | the answer is complete | DISCARD, or LINGER if it is the last |
     | ANSWER | the answer is complete | IDLE, or CLOSED if it is the last |
     | IDLE | keep-alive timeout, or the server stops | CLOSED |
     | DISCARD | the body is complete | IDLE |
     | DISCARD | the server stops | LINGER |
-    | DISCARD, LINGER | timeout | CLOSED |
+    | DISCARD, LINGER | timeout, or the rest of the body is malformed | CLOSED |
     | LINGER | the body is complete | CLOSED |
-    | all | the client disconnects, or the connection is evicted | CLOSED |
+    | all but ANSWER | the connection is evicted | CLOSED |
+    | all | the client disconnects | CLOSED |
 
     One request runs at a time. Bytes that arrive behind it wait unparsed, and reading is paused, until it is answered.
     So uvicorn's own pipeline stays empty.
@@ -122,7 +123,7 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._deadline = math.inf  # in the loop's time
         self._stopping = False
         self._buffer = bytearray()
-        self._ahead = bytearray()  # what has arrived behind the current request
+        self._ahead = bytearray()  # bytes received after the current request
         self._body_length = 0  # bytes; 0 if the body is chunked
         self._body_left: int | None = 0  # bytes that have not arrived; None if the body is chunked
         self._framing_bytes = 0  # parsed since the last byte of a body: a head, chunk extensions or trailers
@@ -272,7 +273,8 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _feed(self, piece: "memoryview | bytes") -> None:
         """Parse a piece, and ignore a request for another protocol, such as `h2c` (RFC 9110, section 7.8).
 
-        The parser takes such a request to end with its head. So parse the head again, without its Upgrade header.
+        The parser considers such a request complete after its head. So parse the head again, without its Upgrade
+        header.
         """
         self._framing_bytes += len(piece)
         if self._framing_bytes > MAX_HEAD_BYTES and not self._body_left:

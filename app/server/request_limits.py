@@ -37,7 +37,9 @@ def check_head(method: bytes, version: str, headers: Sequence[tuple[bytes, bytes
     if method == b"CONNECT":
         raise RefusedRequestError(MALFORMED_REQUEST, "this is not a proxy: CONNECT is not supported")
     if hosts > 1 or (hosts == 0 and not is_old):
-        raise RefusedRequestError(MALFORMED_REQUEST, f"a request has one Host header, this has {hosts or 'none'}")
+        raise RefusedRequestError(
+            MALFORMED_REQUEST, f"a request needs exactly one Host header; this one has {hosts or 'none'}"
+        )
     if codings and (is_old or codings != [b"chunked"]):
         raise RefusedRequestError(MALFORMED_REQUEST, "the only supported transfer coding is chunked, in HTTP/1.1")
     return None if codings else int(dict(headers).get(b"content-length", 0))

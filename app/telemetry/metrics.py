@@ -135,7 +135,7 @@ class Metrics:
 
 
 class _StateCollector(Collector):
-    """Builds its series at each scrape, so that none is left of a version that no longer serves."""
+    """Builds its series at each scrape, so that the series of replaced versions disappear."""
 
     def __init__(self, read_state: Callable[[], ModelState]) -> None:
         self._read_state = read_state

@@ -139,14 +139,14 @@ def test_too_many_images_in_a_batch_are_refused(make_client, settings):
     assert len(client.post("/predict/batch", files=files[:3]).json()["results"]) == 3
     for count in (4, 5, 40):
         detail = check_problem(client.post("/predict/batch", files=files[:count]), 422, "too_many_images")
-        assert detail == "send at most 3 images at once"
+        assert detail == "send at most 3 images in one request"
 
 
 @pytest.mark.parametrize("settings", [{"max_batch_files": 1}, {"max_queue_size": 1}])
 def test_the_error_for_a_limit_of_one_is_worded_for_it(make_client, settings):
     """It does not point to `/predict/batch`, which the client has called."""
     response = make_client(**settings).post("/predict/batch", files=[("files", encode())] * 2)
-    assert check_problem(response, 422, "too_many_images") == "send one image at once"
+    assert check_problem(response, 422, "too_many_images") == "send one image in one request"
 
 
 def test_predict_refuses_several_images(client):

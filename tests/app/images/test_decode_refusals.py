@@ -15,7 +15,7 @@ from tests.app.pictures import SIZE, decode, encode, make_halves
 # For the person who sent the image: no library's wording, no byte counts.
 CUT = (
     "^the image('s header)? is damaged or cut short(; send the whole file"
-    "|, or of a rare variety; send the whole file, or save it again as PNG or JPEG)$"
+    "|, or uses a rare variant of its format; send the whole file, or save it again as PNG or JPEG)$"
 )
 
 

@@ -54,8 +54,8 @@ def test_a_malformed_request_gets_a_problem(process):
     ("head", "detail"),
     [
         (b"GET / HTTP/1.1\r\n", "one Host header, this has none"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n", "one Host header, this has 2"),
-        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n", "one Host header, this has 2"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n", "one Host header; this one has 2"),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n", "one Host header; this one has 2"),
         (b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n", "CONNECT"),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n", "chunked"),
         (POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", "chunked"),

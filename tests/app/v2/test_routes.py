@@ -83,9 +83,9 @@ def test_another_model_or_version_is_not_found(connect):
     client = connect()
     assert not client.is_model_ready("tiny", "2")
     assert not client.is_model_ready("huge")
-    with pytest.raises(InferenceServerException, match=r"'huge' does not serve here; 'tiny' version 1 does"):
+    with pytest.raises(InferenceServerException, match=r"'huge' is not being served; 'tiny' version 1 is"):
         client.get_model_metadata("huge")
-    with pytest.raises(InferenceServerException, match=r"'tiny' version 2 does not serve here") as caught:
+    with pytest.raises(InferenceServerException, match=r"'tiny' version 2 is not being served") as caught:
         client.infer("tiny", ask_for(paint("red"), binary=True), model_version="2")
     assert caught.value.status() == "404"
 
