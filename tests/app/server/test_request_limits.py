@@ -53,7 +53,7 @@ def test_a_malformed_request_gets_a_problem(process):
 @pytest.mark.parametrize(
     ("head", "detail"),
     [
-        (b"GET / HTTP/1.1\r\n", "one Host header, this has none"),
+        (b"GET / HTTP/1.1\r\n", "one Host header; this one has none"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n", "one Host header; this one has 2"),
         (b"GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n", "one Host header; this one has 2"),
         (b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n", "CONNECT"),
