@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from app.api.schemas import describe
 from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
-from app.classify.stdio import discard_output, prepare_streams, tell
 from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
 from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
 from app.runtime.load import count_workers
 from app.settings import Settings, describe_faults
+from app.stdio import discard_output, prepare_streams, tell
 from app.versions.loader import make_loader
 from app.versions.model import Model, Scores
 from app.versions.store import ModelStore

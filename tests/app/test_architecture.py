@@ -46,7 +46,7 @@ ROWS = (
     ("versions",),
     ("runtime", "images", "telemetry"),
     ("settings", "contract", "errors"),
-    ("litter",),
+    ("litter", "stdio"),
 )
 
 
