@@ -1,106 +1,32 @@
 """`python -m app.classify IMAGE…` classifies image files without a server.
 
-Threads have files decoded batch by batch, ahead of the model, which runs while the last results are printed. The `APP_`
-environment variables choose the model and its runtime, as they do for the service.
+The `APP_` environment variables choose the model and its runtime, as they do for the service.
 """
 
 import argparse
-import asyncio
 import json
 import logging
 import math
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from app.api.schemas import describe
 from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
-from app.errors import ImageTooLargeError, InferenceError, NotReadyError, ServiceError
+from app.errors import NotReadyError
 from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
+from app.inference.pipeline import Failure, Outcome, classify_images
 from app.runtime.load import count_workers
 from app.settings import Settings, describe_faults
 from app.stdio import discard_output, prepare_streams, tell
-from app.versions.loader import make_loader
-from app.versions.model import Model, Scores
-from app.versions.store import ModelStore
+from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.classify"
 _MAX_DIGITS = 9  # of a count; no model has that many classes
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Failure(NamedTuple):
-    """Why a file can't be classified: a message, and the API's code or `unreadable_file`."""
-
-    error: str
-    code: str
-
-
-class Decoded(NamedTuple):
-    """A file's pixels, (H, W, 3) uint8, or why they can't be decoded."""
-
-    name: str
-    image: NDArray[np.uint8] | Failure
-
-
-class Outcome(NamedTuple):
-    """A file's scores, or why it can't be classified."""
-
-    name: str
-    result: Scores | Failure
-
-
-def classify_files(
-    model: Model,
-    names: Sequence[str],
-    decoders: Decoders,
-    *,
-    batch_size: int,
-    workers: int,
-    max_bytes: int,
-) -> Iterator[list[Outcome]]:
-    """Classify files batch by batch, in order. A file that fails does not affect the others.
-
-    Reads files in as many threads as `decoders` has processes; the model runs up to `workers` batches at the same time.
-    """
-
-    def decode_batch(batch: list[str]) -> list[Decoded]:
-        return [decode(name) for name in batch]
-
-    def decode(name: str) -> Decoded:
-        try:
-            return Decoded(name, decoders.decode_blocking(read_file(name, max_bytes), model.image_size))
-        except ImageTooLargeError as error:
-            return Decoded(name, _explain(error, " (limits: APP_MAX_IMAGE_PIXELS, APP_DECODE_TIMEOUT_SECONDS)"))
-        except ServiceError as error:
-            return Decoded(name, _explain(error))
-        except OSError as error:
-            return Decoded(name, Failure(error.strerror or str(error), "unreadable_file"))
-
-    def predict(batch: list[Decoded]) -> list[Outcome]:
-        images = [decoded.image for decoded in batch if not isinstance(decoded.image, Failure)]
-        try:
-            scores = iter(model.score(np.stack(images)) if images else ())
-        except InferenceError as error:
-            failure = _explain(error)
-            return [Outcome(name, image if isinstance(image, Failure) else failure) for name, image in batch]
-        return [Outcome(name, image if isinstance(image, Failure) else next(scores)) for name, image in batch]
-
-    with ThreadPoolExecutor(decoders.count) as readers, ThreadPoolExecutor(workers) as runners:
-        # One task per batch, because the overhead of a task is a notable part of decoding a small file.
-        batches = (list(names[start : start + batch_size]) for start in range(0, len(names), batch_size))
-        decoded = _run_ahead(readers, decode_batch, batches, workers + decoders.count)
-        yield from _run_ahead(runners, predict, decoded, workers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch_size = min(
             settings.max_batch_size, math.ceil(len(names) / workers)
         )  # so that a few files use all workers
-        model = _load_newest(settings, batch_size)
+        model = load_newest(settings, list_batch_sizes(batch_size))
     except ValidationError as error:
         return _complain("; ".join(describe_faults(error)))
     except NotReadyError:  # the store has logged the reason
@@ -139,9 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Show the bar for folders; None shows it only if standard error is a terminal.
     hidden = None if len(names) > len(options.images) else True
     with decoders, tqdm(total=len(names), unit=" images", disable=hidden) as progress:
-        for batch in classify_files(
-            model, names, decoders, batch_size=batch_size, workers=workers, max_bytes=settings.max_upload_bytes
-        ):
+        read = partial(read_file, max_bytes=settings.max_upload_bytes)
+        for batch in classify_images(model, names, read, decoders, batch_size=batch_size, workers=workers):
             written = [_write(outcome, options.top_k, as_json=options.json) for outcome in batch]
             if lines := [line for line in written if line is not None]:
                 progress.write("\n".join(lines))
@@ -191,14 +116,7 @@ def _parse_count(text: str) -> int:
     return int(text)
 
 
-def _load_newest(settings: Settings, batch_size: int) -> Model:
-    load = make_loader(settings, batch_sizes=list_batch_sizes(batch_size))
-    store = ModelStore(settings.model_dir, load, pinned=settings.model_version)
-    asyncio.run(store.refresh())
-    return store.require_model()
-
-
-def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
+def _write(outcome: Outcome[str], top_k: int, *, as_json: bool) -> str | None:
     """Return the line for one file; None for a failure in text mode, whose reason goes to standard error."""
     name, result = outcome
     if as_json:
@@ -209,21 +127,6 @@ def _write(outcome: Outcome, top_k: int, *, as_json: bool) -> str | None:
     columns = [f"{label}\t{probability:.2f}" for label, probability in result.rank(top_k)]
     mark = ["unfamiliar"] if result.is_unfamiliar else []
     return "\t".join([show_name(name), *columns, *mark])
-
-
-def _explain(error: ServiceError, remedy: str = "") -> Failure:
-    return Failure(f"{error}{remedy}", error.code)
-
-
-def _run_ahead(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Yield the result of `work` on each item, in order, and start up to `ahead` items in advance."""
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _complain(message: str) -> int:

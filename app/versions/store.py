@@ -16,8 +16,9 @@ from typing import Literal
 
 from app.contract import ModelMetadata
 from app.errors import NotReadyError, RefusedVersionError
+from app.settings import Settings
 from app.versions.folder import Version, find_versions
-from app.versions.loader import Load
+from app.versions.loader import Load, make_loader
 from app.versions.model import Model
 
 # Loading a version takes seconds. Adding a missing one takes a person.
@@ -235,6 +236,19 @@ class ModelStore:
         self._refused[version] = reason
         logger.error("version %d refused: %s", version.number, reason)
         self._observe("refused")
+
+
+def load_newest(settings: Settings, batch_sizes: Sequence[int]) -> Model:
+    """Load the version that a service with these settings would serve, for commands that run without one.
+
+    Raises:
+        NotReadyError: there is no valid version; the log has the reasons.
+    """
+    store = ModelStore(
+        settings.model_dir, make_loader(settings, batch_sizes=batch_sizes), pinned=settings.model_version
+    )
+    asyncio.run(store.refresh())
+    return store.require_model()
 
 
 def _compare(new: ModelMetadata, serving: ModelMetadata) -> str | None:

@@ -15,7 +15,7 @@ def model(monkeypatch):
         sizes.append(len(images))
         return tell_colours(images)
 
-    monkeypatch.setattr(command, "_load_newest", lambda *_: make_model(predict))
+    monkeypatch.setattr(command, "load_newest", lambda *_: make_model(predict))
     return sizes
 
 
@@ -33,4 +33,4 @@ def folder(tmp_path):
 @pytest.fixture
 def familiar(model, monkeypatch):  # noqa: ARG001 -- replaces it
     """Classify with a fake model that has a typicality."""
-    monkeypatch.setattr(command, "_load_newest", lambda *_: make_model(typicality=tell_brightness))
+    monkeypatch.setattr(command, "load_newest", lambda *_: make_model(typicality=tell_brightness))

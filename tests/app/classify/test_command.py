@@ -2,21 +2,13 @@
 
 import json
 import os
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from app.classify import command
 from app.errors import InferenceError
-from app.images.decoders import Decoders
 from tests.app.classify.program import run, start
-from tests.app.fakes import encode, make_model, tell_colours
-
-MAX_BYTES = 10**6
+from tests.app.fakes import encode, make_model
 
 pytestmark = pytest.mark.usefixtures("model")
 
@@ -67,7 +59,7 @@ def test_a_failing_model_is_reported(monkeypatch, folder, capsys):
     def fail(_):
         raise InferenceError("the model failed")
 
-    monkeypatch.setattr(command, "_load_newest", lambda *_: make_model(fail))
+    monkeypatch.setattr(command, "load_newest", lambda *_: make_model(fail))
     assert run(folder / "a.png") == 1
     assert capsys.readouterr().err == f"{folder}/a.png: the model failed\n"
 
@@ -87,43 +79,6 @@ def test_few_images_are_shared_by_the_workers(model, folder, monkeypatch):
     (folder / "d.png").write_bytes(encode())
     assert run(folder) == 0
     assert model == [2, 2]
-
-
-@pytest.fixture
-def decoders() -> Iterator[Decoders]:
-    with Decoders(2, max_pixels=10**6, max_bytes=MAX_BYTES, timeout_seconds=10) as decoders:
-        yield decoders
-
-
-def test_images_are_decoded_while_the_model_runs(tmp_path, decoders, monkeypatch):
-    """A limited number of batches ahead."""
-    names = [str(tmp_path / f"{i:02}.png") for i in range(40)]
-    decoded, held = [], threading.Event()
-    for name in names:
-        Path(name).write_bytes(encode())
-
-    def hold(images):
-        held.wait(10)
-        return tell_colours(images)
-
-    def count(data, size, decode=decoders.decode_blocking):
-        decoded.append(data)
-        return decode(data, size)
-
-    monkeypatch.setattr(decoders, "decode_blocking", count)
-    outcomes = command.classify_files(make_model(hold), names, decoders, batch_size=4, workers=1, max_bytes=MAX_BYTES)
-    first = threading.Thread(target=lambda: next(outcomes))
-    first.start()
-    for _ in range(500):
-        if len(decoded) >= 20:
-            break
-        time.sleep(0.01)
-    time.sleep(0.1)
-    assert len(decoded) == 20  # five batches: one runs, one is next, three more are decoded
-    held.set()
-    first.join()
-    assert [outcome.name for batch in outcomes for outcome in batch] == names[4:]
-    assert len(decoded) == 40
 
 
 @pytest.mark.parametrize(
@@ -176,14 +131,6 @@ def test_a_progress_bar_is_shown_on_a_terminal(folder, capsys, monkeypatch):
     assert "3/3" in capsys.readouterr().err
     run(folder / "a.png")
     assert capsys.readouterr().err == ""
-
-
-def test_images_are_decoded_to_the_models_size(folder, decoders):
-    """By the service's decoder."""
-    [[outcome]] = command.classify_files(
-        make_model(), [str(folder / "a.png")], decoders, batch_size=1, workers=1, max_bytes=MAX_BYTES
-    )
-    np.testing.assert_array_equal(outcome.result.image, np.full((8, 6, 3), (255, 0, 0), dtype=np.uint8))
 
 
 @pytest.mark.usefixtures("familiar")
