@@ -30,6 +30,14 @@ def tell(line: str) -> None:
         _discard_errors()
 
 
+def show_name(name: str) -> str:
+    r"""Escape a file name for a line of text: a line feed becomes \n, a byte that is not Unicode \xff."""
+    if name.isprintable() and "\\" not in name:
+        return name
+    shown = os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
 def discard_output() -> None:
     """Discard all further output to standard output, including the flush at exit."""
     if sys.stdout is not None:

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from app.api.schemas import describe
-from app.classify.image_files import STANDARD_INPUT, find_files, read_file, show_name
+from app.classify.image_files import STANDARD_INPUT, find_files, read_file
 from app.errors import NotReadyError
 from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
 from app.inference.pipeline import Failure, Outcome, classify_images
 from app.runtime.load import count_workers
 from app.settings import Settings, describe_faults
-from app.stdio import discard_output, prepare_streams, tell
+from app.stdio import discard_output, prepare_streams, show_name, tell
 from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.classify"
