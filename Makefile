@@ -69,7 +69,7 @@ $(VENV)/.train: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'Installing all dependencies into $(VENV), once …'
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize]' --group dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[train,quantize,bulk]' --group dev
 	touch $@
 
 # Separate environments for the peers. The pins in the file $(1) override those in constraints.txt; $(2) is what to install.

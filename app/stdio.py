@@ -1,11 +1,21 @@
-"""Standard output and error of a command, which may be closed, full or unable to encode the text."""
+"""A command's arguments and streams. Standard output and error may be closed, full or unable to encode the text."""
 
+import argparse
 import errno
 import io
 import os
 import sys
 
 from tqdm import tqdm
+
+_MAX_DIGITS = 9  # of a count
+
+
+def parse_count(text: str) -> int:
+    """Return the positive number that an argument is; for argparse, which shows the error."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is no positive number of up to {_MAX_DIGITS} digits")
+    return int(text)
 
 
 def prepare_streams() -> None:

@@ -22,11 +22,10 @@ from app.inference.batcher import list_batch_sizes
 from app.inference.pipeline import Failure, Outcome, classify_images
 from app.runtime.load import count_workers
 from app.settings import Settings, describe_faults
-from app.stdio import discard_output, prepare_streams, show_name, tell
+from app.stdio import discard_output, parse_count, prepare_streams, show_name, tell
 from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.classify"
-_MAX_DIGITS = 9  # of a count; no model has that many classes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +95,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(
-        "--top-k", type=_parse_count, default=1, metavar="N", help="number of classes to print (default: 1)"
+        "--top-k", type=parse_count, default=1, metavar="N", help="number of classes to print (default: 1)"
     )
     options = parser.parse_args(arguments)
     if options.images.count(STANDARD_INPUT) > 1:
@@ -108,12 +107,6 @@ def _parse_name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text
-
-
-def _parse_count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is no positive number of up to {_MAX_DIGITS} digits")
-    return int(text)
 
 
 def _write(outcome: Outcome[str], top_k: int, *, as_json: bool) -> str | None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,10 @@ def wait_until_assessed(port: str, status: str) -> None:
     pytest.fail(f"never {status}")
 
 
-def find_packages(*folders: str) -> set[str]:
-    """Return the third-party packages that the code in these folders imports."""
+def find_packages(modules: Iterable[Path]) -> set[str]:
+    """Return the third-party packages that these modules import."""
     names: set[str] = set()
-    for module in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for module in modules:
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
@@ -124,7 +125,9 @@ def find_packages(*folders: str) -> set[str]:
     return names - sys.stdlib_module_names - {"app", "training"}
 
 
-@pytest.mark.parametrize(("folders", "extras"), [(["app"], []), (["app", "training"], ["train", "quantize"])])
+@pytest.mark.parametrize(
+    ("folders", "extras"), [(["app"], []), (["app"], ["bulk"]), (["app", "training"], ["train", "quantize"])]
+)
 def test_an_image_installs_what_its_code_imports(folders, extras):
     """A package that only another one depends on would be missing as soon as the other drops it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -134,10 +137,11 @@ def test_an_image_installs_what_its_code_imports(folders, extras):
     declared = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in requirements}
     owners = importlib.metadata.packages_distributions()
     # TensorFlow contains Keras. In the service, TensorFlow is the optional runtime.
-    allowed = {"keras": "tensorflow"} | ({} if extras else {"tensorflow": "openvino"})
+    allowed = {"keras": "tensorflow"} | ({} if "train" in extras else {"tensorflow": "openvino"})
+    modules = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     missing = {
         name
-        for name in find_packages(*folders)
+        for name in find_packages(path for path in modules if "bulk" in extras or path.parent.name != "bulk")
         if not declared & {owner.lower().replace("_", "-") for owner in [*owners[name], allowed.get(name, "")]}
     }
     assert missing == set()
@@ -152,10 +156,12 @@ def test_every_requirement_is_pinned():
         if "==" in line
     }
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["train"], *extras["quantize"]]
+    wanted = [*project["dependencies"], *extras["train"], *extras["quantize"], *extras["bulk"]]
     cuda = [line for line in importlib.metadata.requires("tensorflow") or [] if "and-cuda" in line]
+    cluster = [line for line in importlib.metadata.requires("ray") or [] if "'default'" in line or '"default"' in line]
     assert cuda
-    names = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in [*wanted, *cuda]}
+    assert cluster
+    names = {re.match(r"[\w-]+", line)[0].lower().replace("_", "-") for line in [*wanted, *cuda, *cluster]}
     assert names - pinned == set()
 
 

@@ -1,0 +1,122 @@
+"""Runs workers on Ray Data: on this machine, or on the cluster that `RAY_ADDRESS` names. The only module with Ray.
+
+Ray passes numbers of shards to an elastic pool of actors. Workers read images and write results themselves, so no image
+passes through Ray's object store. If a worker or its machine dies, Ray starts another and repeats the worker's shards.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from app.bulk.results import Shard
+from app.bulk.storage import JobError
+from app.bulk.worker import Job, Report, Worker
+
+_ADDRESS = "RAY_ADDRESS"
+_CORES_PER_WORKER = 4  # with more, Python's lock would leave cores idle
+_OBJECT_STORE_BYTES = 100 * 2**20  # of a local Ray; only numbers pass through it
+
+
+@contextmanager
+def connect() -> Iterator[None]:
+    """Connect to the cluster of `RAY_ADDRESS`; without it, start Ray on this machine and stop it at the end.
+
+    Raises:
+        JobError: the cluster can't be reached.
+    """
+    # Unless the environment says otherwise: no statistics for Ray's developers, no log but fatal errors.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        with _silence():
+            ray.init(
+                os.environ.get(_ADDRESS) or "local",
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                **({} if os.environ.get(_ADDRESS) else local),
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise JobError(f"{_ADDRESS}={os.environ.get(_ADDRESS)}: {_summarize(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_job(job: Job, shards: Sequence[Shard], cores: int | None) -> Iterator[Report]:
+    """Classify shards; yield a report for each one that is done.
+
+    Args:
+        job: what to do.
+        shards: the shards, in the order in which workers take them.
+        cores: number of cores of a worker; None for a share of the smallest node's.
+
+    Raises:
+        JobError: a worker can't load the model, read a list or write results.
+    """
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    cores = cores or share_cores(min((count for count in nodes if count), default=_CORES_PER_WORKER))
+    fitting = sum(count // cores for count in nodes)
+    pool = ActorPoolStrategy(
+        min_size=1,
+        max_size=len(shards),
+        initial_size=min(max(fitting, 1), len(shards)),
+        max_tasks_in_flight_per_actor=2,
+    )
+    done = ray.data.from_items(list(map(Shard._asdict, shards)), override_num_blocks=len(shards)).map_batches(
+        _Actor, fn_constructor_args=(job, cores), batch_size=1, num_cpus=cores, compute=pool
+    )
+    try:
+        for row in done.iter_rows():
+            yield Report(row["images"], row["failed"])
+    except ray.exceptions.RayError as error:
+        raise JobError(_summarize(error)) from error
+
+
+def share_cores(cores: int) -> int:
+    """Return the number of cores of a worker on a node with this many: at most four, so that few are left over."""
+    return cores // math.ceil(cores / _CORES_PER_WORKER)
+
+
+class _Actor:
+    """A worker, as Ray Data calls it."""
+
+    def __init__(self, job: Job, cores: int) -> None:
+        self._worker = Worker(job, cores)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Classify one shard."""
+        (shard,) = zip(*(batch[field].tolist() for field in Shard._fields), strict=True)
+        report = self._worker.classify(Shard(*shard))
+        return {name: [count] for name, count in report._asdict().items()}
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Discard standard error: Ray's C++ code writes there that it will write nothing."""
+    kept = os.dup(2)
+    discarded = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(discarded, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(discarded)
+
+
+def _summarize(error: Exception) -> str:
+    """Return the last line of an error that happened in another process, without the traceback before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
