@@ -1,5 +1,7 @@
-# Two images: `serve` (the default) contains the service and the shipped model, `train` contains the training job.
+# Three images: `serve` (the default) contains the service and the shipped model, `bulk` is the same with Ray, `train` contains
+# the training job.
 #   docker build -t minimodel-serve .
+#   docker build -t minimodel-bulk --target bulk .
 #   docker build -t minimodel-train --target train .                                     # for NVIDIA GPUs
 #   docker build -t minimodel-train --target train --build-arg TENSORFLOW=tensorflow .   # for CPUs, 4.4 GB smaller
 
@@ -59,6 +61,33 @@ USER 10001:10001
 STOPSIGNAL SIGINT
 ENTRYPOINT ["python", "-m", "training"]
 CMD ["--require-gpu"]
+
+
+FROM serve-dependencies AS bulk-dependencies
+# KubeRay needs Ray's dashboard and job server, which the extra does not.
+RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bulk"], sep="\n")' \
+        > bulk.txt \
+    && pip --python /opt/venv/bin/python install --quiet --constraint constraints.txt --requirement bulk.txt "ray[default]"
+
+
+FROM base AS bulk
+# Ray's workers import the code and read the model from other folders than this one.
+ENV APP_MODEL_DIR=/srv/models \
+    PYTHONPATH=/srv
+COPY --from=bulk-dependencies /opt/venv /opt/venv
+COPY models models
+COPY app app
+RUN python -m compileall -q app
+ARG MINIMODEL_COMMIT=unknown
+ENV MINIMODEL_COMMIT=$MINIMODEL_COMMIT
+LABEL org.opencontainers.image.title="minimodel bulk" \
+      org.opencontainers.image.description="Classifies data sets on Ray with a trained model" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=$MINIMODEL_COMMIT
+USER 10001:10001
+STOPSIGNAL SIGINT
+ENTRYPOINT ["python", "-m", "app.bulk"]
+CMD ["--help"]
 
 
 FROM base AS serve

@@ -2,6 +2,7 @@
 
 This is what each command writes and measures. Results go into results/, unless `--results` names another folder:
 
+- bulk: bulk.md, the speed and memory of `python -m app.bulk`.
 - classify: classify.md, the speed of `python -m app.classify`.
 - own_classes: own-classes.md, accuracy from a few images of each class.
 - recipes: recipes.md, variants of the training recipe.
