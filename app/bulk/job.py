@@ -16,8 +16,9 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from app.bulk.results import Shard
-from app.bulk.storage import JobError
+from app.bulk.storage import JobError, describe
 from app.bulk.worker import Job, Report, Worker
+from app.errors import RefusedVersionError
 
 _ADDRESS = "RAY_ADDRESS"
 _CORES_PER_WORKER = 4  # with more, Python's lock would leave cores idle
@@ -44,7 +45,7 @@ def connect() -> Iterator[None]:
                 **({} if os.environ.get(_ADDRESS) else local),
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise JobError(f"{_ADDRESS}={os.environ.get(_ADDRESS)}: {_summarize(error)}") from error
+        raise JobError(f"{_ADDRESS}={os.environ.get(_ADDRESS)}: {describe(error)}") from error
     try:
         yield
     finally:
@@ -77,11 +78,10 @@ def run_job(job: Job, shards: Sequence[Shard], cores: int | None) -> Iterator[Re
     done = ray.data.from_items(list(map(Shard._asdict, shards)), override_num_blocks=len(shards)).map_batches(
         _Actor, fn_constructor_args=(job, cores), batch_size=1, num_cpus=cores, compute=pool
     )
-    try:
-        for row in done.iter_rows():
-            yield Report(row["images"], row["failed"])
-    except ray.exceptions.RayError as error:
-        raise JobError(_summarize(error)) from error
+    for row in done.iter_rows():
+        if row["error"]:
+            raise JobError(row["error"])
+        yield Report(row["images"], row["failed"])
 
 
 def share_cores(cores: int) -> int:
@@ -90,16 +90,31 @@ def share_cores(cores: int) -> int:
 
 
 class _Actor:
-    """A worker, as Ray Data calls it."""
+    """A worker, as Ray Data calls it. It returns expected errors, because Ray would repeat and wrap raised ones."""
 
     def __init__(self, job: Job, cores: int) -> None:
-        self._worker = Worker(job, cores)
+        self._worker: Worker | None = None
+        self._error = ""
+        try:
+            self._worker = Worker(job, cores)
+        except (JobError, RefusedVersionError, OSError, MemoryError) as error:
+            self._error = _name(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Classify one shard."""
-        (shard,) = zip(*(batch[field].tolist() for field in Shard._fields), strict=True)
-        report = self._worker.classify(Shard(*shard))
-        return {name: [count] for name, count in report._asdict().items()}
+        report = Report(0, 0)
+        if self._worker:
+            shard = Shard(*(int(batch[field][0]) for field in Shard._fields))
+            try:
+                report = self._worker.classify(shard)
+            except OSError as error:
+                self._error = _name(error)
+        return {"images": [report.images], "failed": [report.failed], "error": [self._error]}
+
+
+def _name(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, JobError | RefusedVersionError) else f"{type(error).__name__}: {text}"
 
 
 @contextmanager
@@ -114,9 +129,3 @@ def _silence() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(discarded)
-
-
-def _summarize(error: Exception) -> str:
-    """Return the last line of an error that happened in another process, without the traceback before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

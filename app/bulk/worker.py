@@ -72,7 +72,7 @@ class Worker:
         """Classify a shard and write its part.
 
         Raises:
-            OSError: the list of images can't be read, or the part can't be written.
+            OSError: the list of images can't be read, or the results can't be written.
         """
         rows = Rows(self._manifest)
         images = self._reader.images(self._results.read_shard(shard))

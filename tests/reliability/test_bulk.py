@@ -175,7 +175,7 @@ def test_a_worker_that_can_not_write_ends_the_job(begin, rows, tmp_path):
     _, said = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 1
     *progress, last = said.splitlines()
-    assert last.startswith("python -m app.bulk: ")
-    assert "No such file or directory" in last
+    assert last.startswith("python -m app.bulk: FileNotFoundError: ")
+    assert f"{output}/_temporary/" in last
     assert all(" images (" in line for line in progress), said
     assert count_images(output) <= expect_once(rows)

@@ -1,8 +1,16 @@
 """Behaviour of app.bulk.job without Ray; tests/reliability/test_bulk.py has the rest."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 
-from app.bulk.job import _summarize, share_cores
+from app.bulk import job
+from app.bulk.job import share_cores
+from app.bulk.results import Shard
+from app.bulk.storage import JobError
+from app.bulk.worker import Report
+from app.errors import RefusedVersionError
 
 
 @pytest.mark.parametrize(("cores", "share"), [(1, 1), (2, 2), (4, 4), (5, 2), (6, 3), (7, 3), (8, 4), (10, 3), (16, 4)])
@@ -11,7 +19,50 @@ def test_workers_have_up_to_four_cores(cores, share):
     assert share_cores(cores) == share
 
 
-def test_a_remote_error_is_its_last_line():
-    """Ray's text has the traceback of the other process before it."""
-    assert _summarize(RuntimeError("ray::worker()\n  File x\n\nOSError: No space left\n")) == "OSError: No space left"
-    assert _summarize(RuntimeError()) == "RuntimeError"
+@pytest.fixture
+def actor(monkeypatch) -> Callable[..., dict[str, list]]:
+    """Make an actor whose worker raises these errors; returns what it returns for a shard."""
+
+    def call(*, loading: Exception | None = None, classifying: Exception | None = None) -> dict[str, list]:
+        class Failing:
+            def __init__(self, *_: object) -> None:
+                if loading:
+                    raise loading
+
+            def classify(self, shard: Shard) -> Report:
+                assert shard == Shard(1, 2, 3)
+                if classifying:
+                    raise classifying
+                return Report(3, 1)
+
+        monkeypatch.setattr(job, "Worker", Failing)
+        batch = {name: np.array([value]) for name, value in Shard(1, 2, 3)._asdict().items()}
+        return job._Actor(None, 1)(batch)
+
+    return call
+
+
+def test_an_actor_reports_its_shard(actor):
+    assert actor() == {"images": [3], "failed": [1], "error": [""]}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "Failed to write.\n No space left"), "OSError: [Errno 28] Failed to write. No space left"),
+        (MemoryError("its preflight got SIGKILL"), "MemoryError: its preflight got SIGKILL"),
+        (RefusedVersionError("its files differ"), "its files differ"),
+        (JobError("/models has another version"), "/models has another version"),
+    ],
+)
+def test_an_actor_returns_expected_errors(actor, error, said):
+    """In a line, for the person who started the job. Ray would repeat a raised one, and print its own traceback."""
+    assert actor(loading=error) == {"images": [0], "failed": [0], "error": [said]}
+    if isinstance(error, OSError):
+        assert actor(classifying=error) == {"images": [0], "failed": [0], "error": [said]}
+
+
+def test_an_actor_raises_what_nobody_expects(actor):
+    """A fault of the code has a traceback."""
+    with pytest.raises(KeyError):
+        actor(classifying=KeyError("x"))
