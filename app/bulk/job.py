@@ -19,6 +19,7 @@ from app.bulk.results import Shard
 from app.bulk.storage import JobError, describe
 from app.bulk.worker import Job, Report, Worker
 from app.errors import RefusedVersionError
+from app.runtime.cpu import count_cpus
 
 _ADDRESS = "RAY_ADDRESS"
 _CORES_PER_WORKER = 4  # with more, Python's lock would leave cores idle
@@ -35,7 +36,11 @@ def connect() -> Iterator[None]:
     # Unless the environment says otherwise: no statistics for Ray's developers, no log but fatal errors.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    local: dict[str, Any] = {
+        "num_cpus": count_cpus(),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
     try:
         with _silence():
             ray.init(
@@ -61,12 +66,14 @@ def run_job(job: Job, shards: Sequence[Shard], cores: int | None) -> Iterator[Re
         cores: number of cores of a worker; None for a share of the smallest node's.
 
     Raises:
-        JobError: a worker can't load the model, read a list or write results.
+        JobError: no node has `cores` cores, or a worker can't load the model, read a list or write results.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if cores and cores > max(nodes, default=0):
+        raise JobError(f"--cores {cores}: no node has as many")
     cores = cores or share_cores(min((count for count in nodes if count), default=_CORES_PER_WORKER))
     fitting = sum(count // cores for count in nodes)
     pool = ActorPoolStrategy(
