@@ -142,7 +142,7 @@ def time_classify(source: Path, count: int) -> float:
     environment = os.environ | {"APP_MODEL_DIR": str(MODELS)}
     begun = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "app.classify", "--json", "--top-k", "5", str(source)],
+        [sys.executable, "-m", "app.classify", str(source)],
         cwd=ROOT, env=environment, capture_output=True, check=True,
     )  # fmt: skip
     seconds = time.perf_counter() - begun
@@ -297,7 +297,7 @@ def main() -> None:
         memory = [measure_memory(Path(name), rows) for rows in (options.rows // 10, options.rows)]
     text = (
         f"# `python -m app.bulk`\n\n`python -m benchmarks.bulk`: {options.count:,} images of each kind,"
-        f" {options.rounds} rounds in turn with `python -m app.classify --json --top-k 5`,\n"
+        f" {options.rounds} rounds in turn with `python -m app.classify`,\n"
         "medians, without the commands' start;"
         f" {model.metadata.name} {model.metadata.version}, {model.runtime.name}, {model.runtime.precision},"
         f" batches of {settings.max_batch_size}.\n\n- Machine: {describe_machine()}.\n"

@@ -7,6 +7,8 @@ passes through Ray's object store. If a worker or its machine dies, Ray starts a
 import logging
 import math
 import os
+import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +24,7 @@ from app.errors import RefusedVersionError
 from app.runtime.cpu import count_cpus
 
 _ADDRESS = "RAY_ADDRESS"
+_CONNECT_SECONDS = 10
 _CORES_PER_WORKER = 4  # with more, Python's lock would leave cores idle
 _OBJECT_STORE_BYTES = 100 * 2**20  # of a local Ray; only numbers pass through it
 
@@ -41,16 +44,20 @@ def connect() -> Iterator[None]:
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
+    address = os.environ.get(_ADDRESS) or "local"
     try:
+        if found := re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address):
+            # Ray takes five minutes to say that nobody listens there.
+            socket.create_connection((found[1].strip("[]"), int(found[2])), _CONNECT_SECONDS).close()
         with _silence():
             ray.init(
-                os.environ.get(_ADDRESS) or "local",
+                address,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                **({} if os.environ.get(_ADDRESS) else local),
+                **(local if address == "local" else {}),
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise JobError(f"{_ADDRESS}={os.environ.get(_ADDRESS)}: {describe(error)}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise JobError(f"can't start or reach Ray ({_ADDRESS}={address}): {describe(error)}") from error
     try:
         yield
     finally:

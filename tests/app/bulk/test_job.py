@@ -1,5 +1,6 @@
 """Behaviour of app.bulk.job without Ray; tests/reliability/test_bulk.py has the rest."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +12,23 @@ from app.bulk.results import Shard
 from app.bulk.storage import JobError
 from app.bulk.worker import Report
 from app.errors import RefusedVersionError
+from benchmarks.port import find_free_port
 
 
 @pytest.mark.parametrize(("cores", "share"), [(1, 1), (2, 2), (4, 4), (5, 2), (6, 3), (7, 3), (8, 4), (10, 3), (16, 4)])
 def test_workers_have_up_to_four_cores(cores, share):
     """So that at most one core in five is left over."""
     assert share_cores(cores) == share
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "[::1]:{port}"])
+def test_a_cluster_that_can_not_be_reached_is_one_line(monkeypatch, address):
+    """At once; Ray would try for minutes."""
+    address = address.format(port=find_free_port())
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    said = rf"^can't start or reach Ray \(RAY_ADDRESS={re.escape(address)}\): ."
+    with pytest.raises(JobError, match=said), job.connect():
+        pytest.fail("connected")
 
 
 @pytest.fixture
