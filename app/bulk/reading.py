@@ -13,7 +13,7 @@ from app.bulk.inputs import find_column
 from app.bulk.storage import Location, describe
 from app.errors import UploadTooLargeError
 
-_BUFFER_BYTES = 2**20  # of a Parquet file, read at a time
+_BUFFER_BYTES = 8 * 2**20  # of a Parquet file, read at a time; a request to object storage takes tens of milliseconds
 _BATCH_ROWS = 32
 
 
@@ -51,8 +51,6 @@ class Reader:
         self._max_bytes = max_bytes
         self._ahead = 0 if source.is_local or column is not None else requests
         self._threads = ThreadPoolExecutor(requests)
-        if self._ahead:
-            pa.set_io_thread_count(requests)  # which is also the number of connections
 
     def images(self, listing: Iterable[Mapping[str, Any]]) -> Iterator[Image]:
         """Yield the images of these rows of a listing (`app.bulk.inputs.LISTING`), in order."""

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from uuid import uuid4
 
-from pyarrow import ArrowInvalid, fs
+from pyarrow import ArrowInvalid, fs, set_io_thread_count
 
 TEMPORARY_FOLDER = "_temporary"
 
@@ -37,8 +37,12 @@ class Location:
         return f"{self.prefix}{path}"
 
 
-def locate(name: str) -> Location:
+def locate(name: str, *, connections: int | None = None) -> Location:
     """Return the location that a local path or a URL names.
+
+    Args:
+        name: the path or URL.
+        connections: how many files of a remote file system this process reads at the same time.
 
     Raises:
         JobError: it is no URL that pyarrow knows, or its file system can't be reached.
@@ -46,6 +50,8 @@ def locate(name: str) -> Location:
     scheme = re.match(r"([a-z][a-z0-9+.-]*)://", name)
     if not scheme:
         return Location(fs.LocalFileSystem(), os.path.abspath(name), "")  # noqa: PTH100 - Path.absolute keeps ".."
+    if connections:
+        set_io_thread_count(connections)  # read when a file system is made; it has as many connections, but at least 25
     try:
         filesystem, path = fs.FileSystem.from_uri(name)
     except (ArrowInvalid, OSError) as error:

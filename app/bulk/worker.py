@@ -50,11 +50,12 @@ class Worker:
         settings = job.settings.model_copy(update={"inference_threads": threads})
         self._manifest = job.manifest
         self._results = Results(locate(job.output))
+        requests = _READS_PER_CORE * cores
         self._reader = Reader(
-            locate(job.source),
+            locate(job.source, connections=requests),
             column=job.manifest.column,
             max_bytes=settings.max_upload_bytes,
-            requests=_READS_PER_CORE * cores,
+            requests=requests,
         )
         if digest_version(settings.model_dir) != job.manifest.digest:
             raise JobError(f"{settings.model_dir} has another version here than where the job was started")

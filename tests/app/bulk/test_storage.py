@@ -1,5 +1,6 @@
 """Behaviour of app.bulk.storage."""
 
+import pyarrow as pa
 import pytest
 
 from app.bulk.storage import TEMPORARY_FOLDER, JobError, locate, write_file
@@ -43,3 +44,13 @@ def test_a_file_that_can_not_be_written_is_not_there(tmp_path):
     with pytest.raises(OSError, match="No such file"):  # there is no folder for temporary files
         write_file(locate(str(tmp_path)), "part", b"second")
     assert (tmp_path / "part").read_bytes() == b"first"
+
+
+def test_a_remote_file_system_has_as_many_connections_as_are_used():
+    """By default pyarrow gives it as many as it has threads for reading."""
+    before = pa.io_thread_count()
+    try:
+        locate("s3://bucket/photos?region=eu-west-1", connections=40)
+        assert pa.io_thread_count() == 40
+    finally:
+        pa.set_io_thread_count(before)
