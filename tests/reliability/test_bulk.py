@@ -131,7 +131,7 @@ def test_a_folder_on_this_machine(begin, photos, exported, tmp_path, tell):
     lines = said.splitlines()
     assert all(" images (" in line for line in lines[:-1]), said
     assert lines[-1] == f"{tmp_path}/out: 32 images, 32 of them from this run, 2 of them with an error"
-    tell("image of a folder classified in bulk", 32, 32 - len(found))
+    tell("images of a bulk job: without a row, or with two", 32, 32 - len(found))
 
 
 def test_a_node_that_is_killed_loses_no_image(begin, cluster, rows, tmp_path, tell):
@@ -145,7 +145,9 @@ def test_a_node_that_is_killed_loses_no_image(begin, cluster, rows, tmp_path, te
     finish(process)
     counted = count_images(tmp_path / "out")
     assert counted == expect_once(rows)
-    tell("image of a job, one of whose two nodes was killed", ROWS, ROWS - len(counted))
+    tell(
+        "images of a bulk job, one of whose two nodes is killed: without a row, or with two", ROWS, ROWS - len(counted)
+    )
 
 
 def test_a_job_that_is_killed_goes_on_where_it_was(begin, rows, tmp_path, tell):
@@ -163,7 +165,7 @@ def test_a_job_that_is_killed_goes_on_where_it_was(begin, rows, tmp_path, tell):
     assert counted == expect_once(rows)
     assert before.items() <= list_parts(tmp_path / "out").items()
     assert f"{ROWS:,} images, 0 of them from this run" in finish(begin(*arguments))
-    tell("image of a job that was killed and run again", ROWS, ROWS - len(counted))
+    tell("images of a bulk job that is killed and run again: without a row, or with two", ROWS, ROWS - len(counted))
 
 
 def test_a_worker_that_can_not_write_ends_the_job(begin, rows, tmp_path):
