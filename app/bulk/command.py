@@ -21,7 +21,7 @@ from app.bulk.storage import JobError, locate
 from app.bulk.worker import Job
 from app.errors import NotReadyError
 from app.settings import Settings, describe_faults
-from app.stdio import parse_count, prepare_streams, tell
+from app.stdio import parse_count, prepare_streams, show_name, tell
 from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.bulk"
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except JobError as error:
             tell(f"{_PROGRAM}: {error}")
             return 1
-        results.clean()
+    results.clean()
     errors = f", {failed:,} of them with an error" if failed else ""
-    tell(f"{options.output}: {before + total:,} images, {total:,} of them from this run{errors}")
+    tell(f"{show_name(options.output)}: {before + total:,} images, {total:,} of them from this run{errors}")
     return 0
 
 
@@ -73,14 +73,19 @@ def _prepare(options: argparse.Namespace) -> tuple[Job, Results]:
     top_k = options.top_k or min(_TOP_K, model.num_classes)
     if top_k > model.num_classes:
         raise JobError(f"--top-k {top_k}: the model has {model.num_classes} classes")
-    folder = (model.folder or settings.model_dir).resolve()
+    folder = (model.folder or settings.model_dir).absolute()  # its name is the version, so links stay
     manifest = Manifest.of(folder, model.metadata, source, column=options.column, top_k=top_k)
     results.check(manifest)
     listing = list_input(source, column=options.column, without=results.folder)
     results.begin(manifest)
     results.add_images(listing, options.shard_size)
     settings = settings.model_copy(update={"model_dir": folder, "api_keys": ()})
-    return Job(options.input, options.output, manifest, settings), results
+    # Absolute, because workers may run in another folder; a URL as it was given, because it may have options.
+    input_name, output_name = (
+        str(location) if location.is_local else name
+        for location, name in ((source, options.input), (results.folder, options.output))
+    )
+    return Job(input_name, output_name, manifest, settings), results
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -102,6 +102,7 @@ def test_a_second_run_does_what_is_missing(run, folder, tmp_path, done, capfd):
     done.clear()
     assert run() == 0
     assert done == []
+    assert not (tmp_path / "out" / "_temporary").exists()
     assert capfd.readouterr().err == f"{tmp_path}/out: 3 images, 0 of them from this run\n"
 
 
@@ -176,14 +177,17 @@ def test_no_model_and_bad_settings_are_exit_status_2(run, monkeypatch, capfd):
     assert run() == 2
 
 
-def test_workers_get_no_api_keys(run, monkeypatch):
-    """Settings pass through Ray to every node."""
+def test_workers_get_no_api_keys_and_absolute_paths(run, tmp_path, monkeypatch):
+    """Settings pass through Ray to every node, and workers run in folders of their own."""
     seen = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APP_API_KEYS", "x" * 16)
     monkeypatch.setattr(command, "run_job", lambda job, *_: seen.append(job) or [])
-    assert run() == 0
-    assert seen[0].settings.api_keys == ()
-    assert seen[0].settings.model_dir.is_absolute()
+    assert run(source="in", output="out") == 0
+    (job,) = seen
+    assert job.settings.api_keys == ()
+    assert job.settings.model_dir.is_absolute()
+    assert (job.source, job.output) == (f"{tmp_path}/in", f"{tmp_path}/out")
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
