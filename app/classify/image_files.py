@@ -32,7 +32,7 @@ class Found(NamedTuple):
 def find_files(arguments: Sequence[str]) -> Found:
     """Find the named files, and the images in and below the named folders, sorted by name.
 
-    Files that operating systems leave (app/litter.py) are skipped, unless a hidden one is named itself.
+    Files that operating systems leave (app/litter.py) are skipped, unless a hidden file is itself an argument.
     """
     found = Found([], [], [])
     for argument in arguments:
@@ -92,13 +92,13 @@ def _find_images(folder: str, found: Found) -> None:
             if name.lower().endswith(_ENDINGS) and _may_be_read(path):
                 images.append(path)
             else:
-                others[os.path.splitext(name)[1].lower() or "no ending"] += 1  # noqa: PTH122 - as above
+                others[os.path.splitext(name)[1].lower() or "no suffix"] += 1  # noqa: PTH122 - as above
     found.names.extend(sorted(images))
     found.missing.extend(f"{show_name(error.filename)}: {error.strerror}" for error in errors)
     if not (images or errors):
         found.missing.append(f"{show_name(folder)}: no image in it")
     if counts := [f"{count} × {show_name(kind)}" for kind, count in sorted(others.items()) if count]:
-        found.skipped.append(f"{show_name(folder)}: skipped, not named as images: {', '.join(counts)}")
+        found.skipped.append(f"{show_name(folder)}: skipped, without an image suffix: {', '.join(counts)}")
 
 
 def _may_be_read(path: str) -> bool:

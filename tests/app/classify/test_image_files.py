@@ -17,7 +17,7 @@ def test_a_folder_is_searched_in_order(folder, capsys):
     (folder / "more" / "IMG_1.MOV").touch()
     assert run(folder) == 0
     out, err = capsys.readouterr()
-    assert err == f"{folder}: skipped, not named as images: 1 × .mov, 1 × .txt\n"
+    assert err == f"{folder}: skipped, without an image suffix: 1 × .mov, 1 × .txt\n"
     names = [line.split("\t")[0] for line in out.splitlines()]
     assert names == [f"{folder}/a.png", f"{folder}/b.JPEG", f"{folder}/more/c.webp"]
 
