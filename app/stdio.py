@@ -14,7 +14,8 @@ _MAX_DIGITS = 9  # of a count
 def parse_count(text: str) -> int:
     """Return the positive number that an argument is; for argparse, which shows the error."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text[:_MAX_DIGITS]!r} is not a positive number of at most {_MAX_DIGITS} digits")
+        shown = text[:_MAX_DIGITS]
+        raise argparse.ArgumentTypeError(f"{shown!r} is not a positive number of up to {_MAX_DIGITS} digits")
     return int(text)
 
 

@@ -84,7 +84,7 @@ def test_few_images_are_shared_by_the_workers(model, folder, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required"), (["--top-k", "0", "x"], "no positive number"), (["--top-k", 5000 * "9", "x"], "9 digits"),
+        ([], "required"), (["--top-k", "0", "x"], "not a positive number"), (["--top-k", 5000 * "9", "x"], "9 digits"),
         (["--top-k", "4", "{folder}/a.png"], "3 classes"), ([""], "name is empty"), (["-", "-"], "only be read once"),
     ],
 )  # fmt: skip
