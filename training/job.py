@@ -14,7 +14,7 @@ import tensorflow as tf
 from app.contract import DataSet, TrainingRun
 from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
-from training.config import Recipe
+from training.config import Options, Recipe
 from training.data import Data, Split, load_data, split_validation
 from training.devices import Devices, select_devices
 from training.evaluation import evaluate
@@ -34,7 +34,6 @@ from training.finetune import Weights, fit_normalization, load_start, make_initi
 from training.folds import FOLDS_FILE, Folds, cross_validate, describe_folds, read_folds, save_folds
 from training.mistakes import write_mistakes
 from training.numbering import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
-from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
 from training.quantize import quantize_model

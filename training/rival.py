@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from app.errors import RefusedVersionError
 from app.runtime.load import Probabilities, load_runtime
+from training.config import Options
 from training.data import Data, load_data
 from training.evaluation import BATCH_SIZE
 from training.failures import ExportError, VersionError
 from training.numbering import find_newest, read_metadata
-from training.options import Options
 from training.report import percent
 
 
