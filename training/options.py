@@ -112,7 +112,7 @@ def _choose_recipe(
     elif recipe == FINETUNE_RECIPE or (recipe is None and _is_small_folder(given["data"])):
         start = find_newest(START_MODELS)
         if start:
-            print(f"starting from {start} (--from {SCRATCH} does not)", file=sys.stderr)
+            print(f"starting from {start}; use --from {SCRATCH} for random weights", file=sys.stderr)
     else:
         start = None
     return recipe or (FINETUNE_RECIPE if start else DEFAULT_RECIPE), start
