@@ -113,7 +113,7 @@ def test_training_imports_no_http():
     """It shares the code that decodes images and runs versions."""
     names = {name for module in (ROOT / "training").rglob("*.py") for name in find_imports(module)}
     rooms = {name.split(".")[1] for name in names if name.startswith("app.")}
-    assert rooms <= {"contract", "errors", "images", "litter", "runtime", "settings"}
+    assert rooms <= {"contract", "errors", "images", "litter", "runtime"}
 
 
 @pytest.mark.parametrize(
