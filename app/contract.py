@@ -95,7 +95,7 @@ class TrainingRun(_Record):
 
     recipe: str = Field(description="The named recipe; flags override its values.")
     command: str
-    commit: str = Field(description="Commit that started the run; `ModelMetadata.commit` exported it.")
+    commit: str = Field(description="Commit that started the run; `ModelMetadata.commit` is the one that exported it.")
     hardware: str
     precision: str = Field(description="Keras's dtype policy.")
     start: str | None = Field(
@@ -138,8 +138,8 @@ class ModelMetadata(_Record):
     output: TensorSpec
     typicality: TensorSpec | None = Field(
         default=None,
-        description="The signature's second output: the share of held-out images that look at most as typical as this "
-        "one. None: the version was exported before it existed.",
+        description="The signature's second output: the share of held-out images that are no more typical than this "
+        "image. None: the version was exported before it existed.",
     )
     parameters: PositiveInt
     recipe: dict[str, Any] = Field(description="Every hyperparameter of the run.")

@@ -1,4 +1,4 @@
-"""Every error that a request or a model version can meet, as exceptions that know no HTTP.
+"""Every error that a request or a model version can cause, as exceptions that know no HTTP.
 
 ServiceError
 ├── RequestError                 the request must change before it can succeed
@@ -29,7 +29,7 @@ ServiceError
 ├── InferenceError               the model failed on valid input
 └── RefusedVersionError          a model version failed its checks; no client sees it
 
-Each error that a client can meet has a `code`, a stable word for programs.
+Each error that a client can receive has a `code`, a stable identifier for programs.
 """
 
 from typing import ClassVar

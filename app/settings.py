@@ -13,7 +13,7 @@ from app.contract import Precision, RuntimeName
 LogFormat = Literal["auto", "json", "text"]
 
 DECODERS_BEFORE = "APP_DECODE_THREADS"
-"""The name of `APP_DECODERS` when images were decoded in threads; it still works."""
+"""Old name of `APP_DECODERS`, still accepted."""
 
 _MIN_KEY_LENGTH = 16
 _LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.1", "::1")
@@ -76,7 +76,8 @@ class Settings(BaseSettings):
         5.0,
         ge=0,
         le=3600,
-        description="Seconds between polls of that folder for new and removed versions; 0 reads it only at the start.",
+        description="Seconds between polls of `APP_MODEL_DIR` for new and removed versions; 0 reads it only at the "
+        "start.",
     )
     runtime: RuntimeName = Field(
         "openvino",
@@ -91,8 +92,8 @@ class Settings(BaseSettings):
         512 * 2**20,
         ge=2**26,
         le=2**40,
-        description="Maximum memory for a version with one inference thread, on top of the runtime's own; then it is "
-        "refused. Raise it for models with large inputs.",
+        description="Maximum memory for a version with one inference thread, on top of the runtime's own; a version "
+        "that needs more is refused. Raise it for models with large inputs.",
     )
     inference_threads: int = Field(
         0,
@@ -105,14 +106,14 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         validation_alias=AliasChoices("APP_DECODERS", DECODERS_BEFORE),
-        description="Processes that decode images. Each may take 4 bytes a pixel of `APP_MAX_IMAGE_PIXELS`, "
-        "`APP_MAX_UPLOAD_BYTES` and 24 MiB: 232 MiB by default.",
+        description="Processes that decode images. Each may take 4 bytes per pixel of `APP_MAX_IMAGE_PIXELS`, plus "
+        "`APP_MAX_UPLOAD_BYTES`, plus 24 MiB: 232 MiB by default.",
     )
     decode_timeout_seconds: float = Field(
         3.0,
         gt=0,
         le=3600,
-        description="Maximum time to decode one image; then 413, and the process is replaced.",
+        description="Maximum time to decode one image; after that, 413, and the process is replaced.",
     )
     max_batch_size: int = Field(
         32,
@@ -124,35 +125,35 @@ class Settings(BaseSettings):
         256,
         ge=1,
         le=65_536,
-        description="Maximum images accepted and not yet answered; then 429. Size it as throughput × the longest "
-        "acceptable wait.",
+        description="Maximum images accepted and not yet answered; further ones get 429. Size it as throughput × "
+        "the longest acceptable wait.",
     )
     max_batch_files: int = Field(
-        32, ge=1, le=1024, description="Maximum images in one `/predict/batch` or `/v2` inference request."
+        32, ge=1, le=1024, description="Maximum images in one request to `/predict/batch`, `/v1` or `/v2`."
     )
     max_upload_bytes: int = Field(
-        16 * 2**20, ge=1024, le=2**30, description="Maximum size of a request body; then 413."
+        16 * 2**20, ge=1024, le=2**30, description="Maximum size of a request body; larger ones get 413."
     )
     max_uploads_total_bytes: int = Field(
         256 * 2**20,
         ge=1024,
         le=2**40,
-        description="Maximum memory for the request bodies of all clients together; then 429. At least "
+        description="Maximum memory for the request bodies of all clients together; further ones get 429. At least "
         "`APP_MAX_UPLOAD_BYTES`.",
     )
     max_image_pixels: int = Field(
         8192 * 6144,
         ge=1,
         le=2**30,
-        description="Maximum pixels in an image's header; then 413. Progressive JPEG, WebP, AVIF and HEIC need more "
-        "memory per pixel, so their limit is lower: about a quarter for WebP and AVIF.",
+        description="Maximum pixels in an image's header; larger images get 413. Progressive JPEG, WebP, AVIF and "
+        "HEIC need more memory per pixel, so their limit is lower: about a quarter for WebP and AVIF.",
     )
     max_connections: int = Field(
         1000,
         ge=1,
         le=65_536,
-        description="Maximum number of open connections; a new one above it replaces the one that has been idle, or "
-        "else sending a body, for longest.",
+        description="Maximum number of open connections. A new one above it evicts the connection that has been idle "
+        "longest or, if none is idle, the one that has been sending a body longest.",
     )
     keep_alive_seconds: int = Field(
         75,
@@ -161,13 +162,13 @@ class Settings(BaseSettings):
         description="Idle time after which a connection is closed; set it longer than the load balancer's.",
     )
     header_timeout_seconds: float = Field(
-        10.0, gt=0, le=3600, description="Longest wait for the request's headers; then 408."
+        10.0, gt=0, le=3600, description="Longest wait for the request's headers; after that, 408."
     )
     upload_timeout_seconds: float = Field(
-        30.0, gt=0, le=3600, description="Longest wait for the request's body; then 408."
+        30.0, gt=0, le=3600, description="Longest wait for the request's body; after that, 408."
     )
     request_timeout_seconds: float = Field(
-        10.0, gt=0, le=3600, description="Longest time from the end of the body to the answer; then 504."
+        10.0, gt=0, le=3600, description="Longest time from the end of the body to the answer; after that, 504."
     )
     drain_seconds: float = Field(
         5.0,
@@ -201,7 +202,7 @@ class Settings(BaseSettings):
             return value
         parts = tuple(part.strip() for part in value.split(",") if part.strip())
         if value and not parts:
-            raise ValueError("nothing between the commas; leave it empty for none")
+            raise ValueError("no values between the commas; leave the variable empty for none")
         return parts
 
     @field_validator("cors_origins")

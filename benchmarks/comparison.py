@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.load import load
 from benchmarks.pictures import MEDIUM, SMALL, Kind, Known, make_pictures
 from benchmarks.process import Process, running
 from benchmarks.report import Record, Sample
 from benchmarks.services import Body, LeftOutError, Service
+from benchmarks.wrk import load
 
 WARM_UP_SECONDS = 1
 # Slow services are measured for longer, because wrk does not count requests that are unanswered at the end.

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from benchmarks.load import load
 from benchmarks.pictures import MEDIUM, SMALL, Known, make_pictures
 from benchmarks.process import running
 from benchmarks.services import LeftOutError, Service
+from benchmarks.wrk import load
 
 CLIENTS = 32
 STEP_SECONDS = 5

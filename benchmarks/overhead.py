@@ -9,11 +9,11 @@ import numpy as np
 from app.contract import Precision
 from app.runtime.load import load_runtime
 from benchmarks.comparison import WARM_UP_SECONDS
-from benchmarks.load import load
 from benchmarks.pictures import SMALL, Known, find_version, make_pictures
 from benchmarks.process import running
 from benchmarks.runtime import time_runs
 from benchmarks.services import Service
+from benchmarks.wrk import load
 
 MANY_CLIENTS = 32
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.comparison import WARM_UP_SECONDS
-from benchmarks.load import Load, load
 from benchmarks.pictures import PHOTO, SMALL, Known, make_pictures
 from benchmarks.process import running
 from benchmarks.services import Service
+from benchmarks.wrk import Load, load
 
 SMALL_CLIENTS = 8
 

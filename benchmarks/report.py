@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.load import Seen
 from benchmarks.services import Service
+from benchmarks.wrk import Seen
 from training.table import draw_table
 
 HEADER = ["service", "precision", "requests/s", "rounds", "ours ÷ it", "p50", "p95", "p99", "errors", "CPU per request"]

@@ -55,8 +55,8 @@ def list_services(precision: str) -> list[Service]:
     return [
         _ours("minimodel", precision),
         _ours("minimodel-int8", "int8"),
-        _by_openvino("prototype", "FastAPI prototype of the same rules", "prototype", precision),
-        _by_openvino("prototype-int8", "FastAPI prototype of the same rules", "prototype", "int8"),
+        _by_openvino("prototype", "minimal FastAPI prototype", "prototype", precision),
+        _by_openvino("prototype-int8", "minimal FastAPI prototype", "prototype", "int8"),
         _mosec("mosec", precision),
         _mosec("mosec-int8", "int8"),
         _ray_serve("ray-serve", precision),

@@ -20,7 +20,6 @@ import psutil
 
 from app.runtime.cpu import has_bf16
 from benchmarks.comparison import compare
-from benchmarks.load import PROGRAM
 from benchmarks.machine import describe_libraries, describe_machine
 from benchmarks.memory import measure_memory
 from benchmarks.overhead import measure_overhead
@@ -29,6 +28,7 @@ from benchmarks.pictures import Known, find_version, make_known
 from benchmarks.report import make_rows, render_comparison
 from benchmarks.services import MLSERVER, Service, list_services
 from benchmarks.start import measure_start
+from benchmarks.wrk import PROGRAM
 from training.options import Parser
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -23,7 +23,8 @@ BINS = 15
 
 
 FLOOR = 1e-4
-"""The probability of a class that gets exactly the smoothing's share; classes that get less get proportionally less.
+"""Probability of a class whose smoothed probability equals its share of the smoothing; smaller ones get proportionally
+less.
 
 Fewer than ten thousand images can't measure smaller probabilities."""
 

@@ -39,7 +39,7 @@ class Difference(NamedTuple):
         return f"{self.name}: measured {_show(self.measured)}, recorded {_show(self.recorded)}"
 
 
-class Again(NamedTuple):
+class Remeasurement(NamedTuple):
     """A version's figures, measured again, and their differences from its metadata."""
 
     measured: Evaluation
@@ -56,7 +56,7 @@ def measure_again(
     mistakes: Path | None = None,
     test_sets: Sequence[NamedFolder] = (),
     foreign: Sequence[NamedFolder] = (),
-) -> Again:
+) -> Remeasurement:
     """Measure the version in `folder` on the test set of `source`, and compare.
 
     `mistakes` is a file to write its wrong answers to; `test_sets` and `foreign` are as for
@@ -87,7 +87,7 @@ def measure_again(
             Difference("golden probabilities from smoothing and temperature, largest log difference", distance, 0.0)
         )
     expected = [] if has_int8() else [d for d in differences if _is_int8_figure(d)]
-    return Again(measured, [d for d in differences if d not in expected], expected)
+    return Remeasurement(measured, [d for d in differences if d not in expected], expected)
 
 
 def compare(measured: Evaluation, recorded: dict[str, Any]) -> list[Difference]:

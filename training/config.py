@@ -1,8 +1,11 @@
-"""Every hyperparameter of a training run, and the named recipes, with where each value comes from."""
+"""The options of a job: every hyperparameter, the named recipes with where each value comes from, and the rest."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.contract import Name
 
 OFFICIAL = "cifar10"
 """The value of `--data` for the official download; every other value is a folder."""
@@ -154,3 +157,32 @@ RECIPES = {
         }
     ),
 }
+
+
+class Options(BaseModel):
+    """The options of a job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    recipe_name: str
+    data: str
+    data_name: str | None = None
+    data_source: str | None = None
+    skip_damaged: bool = False
+    name: Name
+    models: Path
+    runs: Path
+    start: Path | None = None
+    """The version whose weights the network starts from."""
+    resume: str | None = None
+    require_gpu: bool = False
+    export: bool
+    quantize: bool
+    promote: Literal["always", "if-better"] = "always"
+    folds: int | None = None
+    """Folds of cross-validation; None: depends on the number of test images."""
+    test_sets: tuple[tuple[str, Path], ...] = ()
+    foreign: tuple[tuple[str, Path], ...] = ()
+    """Images from other sources: the name for tables, and the folder."""
+    notes: tuple[Path, ...] = ()

@@ -34,10 +34,10 @@ from training.pipeline import Normalization
 from training.typicality import Typicality, extract_features
 
 GOLDEN_IMAGES = 32  # quantization may remove some (training/quantize.py)
-GOLDEN_BLOTS = (2, 3, 4, 6, 8, 16)
-"""Numbers of blots along each side of a golden image."""
+GOLDEN_GRIDS = (2, 3, 4, 6, 8, 16)
+"""Numbers of grid cells of noise along each side of a golden image."""
 GOLDEN_CANDIDATES = 512
-"""Number of images for each number of blots."""
+"""Number of images for each number of cells."""
 # In float32 only the order of additions differs, by about 1e-5 (app/contract.py). This allows for GPUs, and is twenty
 # times stricter than the service.
 TOLERANCE = 1e-4
@@ -148,7 +148,7 @@ def _save(served: ServedModel, folder: Path) -> None:
 def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Make golden images of seeded smooth noise, and the network's answers for them.
 
-    Blots of different sizes get different labels. The images with the clearest label are chosen, from each label in
+    Cells of different sizes get different labels. The images with the clearest label are chosen, from each label in
     turn, so that a graph that confuses labels or always gives the same answer is detected. Images without a clear label
     come last, because rounding may change their answers by more than the tolerance.
 
@@ -156,7 +156,7 @@ def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray
         Images (32, size, size, 3) uint8 and probabilities (32, classes) float32.
     """
     random = np.random.default_rng(0)
-    noise = [random.uniform(0, 255, (GOLDEN_CANDIDATES, blots, blots, 3)) for blots in GOLDEN_BLOTS]
+    noise = [random.uniform(0, 255, (GOLDEN_CANDIDATES, cells, cells, 3)) for cells in GOLDEN_GRIDS]
     smooth = np.concatenate([tf.image.resize(grid, (size, size), "bicubic") for grid in noise])
     candidates = smooth.clip(0, 255).astype(np.uint8)
     probabilities = classify(candidates)

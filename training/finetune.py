@@ -130,7 +130,7 @@ def _measure_normalization(folder: Path, metadata: ModelMetadata) -> Normalizati
 
 
 def _require_golden(folder: Path, metadata: ModelMetadata, network: keras.Model, normalize: Normalization) -> None:
-    """Raise unless the rebuilt network gives the version's golden probabilities: it would if it was read correctly."""
+    """Raise unless the rebuilt network gives the version's golden probabilities: otherwise the weights were misread."""
     with np.load(folder / GOLDEN_FILE) as golden:
         images, expected = golden["images"], golden["probabilities"]
     logits = _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from app.contract import DataSet, TrainingRun
 from app.errors import RefusedVersionError
 from training.calibration import fit_calibration
-from training.config import Recipe
+from training.config import Options, Recipe
 from training.data import Data, Split, load_data, split_validation
 from training.devices import Devices, select_devices
 from training.evaluation import evaluate
@@ -34,7 +34,6 @@ from training.finetune import Weights, fit_normalization, load_start, make_initi
 from training.folds import FOLDS_FILE, Folds, cross_validate, describe_folds, read_folds, save_folds
 from training.mistakes import write_mistakes
 from training.numbering import CANDIDATE_PREFIX, find_newest, next_candidate, next_version
-from training.options import Options
 from training.pipeline import Normalization, measure_normalization
 from training.plots import plot_mistakes
 from training.quantize import quantize_model
@@ -191,8 +190,8 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         except (RefusedVersionError, tf.errors.OpError) as error:  # TensorFlow's errors can have many lines
             raise ExportError(f"the export failed: {' '.join(str(error).split())}; {again}") from error
         newest = find_newest(models)
-        rivalry = compare_with_newest(newest, options, data, probabilities) if newest else None
-        is_set_aside = rivalry is not None and options.promote == "if-better" and not rivalry.is_better
+        comparison = compare_with_newest(newest, options, data, probabilities) if newest else None
+        is_set_aside = comparison is not None and options.promote == "if-better" and not comparison.is_better
         version = next_candidate(models) if is_set_aside else next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
         title = f"{options.name} {version}"
@@ -239,7 +238,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         except ExportError as error:
             raise ExportError(f"{error}; {again}") from error
     print(f"{format_table(evaluation)}\n\n{format_elsewhere(evaluation)}")
-    for line in [*([describe_folds(folds)] if folds else []), *([str(rivalry)] if rivalry else [])]:
+    for line in [*([describe_folds(folds)] if folds else []), *([str(comparison)] if comparison else [])]:
         print(f"\n{line}")
     print(f"\nexported {folder}")
     if is_set_aside:

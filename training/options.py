@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from app.contract import Name
-from training.config import OFFICIAL, RECIPES, Recipe
+from training.config import OFFICIAL, RECIPES, Options, Recipe
 from training.failures import DataError
 from training.image_folder import LAYOUTS, find_images
 from training.numbering import find_newest
@@ -25,35 +25,6 @@ START_MODELS = Path("models/minimodel")
 """Small image folders start from the newest version here."""
 SMALL_FOLDER = 3000
 """With fewer training images, the default is to start from a version."""
-
-
-class Options(BaseModel):
-    """The options of a job."""
-
-    model_config = ConfigDict(frozen=True)
-
-    recipe: Recipe
-    recipe_name: str
-    data: str
-    data_name: str | None = None
-    data_source: str | None = None
-    skip_damaged: bool = False
-    name: Name
-    models: Path
-    runs: Path
-    start: Path | None = None
-    """The version whose weights the network starts from."""
-    resume: str | None = None
-    require_gpu: bool = False
-    export: bool
-    quantize: bool
-    promote: Literal["always", "if-better"] = "always"
-    folds: int | None = None
-    """Folds of cross-validation; None: depends on the number of test images."""
-    test_sets: tuple[tuple[str, Path], ...] = ()
-    foreign: tuple[tuple[str, Path], ...] = ()
-    """Images from other sources: the name for tables, and the folder."""
-    notes: tuple[Path, ...] = ()
 
 
 class Parser(argparse.ArgumentParser):
@@ -141,7 +112,7 @@ def _choose_recipe(
     elif recipe == FINETUNE_RECIPE or (recipe is None and _is_small_folder(given["data"])):
         start = find_newest(START_MODELS)
         if start:
-            print(f"starting from {start} (--from {SCRATCH} does not)", file=sys.stderr)
+            print(f"starting from {start}; use --from {SCRATCH} for random weights", file=sys.stderr)
     else:
         start = None
     return recipe or (FINETUNE_RECIPE if start else DEFAULT_RECIPE), start

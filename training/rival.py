@@ -8,15 +8,15 @@ import numpy.typing as npt
 
 from app.errors import RefusedVersionError
 from app.runtime.load import Probabilities, load_runtime
+from training.config import Options
 from training.data import Data, load_data
 from training.evaluation import BATCH_SIZE
 from training.failures import ExportError, VersionError
 from training.numbering import find_newest, read_metadata
-from training.options import Options
 from training.report import percent
 
 
-class Rivalry(NamedTuple):
+class Comparison(NamedTuple):
     """Accuracy of the new and of the newest version on the same test images."""
 
     newest: Path
@@ -51,12 +51,12 @@ def require_same_classes(models: Path, class_names: tuple[str, ...]) -> None:
         return
     if known != class_names:
         raise ExportError(
-            f"{newest} has the classes {', '.join(known)}, but the data {', '.join(class_names)}; a running service "
-            "would replace it with the new version: set another --name"
+            f"{newest} has the classes {', '.join(known)}, but the data has {', '.join(class_names)}; a running "
+            "service would switch to it, so set another --name"
         )
 
 
-def compare_with_newest(newest: Path, options: Options, data: Data, probabilities: Probabilities) -> Rivalry | None:
+def compare_with_newest(newest: Path, options: Options, data: Data, probabilities: Probabilities) -> Comparison | None:
     """Measure the newest version on the test images too, at its own size.
 
     Args:
@@ -82,7 +82,7 @@ def compare_with_newest(newest: Path, options: Options, data: Data, probabilitie
     answers = np.concatenate(
         [runtime.predict(images[start : start + BATCH_SIZE]).probabilities.argmax(axis=1) for start in starts]
     )
-    return Rivalry(newest, _measure(probabilities.argmax(axis=1), labels), _measure(answers, labels), len(labels))
+    return Comparison(newest, _measure(probabilities.argmax(axis=1), labels), _measure(answers, labels), len(labels))
 
 
 def _measure(answers: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> float:

@@ -9,17 +9,14 @@ import datetime
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from app.contract import TrainingRun
-from training.config import OFFICIAL, Recipe
+from training.config import OFFICIAL, Options, Recipe
 from training.failures import FolderError, ResumeError
-
-if TYPE_CHECKING:  # options.py reads runs
-    from training.options import Options
 
 NEWEST = "newest"
 JOB_FILE = "job.json"
@@ -33,12 +30,12 @@ STARTED = f"{'[0-9]' * 8}-{'[0-9]' * 6}"
 """A pattern for the start time at the end of a folder's name."""
 
 
-def find_run(options: "Options") -> Path:
+def find_run(options: Options) -> Path:
     """Make the folder of a new run, or check the one to resume.
 
     Raises:
         FolderError: the new one can't be made.
-        ResumeError: there is none to resume, or not by this recipe.
+        ResumeError: there is none to resume, or its recipe differs.
     """
     if options.resume is None:
         require_writable(options.runs)
@@ -72,7 +69,7 @@ def read_job(run: Path) -> dict[str, Any]:
     return job | {key: Path(job[key]) for key in ("models",) if key in job}
 
 
-def write_job(run: Path, options: "Options") -> None:
+def write_job(run: Path, options: Options) -> None:
     """Write the options of a run. Paths become absolute, because it may be resumed from another working directory."""
     job = options.model_dump(exclude={"recipe", "resume", "runs"}, exclude_none=True)
     job |= {key: str(Path(job[key]).absolute()) for key in ("models", "start") if key in job}

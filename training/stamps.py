@@ -54,9 +54,9 @@ def draw_textures() -> Iterator[tuple[str, Pixels]]:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:SIZE, :SIZE]
     for index in range(TEXTURES):
-        for blots in (2, 4, 8, 16, 32):
-            grid = Image.fromarray(rng.integers(0, 256, (blots, blots, 3), np.uint8))
-            yield f"noise-{blots}-{index}", np.asarray(grid.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+        for cells in (2, 4, 8, 16, 32):
+            grid = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
+            yield f"noise-{cells}-{index}", np.asarray(grid.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
         angle, frequency, side = rng.uniform(0, np.pi), rng.uniform(0.05, 0.5), rng.integers(6, 48)
         stripes = (np.sin(frequency * (np.cos(angle) * x + np.sin(angle) * y)) + 1) / 2
         checks = (x // side + y // side) % 2

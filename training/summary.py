@@ -1,4 +1,4 @@
-"""Summarizes a data set before training: images per class, skipped files, copies, and the accuracy to beat."""
+"""Summarizes a data set before training: images per class, skipped files, copies, and the baseline's accuracy."""
 
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ def summarize(data: Data, train: Split, validation: Split) -> str:
             for name, count in zip(names, counts[0], strict=True)
             if count < FEW
         ),
-        f"accuracy to beat: always {names[int(test.argmax())]!r}, {percent(test.max() / test.sum(), digits=1)}",
+        f"baseline: always predicting {names[int(test.argmax())]!r}, {percent(test.max() / test.sum(), digits=1)}",
     ]
     table = draw_table(("class", "train", "validation", "test"), rows, numbers=True)
     return table + "".join(f"- {line}\n" for line in lines)

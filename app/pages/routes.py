@@ -194,7 +194,7 @@ async def _get_cached(request: Request, key: tuple[str, str], model: Model | Non
 
 
 def wants_html(scope: Scope) -> bool:
-    """Return whether a client asks for HTML by name. Browsers do to show an answer; programs accept anything."""
+    """Return whether a client accepts `text/html` explicitly. Browsers do when they navigate."""
     accept = find_header(scope, b"accept").lower() if scope["type"] == "http" else ""
     return "text/html" in accept and "json" not in accept
 

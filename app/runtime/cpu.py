@@ -45,7 +45,7 @@ def has_int8() -> bool:
 def read_cpu_flags(cpuinfo: Path = CPUINFO) -> set[str]:
     """Return Linux's names for the instruction sets of this machine's CPU; empty on CPUs other than x86.
 
-    OpenVINO's own list is of no use here: it reports int8 on every CPU.
+    OpenVINO's own list can't be used: it reports int8 on every CPU.
     """
     return set(_read_facts(cpuinfo).get("flags", "").split())
 
@@ -59,7 +59,7 @@ def describe_cpu(cpuinfo: Path = CPUINFO) -> str:
 
 
 def _read_facts(cpuinfo: Path) -> dict[str, str]:
-    """Read Linux's facts about the last processor; a machine's processors are all alike."""
+    """Read Linux's facts about the last processor; all processors of a machine are the same."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:

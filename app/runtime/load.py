@@ -106,8 +106,8 @@ def _load_openvino(folder: Path, precision: Precision, threads: int) -> Runtime:
     try:
         model = core.read_model(graph)
         workers = core.compile_model(model, "CPU", config | {"NUM_STREAMS": threads, "ENABLE_CPU_PINNING": False})
-        # Pinned, threads that share a batch don't share a core. But with fewer threads than cores, every replica would
-        # pin its threads to the same cores.
+        # Pinning keeps threads that share a batch on different cores. With fewer threads than cores, every replica
+        # would pin its threads to the same cores.
         pin = {"ENABLE_CPU_PINNING": threads == count_affine_cpus()}
         whole = core.compile_model(model, "CPU", config | {"NUM_STREAMS": 1} | pin) if threads > 1 else None
     except (OSError, RuntimeError) as error:

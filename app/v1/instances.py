@@ -29,12 +29,12 @@ class Instances(NamedTuple):
     columnar: bool  # "inputs", which are answered with "outputs"; otherwise "instances"
 
 
-def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instances:
+def parse_request(body: bytes, *, model_input: TensorSpec, max_images: int) -> Instances:
     """Read the images from the body of a predict request.
 
     Args:
         body: JSON with "instances" or "inputs".
-        takes: the model's input.
+        model_input: the model's input.
         max_images: the maximum number of images.
 
     Raises:
@@ -44,7 +44,7 @@ def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instanc
     # A parsed value takes up to 80 bytes. One of these characters precedes every value, and base64 contains none of
     # them.
     values = body.count(b",") + body.count(b"[") + body.count(b"{")
-    if values > _OTHER_VALUES + 2 * int(np.prod(takes.shape)) * max_images:
+    if values > _OTHER_VALUES + 2 * int(np.prod(model_input.shape)) * max_images:
         raise UploadTooLargeError(f"the body has more numbers than {max_images} images; send images as base64")
     try:
         request = from_json(body)  # `json.loads` copies the body, into four times the memory if it has one emoji
@@ -55,11 +55,12 @@ def parse_request(body: bytes, *, takes: TensorSpec, max_images: int) -> Instanc
     if (signature := request.get("signature_name")) not in (None, "", SIGNATURE):  # it may be a list
         raise TensorError(f"the model has the signature {SIGNATURE!r}; requested: {str(signature)[:50]!r}")
     columnar = "inputs" in request
-    rows = _unwrap(request["inputs"], takes.name) if columnar else request["instances"]
+    rows = _unwrap(request["inputs"], model_input.name) if columnar else request["instances"]
     if not isinstance(rows, list) or not 1 <= len(rows) <= max_images:
         found = f"a list of {len(rows)}" if isinstance(rows, list) else type(rows).__name__
         raise TensorError(f"send a list of 1 to {max_images} images; sent: {found}")
-    return Instances([_read_image(_unwrap(row, takes.name), index, takes) for index, row in enumerate(rows)], columnar)
+    images = [_read_image(_unwrap(row, model_input.name), index, model_input) for index, row in enumerate(rows)]
+    return Instances(images, columnar)
 
 
 def _unwrap(value: Any, name: str) -> Any:
@@ -68,13 +69,13 @@ def _unwrap(value: Any, name: str) -> Any:
 
 
 def _quote(value: Any) -> str:
-    """Return the start of a value that is no list."""
+    """Return the start of a value that is not a list."""
     if isinstance(value, dict):
         return f"an object of {', '.join(repr(name[:50]) for name in list(value)[:5])}"
     return repr(value[:50] if isinstance(value, str) else value)[:50]
 
 
-def _read_image(value: Any, index: int, takes: TensorSpec) -> Image:
+def _read_image(value: Any, index: int, model_input: TensorSpec) -> Image:
     if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
         packed = "".join(value["b64"].split())  # like TensorFlow Serving, accept line breaks and missing padding
         try:
@@ -83,14 +84,15 @@ def _read_image(value: Any, index: int, takes: TensorSpec) -> Image:
             raise TensorError(f"image {index}: the base64 is damaged") from error
     if not isinstance(value, list):
         raise TensorError(
-            f'image {index} is neither {{"b64": "…"}} nor an array, by itself or as {takes.name!r}: {_quote(value)}'
+            f'image {index} is neither {{"b64": "…"}} nor an array, by itself or as {model_input.name!r}: '
+            f"{_quote(value)}"
         )
     pixels = np.asarray(value, dtype=object)  # otherwise NumPy would store each number in the space of the longest text
     kinds = {type(number) for number in pixels.ravel()}  # not `pixels.flat`, which raises at 33 dimensions
-    if pixels.shape != takes.shape or kinds != {int}:
+    if pixels.shape != model_input.shape or kinds != {int}:
         found = " and ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"
         raise TensorError(
-            f"image {index}: an array has the shape {list(takes.shape)}, of integers from 0 to 255; "
+            f"image {index}: an array has the shape {list(model_input.shape)}, of integers from 0 to 255; "
             f"sent: {list(pixels.shape)[:8]} of {found}"
         )
     try:

@@ -137,7 +137,7 @@ async def predict_instances(request: Request, name: str) -> Response:
 
 @router.post("/models/{name}/versions/{version}:predict", summary="Classify images by this version", **_PREDICT)
 async def predict_instances_by_version(request: Request, name: str, version: str) -> Response:
-    """Classify images, if this version serves. `instances.json` is the one of `predict_instances`.
+    """Classify images, if this version serves. `instances.json` is the file from the previous example.
 
     ```console
     $ curl --json @instances.json localhost:8000/v1/models/$NAME/versions/$VERSION:predict
@@ -149,11 +149,11 @@ async def predict_instances_by_version(request: Request, name: str, version: str
 async def _predict(request: Request, name: str, version: str | None = None) -> Response:
     classifier, settings = get_classifier(request), get_settings(request)
     # Not the model: a slow upload would keep it in memory after the next version has taken over.
-    takes = require_named(classifier.require_ready(), name, version).metadata.input
+    model_input = require_named(classifier.require_ready(), name, version).metadata.input
     body = await read_body(request, timeout_seconds=settings.upload_timeout_seconds)
     async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         instances = await classifier.run_decoding(
-            partial(parse_request, body, takes=takes, max_images=settings.max_files)
+            partial(parse_request, body, model_input=model_input, max_images=settings.max_files)
         )
         del body  # its images can wait for a decoder, and take nearly as much memory
         scores = await _classify(classifier, instances.images)

@@ -26,7 +26,7 @@ from app.v2.schemas import (
     ServerReady,
     TensorMetadata,
 )
-from app.v2.tensors import DATATYPES, REQUEST_EXAMPLE, InferenceRequest, Question, parse_request
+from app.v2.tensors import DATATYPES, REQUEST_EXAMPLE, InferenceRequest, ParsedRequest, parse_request
 from app.versions.model import Model, Scores
 
 # The number of bytes of a body that are JSON; the bytes of tensors follow.
@@ -223,7 +223,7 @@ async def infer(request: Request, name: str) -> Response:
     "/models/{name}/versions/{version}/infer", summary="Classify tensors by this version", **_INFER_DOCUMENTATION
 )
 async def infer_version(request: Request, name: str, version: str) -> Response:
-    """Classify a tensor of images, if this version serves. `tensor.json` is the one of `infer`.
+    """Classify a tensor of images, if this version serves. `tensor.json` is the file from the previous example.
 
     ```console
     $ curl --json @tensor.json localhost:8000/v2/models/$NAME/versions/$VERSION/infer
@@ -241,15 +241,15 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
         parse_request,
         body,
         _read_json_length(request),
-        takes=expected.input,
-        gives=expected.outputs,
+        model_input=expected.input,
+        model_outputs=expected.outputs,
         max_images=settings.max_files,
     )
     async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
-        question = await classifier.run_decoding(parse)
-        scores = await classifier.classify_pixels(question.images)
+        parsed = await classifier.run_decoding(parse)
+        scores = await classifier.classify_pixels(parsed.images)
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile
-    return _answer(question, scores)
+    return _answer(parsed, scores)
 
 
 def _describe_model(model: Model) -> ModelDescription:
@@ -276,7 +276,7 @@ def _read_json_length(request: Request) -> int | None:
     return int(said[:20])
 
 
-def _answer(question: Question, scores: list[Scores]) -> Response:
+def _answer(parsed: ParsedRequest, scores: list[Scores]) -> Response:
     metadata = scores[0].model.metadata
     specs = {spec.name: spec for spec in metadata.outputs}
     tensors = {metadata.output.name: np.stack([score.probabilities for score in scores])}  # (N, classes)
@@ -284,7 +284,7 @@ def _answer(question: Question, scores: list[Scores]) -> Response:
         tensors[metadata.typicality.name] = np.array([score.typicality for score in scores])  # (N,)
     outputs: list[ResponseOutput] = []
     tail = b""
-    for wanted in question.outputs:
+    for wanted in parsed.outputs:
         if wanted.name not in tensors:  # a version without it took over since the request was parsed
             continue
         tensor = tensors[wanted.name].astype("<f4")
@@ -296,7 +296,7 @@ def _answer(question: Question, scores: list[Scores]) -> Response:
             output.data = tensor.ravel().tolist()
         outputs.append(output)
     reply = InferenceResponse(
-        model_name=metadata.name, model_version=str(metadata.version), id=question.id, outputs=outputs
+        model_name=metadata.name, model_version=str(metadata.version), id=parsed.id, outputs=outputs
     )
     head = reply.model_dump_json(exclude_none=True).encode()
     if not tail:

@@ -63,7 +63,7 @@ class WantedOutput(NamedTuple):
     as_bytes: bool  # after the JSON
 
 
-class Question(NamedTuple):
+class ParsedRequest(NamedTuple):
     """A parsed inference request."""
 
     id: str | None
@@ -72,22 +72,27 @@ class Question(NamedTuple):
 
 
 def parse_request(
-    body: bytes, json_length: int | None, *, takes: TensorSpec, gives: Sequence[TensorSpec], max_images: int
-) -> Question:
+    body: bytes,
+    json_length: int | None,
+    *,
+    model_input: TensorSpec,
+    model_outputs: Sequence[TensorSpec],
+    max_images: int,
+) -> ParsedRequest:
     """Parse the body of an inference request.
 
     Args:
         body: the whole body.
         json_length: the number of bytes of JSON; None if there is nothing else.
-        takes: the model's input.
-        gives: the model's outputs.
+        model_input: the model's input.
+        model_outputs: the model's outputs.
         max_images: the maximum number of images.
 
     Raises:
         TensorError: the body is not an inference request, or does not match the model.
         UploadTooLargeError: the JSON is longer than `max_images` images need.
     """
-    size = math.prod(takes.shape)
+    size = math.prod(model_input.shape)
     head, tail = (body, b"") if json_length is None else (body[:json_length], body[json_length:])
     if json_length is not None and len(head) < json_length:
         raise TensorError(f"the body has {len(body)} bytes, but its header announces {json_length} bytes of JSON")
@@ -101,18 +106,21 @@ def parse_request(
         subject = f"the request's {place!r}" if place else "the body is not an inference request"
         raise TensorError(f"{subject}: {first['msg']}") from error
 
-    if [tensor.name for tensor in request.inputs] != [takes.name]:
-        raise TensorError(f"the model takes one input, {takes.name!r}; sent: {_name(request.inputs)}")
+    if [tensor.name for tensor in request.inputs] != [model_input.name]:
+        raise TensorError(f"the model takes one input, {model_input.name!r}; sent: {_name(request.inputs)}")
     (tensor,) = request.inputs
-    datatype, shape = DATATYPES[takes.dtype], tuple(tensor.shape)
-    if tensor.datatype != datatype or shape[1:] != takes.shape or not 1 <= shape[0] <= max_images:
+    datatype, shape = DATATYPES[model_input.dtype], tuple(tensor.shape)
+    if tensor.datatype != datatype or shape[1:] != model_input.shape or not 1 <= shape[0] <= max_images:
         raise TensorError(
-            f"{takes.name!r} is {datatype} with the shape [1 to {max_images}, {', '.join(map(str, takes.shape))}]; "
+            f"{model_input.name!r} is {datatype} with the shape "
+            f"[1 to {max_images}, {', '.join(map(str, model_input.shape))}]; "
             f"sent: {tensor.datatype[:20]} {tensor.shape[:8]}"
         )
     expected = shape[0] * size
     numbers = _read_bytes(tensor, tail, expected) if tail else _read_json(tensor, expected)
-    return Question(request.id, numbers.reshape(shape), _choose_outputs(request, [spec.name for spec in gives]))
+    return ParsedRequest(
+        request.id, numbers.reshape(shape), _choose_outputs(request, [spec.name for spec in model_outputs])
+    )
 
 
 def _name(tensors: Sequence[RequestInput | RequestedOutput]) -> str:

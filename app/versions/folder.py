@@ -1,4 +1,4 @@
-"""Finds the versions in a folder, among whatever else is there."""
+"""Finds the versions in a folder, and ignores other files."""
 
 import contextlib
 import os

@@ -29,7 +29,7 @@ def verify_golden(model: Model, folder: Path, batch_sizes: Sequence[int]) -> Non
     images, (golden, golden_typicality) = _read_golden(folder / GOLDEN_FILE, model)
     precision = model.runtime.precision
     tolerance = GOLDEN_TOLERANCES[precision]
-    batches = _deal(len(images), batch_sizes)
+    batches = _make_batches(len(images), batch_sizes)
     try:
         answers = [model.predict(images[batch]) for batch in batches]
         answers.append(model.predict(images[:1], alone=True))
@@ -93,8 +93,8 @@ def _read_golden(path: Path, model: Model) -> tuple[Images, Answers]:
     return images, Answers(probabilities, typicality)
 
 
-def _deal(count: int, batch_sizes: Sequence[int]) -> list[NDArray[np.intp]]:
-    """Put the indices 0 to `count` - 1 into batches, cycling through the sizes until each index and size was used."""
+def _make_batches(count: int, batch_sizes: Sequence[int]) -> list[NDArray[np.intp]]:
+    """Distribute the indices 0 to `count` - 1 over batches, using every size and every index at least once."""
     batches: list[NDArray[np.intp]] = []
     sizes = cycle(batch_sizes)
     start = 0

@@ -32,7 +32,6 @@ _BACKGROUND_NICENESS = 19
 _PR_SET_PDEATHSIG = 1
 _REFUSED, _UNREADABLE = 3, 4  # exit statuses; the reason is on standard output
 _MAX_REASON_CHARACTERS = 1000
-_TITLES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow"}
 # Each runtime reports a failed allocation in its own words, by some exception or signal.
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|\balloc(ate|ating)?\b|out.?of.?memory|MemoryError", re.IGNORECASE)
 
@@ -90,7 +89,7 @@ def run_preflight(
     if status == _UNREADABLE:
         raise OSError(reason)
     if status in {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}:
-        raise MemoryError(f"its preflight got {signal.Signals(-status).name}")
+        raise MemoryError(f"its preflight was killed by {signal.Signals(-status).name}")
     if _OUT_OF_MEMORY.search(reason if status == _REFUSED else ended.stderr):
         raise RefusedVersionError(
             f"loading it and running its golden images takes more than {memory_bytes / 2**20:,.0f} MiB "
@@ -99,7 +98,7 @@ def run_preflight(
     if status == _REFUSED:
         raise RefusedVersionError(reason)
     if status < 0:
-        raise RefusedVersionError(f"{_TITLES[runtime]} crashes on it ({signal.Signals(-status).name})")
+        raise RefusedVersionError(f"{runtime} crashes on it ({signal.Signals(-status).name})")
     # A fault of the preflight itself, such as a missing library.
     raise MemoryError(f"its preflight ended with status {status}: {ended.stderr.strip()[-_MAX_REASON_CHARACTERS:]}")
 

@@ -181,13 +181,13 @@ class ModelStore:
             model = await asyncio.get_running_loop().run_in_executor(self._thread, load)
             if self._model is not None and (difference := _compare(model.metadata, self._model.metadata)):
                 self._retired.append(model)
-                raise RefusedVersionError(f"{difference}; restart to change")
+                raise RefusedVersionError(f"{difference}; restart the service to change it")
         except RefusedVersionError as error:
             self._refuse(version, str(error))
             return False
         except (OSError, MemoryError) as error:  # a fault of the volume or the machine, perhaps temporary
             self._unread.add(version)
-            self._refuse(version, f"it can't be read now: {error or type(error).__name__}")
+            self._refuse(version, f"it can't be read at the moment: {error or type(error).__name__}")
             return False
         except Exception as error:  # an older version can still serve
             logger.exception("version %d can't be loaded", version.number)

@@ -2,7 +2,7 @@
 
 The checks run in this order, and the first failure refuses the version:
 
-1. `metadata.json` parses and makes sense.
+1. `metadata.json` parses and is consistent.
 2. The files are the ones in the metadata (SHA-256).
 3. A runtime loads the graph, and its signature is the one in the metadata. (The service first runs all of these checks
    in another process, see `app.versions.preflight`.)
@@ -82,11 +82,13 @@ def read_metadata(folder: Path) -> ModelMetadata:
         place = ".".join(map(str, first["loc"])) or "the whole"
         raise RefusedVersionError(f"{METADATA_FILE} is not valid: {place}: {first['msg']}") from error
     if str(metadata.version) != folder.name:
-        raise RefusedVersionError(f"{METADATA_FILE} says version {metadata.version}, the folder {folder.name}")
+        raise RefusedVersionError(
+            f"{METADATA_FILE} says version {metadata.version}, but the folder is named {folder.name}"
+        )
     if metadata.input.dtype != "uint8" or metadata.input.shape[2:] != (3,):
         raise RefusedVersionError(f"it takes {metadata.input}; images are uint8 (height, width, 3)")
     if metadata.output.dtype != "float32" or metadata.output.shape != (len(metadata.class_names),):
-        raise RefusedVersionError(f"it has {len(metadata.class_names)} class names and gives {metadata.output}")
+        raise RefusedVersionError(f"it has {len(metadata.class_names)} class names and returns {metadata.output}")
     return metadata
 
 

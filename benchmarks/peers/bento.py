@@ -6,7 +6,7 @@ import bentoml
 import numpy as np
 from PIL.Image import Image
 
-from benchmarks.peers.model import MAX_BATCH_SIZE, SIZE, describe, load
+from benchmarks.peers.artifact import MAX_BATCH_SIZE, SIZE, describe, load
 
 
 @bentoml.service(logging={"access": {"enabled": False}})

@@ -8,7 +8,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from benchmarks.peers.model import FOLDER, SIZE, decode, describe
+from benchmarks.peers.artifact import FOLDER, SIZE, decode, describe
 
 layer = keras.layers.TFSMLayer(FOLDER, call_endpoint="serving_default")
 model = keras.Sequential([keras.Input((*SIZE, 3), dtype="uint8"), layer])

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 
-from benchmarks.peers.model import MAX_BATCH_SIZE, Images, Probabilities, decode, describe, load
+from benchmarks.peers.artifact import MAX_BATCH_SIZE, Images, Probabilities, decode, describe, load
 
 
 class Classify(litserve.LitAPI):

@@ -13,7 +13,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import Base64Codec
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
-from benchmarks.peers.model import MAX_BATCH_SIZE, decode, describe, load
+from benchmarks.peers.artifact import MAX_BATCH_SIZE, decode, describe, load
 
 WORKERS = 2
 

@@ -6,7 +6,7 @@ import mosec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.model import MAX_BATCH_SIZE, decode, describe, load
+from benchmarks.peers.artifact import MAX_BATCH_SIZE, decode, describe, load
 
 
 class Decode(mosec.Worker):

@@ -17,7 +17,7 @@ from fastapi import FastAPI, UploadFile
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.peers.model import MAX_BATCH_SIZE, SIZE, describe, load
+from benchmarks.peers.artifact import MAX_BATCH_SIZE, SIZE, describe, load
 
 SMALL_BYTES = 8192
 run_model = load(range(1, MAX_BATCH_SIZE + 1))

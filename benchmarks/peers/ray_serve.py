@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray import serve
 from starlette.requests import Request
 
-from benchmarks.peers.model import MAX_BATCH_SIZE, decode, describe, load
+from benchmarks.peers.artifact import MAX_BATCH_SIZE, decode, describe, load
 from benchmarks.port import find_free_port
 
 CPUS = 2

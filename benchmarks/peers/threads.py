@@ -7,7 +7,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, UploadFile
 
-from benchmarks.peers.model import decode, describe, load
+from benchmarks.peers.artifact import decode, describe, load
 
 run_model = load()
 app = FastAPI()

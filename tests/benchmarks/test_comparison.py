@@ -16,10 +16,10 @@ import pytest
 from benchmarks import comparison
 from benchmarks import process as process_module
 from benchmarks.comparison import COLUMNS, compare
-from benchmarks.load import PROGRAM, Seen
 from benchmarks.pictures import Known
 from benchmarks.process import running
 from benchmarks.services import LeftOutError, Service
+from benchmarks.wrk import PROGRAM, Seen
 
 KNOWN = Known(b"\x89PNG a picture", "cat", 0.9)
 number = count(1)  # of the requests that this service process gets

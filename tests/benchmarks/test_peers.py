@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.peers import model
+from benchmarks.peers import artifact
 from benchmarks.pictures import ROOT, Known
 from benchmarks.process import running
 from benchmarks.services import list_services
@@ -22,7 +22,7 @@ def known(monkeypatch):
     monkeypatch.setenv("PEER_RUNTIME", "openvino")
     monkeypatch.setenv("PEER_PRECISION", "f32")
     data = CAT.read_bytes()
-    answer = model.describe(model.load(warm=())(model.decode(data)[None])[0])
+    answer = artifact.describe(artifact.load(warm=())(artifact.decode(data)[None])[0])
     return Known(data, answer["label"], answer["probability"])
 
 

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from benchmarks.load import Seen
 from benchmarks.pictures import ROOT
 from benchmarks.report import Record, Sample, make_rows, render_comparison
 from benchmarks.services import Service
+from benchmarks.wrk import Seen
 
 ONE, MANY = "one client", "many clients"
 

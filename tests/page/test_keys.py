@@ -96,7 +96,7 @@ def test_a_new_key_is_tried_for_requests_rejected_in_the_meantime(open_locked):
 
 
 def test_a_service_with_keys_shows_every_page_completely(open_page, models):
-    """Also pages that are not above the others: a browser keeps the key for paths below the first page."""
+    """Also on pages outside the first page's folder, because a browser keeps the key for paths below it."""
     with serve(models, api_keys=API_KEY) as keyed:
         page = open_page("/model/card/", keyed.url, http_credentials={"username": "", "password": API_KEY})
         assert page.locator("header img").evaluate("image => image.naturalWidth") > 0

@@ -37,7 +37,7 @@ def test_every_page_is_accessible(open_page, options):
 
 @pytest.mark.parametrize("options", [{}, SMALLEST], ids=["desktop", "smallest"])
 def test_the_hint_is_accessible(open_page, service, options):
-    """Which an unfamiliar image gets."""
+    """The hint for an unfamiliar image passes axe-core."""
     service.typicality = tell_brightness
     page = open_page(reduced_motion="reduce", **options)
     choose(page, as_file(encode("black")))

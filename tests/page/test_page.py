@@ -254,7 +254,7 @@ def test_a_script_that_does_not_arrive_leaves_a_working_form(open_page, script):
 
 
 def test_without_scripts_the_documentation_has_links(open_page):
-    """To the OpenAPI document and to the form."""
+    """It links to the OpenAPI document and the form."""
     page = open_page("/docs", java_script_enabled=False)
     expect(page.get_by_role("main").get_by_role("link", name="openapi.json")).to_have_attribute("href", "/openapi.json")
     page.get_by_role("link", name="Back to the form").click()

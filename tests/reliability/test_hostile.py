@@ -128,7 +128,7 @@ def test_damaged_files_do_no_harm(process, connection, tell, seed):
     print(f"{seed}: {dict(answers)}, {restarts} decoder processes replaced")
     assert set(answers) <= {200, 400, 413, 415, 422}
     tell("damaged files of every format: 5xx, or over 2 s", EXAMPLES, 0)
-    tell("decoder processes that such files ended: another file affected", restarts, 0)
+    tell("decoder processes that such files crashed: another file affected", restarts, 0)
 
 
 def test_memory_stays_flat_under_damaged_files(process, connection):

@@ -166,7 +166,7 @@ def test_a_version_that_crashes_the_runtime_is_refused(start, shipped, tell):
                 break
             time.sleep(0.05)
         assert (health["model"]["version"], health["refused"][0]["version"]) == (number - 1, number)
-        assert "OpenVINO crashes on it" in health["refused"][0]["reason"]
+        assert "openvino crashes on it" in health["refused"][0]["reason"]
     tell("versions that crash the runtime: service ended", 2, 0)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.load import Load
+from benchmarks.wrk import Load
 from tests.app.process import Process
 from tests.reliability.load import Client, find_percentile, make_image
 

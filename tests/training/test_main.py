@@ -75,7 +75,7 @@ def test_other_classes_are_refused_before_training(version, tmp_path, monkeypatc
     assert main(["--data", f"{tmp_path}/data", *flags]) == 2
     error = capsys.readouterr().err
     assert f"{version.parent}/" in error
-    assert "has the classes disc, square, stripes, but the data disc, square" in error
+    assert "has the classes disc, square, stripes, but the data has disc, square" in error
     assert error.endswith("set another --name\n")
 
 

@@ -30,7 +30,7 @@ def test_a_small_image_folder_starts_from_the_shipped_version(photos, capsys):
     options = parse_options(["--data", photos, "--epochs", "3"])
     assert (options.recipe_name, options.start.name) == ("finetune", "3")
     assert options.recipe == RECIPES["finetune"].model_copy(update={"epochs": 3})
-    assert capsys.readouterr().err == f"starting from {options.start} (--from scratch does not)\n"
+    assert capsys.readouterr().err == f"starting from {options.start}; use --from scratch for random weights\n"
 
 
 @pytest.mark.parametrize("flags", [["--from", "scratch"], ["--recipe", "fast"]])

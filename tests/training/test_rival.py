@@ -1,12 +1,12 @@
 """Behaviour of training.rival."""
 
-from training.rival import Rivalry, require_same_classes
+from training.rival import Comparison, require_same_classes
 
 
 def test_more_right_answers_are_better(tmp_path):
     """As many are not."""
-    assert Rivalry(tmp_path, 0.8, 0.7, 100).is_better
-    assert not Rivalry(tmp_path, 0.7, 0.7, 100).is_better
+    assert Comparison(tmp_path, 0.8, 0.7, 100).is_better
+    assert not Comparison(tmp_path, 0.7, 0.7, 100).is_better
 
 
 def test_a_model_without_a_version_may_have_any_classes(tmp_path):

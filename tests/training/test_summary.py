@@ -18,7 +18,7 @@ def test_the_report_counts_the_images_of_each_class():
     assert "| disc | 12 | 3 | 2 |\n" in text
     assert "| all | 36 | 9 | 5 |\n" in text
     assert "- read shapes/<class>/*\n" in text
-    assert "- accuracy to beat: always 'disc', 40.0 %\n" in text
+    assert "- baseline: always predicting 'disc', 40.0 %\n" in text
     assert "copies" not in text
     assert "few images" not in text
 

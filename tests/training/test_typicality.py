@@ -31,7 +31,7 @@ def measure(features: np.ndarray) -> np.ndarray:
 
 
 def test_typicality_is_uniform_on_similar_images():
-    """A share of them equal to the value has a lower typicality."""
+    """A share x of them has a typicality below x."""
     measured = measure(draw_features(3000, seed=2)[0])
     for share in (0.05, 0.25, 0.5, 0.75, 0.95):
         assert (measured < share).mean() == pytest.approx(share, abs=0.03)

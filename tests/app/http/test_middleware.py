@@ -1,4 +1,4 @@
-"""Behaviour of app.http.middleware: the limit on the memory of all request bodies."""
+"""Behaviour of app.http.middleware: the limit on the memory of all request bodies, and the pacing of GET requests."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -173,10 +173,13 @@ async def follow(trace: Trace) -> None:
 
 @pytest.mark.parametrize(
     ("root", "path", "has_error"),
-    [("", "/v2", True), ("", "/v2/x", True), ("", "/v2foo", False), ("/api", "/v2/x", True), ("/v2", "/x", False)],
-)
-def test_problems_under_v2_have_the_field_error(client, root, path, has_error):
-    """The protocol's clients read it. It is found below a proxy's prefix too, and only under /v2."""
+    [
+        ("", "/v2", True), ("", "/v2/x", True), ("", "/v1/x", True), ("", "/v2foo", False), ("/api", "/v2/x", True),
+        ("/v2", "/x", False),
+    ],
+)  # fmt: skip
+def test_problems_of_other_protocols_have_the_field_error(client, root, path, has_error):
+    """The protocols' clients read it. It is found below a proxy's prefix too, and only under /v1 and /v2."""
     answer = TestClient(client.app, root_path=root).post(f"{root}{path}")
     problem = answer.json()
     assert problem.get("error") == (problem["detail"] if has_error else None)

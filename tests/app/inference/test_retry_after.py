@@ -40,7 +40,7 @@ def test_the_first_client_waits_for_the_queue(waiting, seconds_per_item, expecte
 
 @pytest.mark.usefixtures("unspread")
 def test_each_client_waits_for_those_before_it():
-    """Its reservation is as long as its items take, with half of the time left for new clients."""
+    """Its reservation is half as long again as its items take, which leaves a third of it for new clients."""
     retry_after = RetryAfter(seconds_per_item=1)
     assert [retry_after.reserve(0, 2, items=2) for _ in range(4)] == [3, 6, 9, 12]
     assert retry_after.reserve(10, 2) == 5

@@ -126,7 +126,7 @@ def test_the_result_page_shows_the_json_answer(client):
         (0.0, "Of many test pictures given 80&nbsp;%, about 80&nbsp;% were right. Pictures"),
         (0.03, "Of many test pictures given 80&nbsp;%, about 80&nbsp;% were right. Pictures"),
         (0.1, "On the test pictures, probabilities were off by 10 points on average. Pictures"),
-        (None, "to decode it, wait its turn and run tiny 1 . Pictures"),
+        (None, "to decode it, wait in the queue and run tiny 1 . Pictures"),
     ],
 )
 def test_the_result_page_explains_its_probability_by_the_calibration_error(version, error, said):

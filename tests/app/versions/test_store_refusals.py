@@ -59,7 +59,7 @@ async def test_an_unreadable_version_is_tried_again(tmp_path, caplog, trouble):
     for _ in range(5):
         await store.refresh()
     assert get_version(store) == 1
-    assert store.refusals[0].reason.startswith("it can't be read now: ")
+    assert store.refusals[0].reason.startswith("it can't be read at the moment: ")
     assert (len(caplog.records), outcomes) == (1, ["loaded", "refused"])
     assert "Traceback" not in caplog.text
     load.trouble = None
@@ -95,7 +95,7 @@ async def test_a_version_with_another_input_shape_is_refused(tmp_path):
     add(tmp_path, 2)
     await store.refresh()
     assert get_version(store) == 1
-    assert "restart to change" in store.refusals[0].reason
+    assert "restart the service to change it" in store.refusals[0].reason
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_a_version_with_other_classes_is_refused(tmp_path, names, reason):
     await store.refresh()
     assert get_version(store) == 1
     [refusal] = store.refusals
-    assert refusal.reason == f"it has other classes than the serving version {reason}; restart to change"
+    assert refusal.reason == f"it has other classes than the serving version {reason}; restart the service to change it"
     store = ModelStore(tmp_path, load)
     await store.refresh()
     assert (get_version(store), store.refusals) == (2, [])

@@ -105,7 +105,7 @@ def test_duplicate_class_names_are_refused(version, refuse):
 def test_metadata_of_another_version_are_refused(version, refuse):
     """A copy under another number would report the wrong version."""
     seal(version, version=2)
-    refuse("says version 2, the folder 1")
+    refuse("says version 2, but the folder is named 1")
 
 
 def test_a_path_out_of_the_version_is_refused(version, refuse):

@@ -95,7 +95,7 @@ export class Entry {
   }
 
   fill({ article, milliseconds }) {
-    article.querySelector(".round-trip").textContent = `; ${Math.round(milliseconds)} ms with the way there and back`;
+    article.querySelector(".round-trip").textContent = `; ${Math.round(milliseconds)} ms including the network`;
     article.querySelector(".upload").textContent = quote(this.file.name);
     if (getKey()) article.querySelector(".key").textContent = '-H "Authorization: Bearer $KEY" ';
     this.version = article.dataset.version;

@@ -77,7 +77,7 @@ function finish(entry) {
   if (entry.version && entry.version !== find("#model").dataset.version) describe();
 }
 
-/** Updates the page if another version serves, or the first one, which has the samples. */
+/** Updates the page when another version serves; the first one also brings the samples. */
 async function describe() {
   try {
     const page = await fetchPage(home);

@@ -37,7 +37,7 @@ async function wait(seconds, [reason, summary], tell) {
   }
 }
 
-/** Returns why there is no answer yet, with the service's own text if that says more, and in short. */
+/** Returns the reason for waiting: a sentence, and a short form for the status. */
 function explain(status, article) {
   if (status === 429) return ["The service is busy.", "busy"];
   return [article?.querySelector("p")?.textContent ?? "The service is not ready.", "not ready"];

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from benchmarks.load import PROGRAM, Seen, load, parse_output
 from benchmarks.pictures import encode_body
 from benchmarks.services import LeftOutError
+from benchmarks.wrk import PROGRAM, Seen, load, parse_output
 
 PICTURES = [b"\x89PNG\r\n\x1a\n" + bytes([number]) * 1000 for number in range(3)]
 SEEN = Seen(900, 3.0, 1.5, 2.5, 9.5, 4)
