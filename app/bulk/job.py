@@ -107,6 +107,7 @@ class _Actor:
     """A worker, as Ray Data calls it. It returns expected errors, because Ray would repeat and wrap raised ones."""
 
     def __init__(self, job: Job, cores: int) -> None:
+        logging.getLogger("app").setLevel("WARNING")
         self._worker: Worker | None = None
         self._error = ""
         try:

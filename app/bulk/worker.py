@@ -1,6 +1,5 @@
 """Classifies shards with one model. This module does not know Ray, which runs a worker on each group of cores."""
 
-import logging
 from typing import NamedTuple
 
 from app.bulk.reading import Image, Reader
@@ -45,7 +44,6 @@ class Worker:
             RefusedVersionError: the version failed a check.
             OSError, MemoryError: it can't be read at the moment.
         """
-        logging.getLogger("app").setLevel("WARNING")
         threads = job.settings.inference_threads or cores
         settings = job.settings.model_copy(update={"inference_threads": threads})
         self._manifest = job.manifest

@@ -201,7 +201,7 @@ def test_another_model_or_version_is_not_found(client, model, path):
     """The error names what serves."""
     url = f"/v1/models/{model}{path}"
     response = client.post(url, json={"instances": [RED]}) if path == ":predict" else client.get(url)
-    assert "'tiny' version 1 does" in check_error(response, 404, "unknown_model")
+    assert "'tiny' version 1 is" in check_error(response, 404, "unknown_model")
 
 
 def test_without_a_model_requests_get_503(tmp_path):
