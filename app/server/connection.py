@@ -142,8 +142,9 @@ class Connection(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._evict()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the deadline. uvicorn notifies the application."""
+        """Cancel the deadline and free the buffer. uvicorn notifies the application."""
         self._enter(State.CLOSED)
+        self._buffer = bytearray()  # the rest waits for the garbage collector, in reference cycles
         super().connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:
