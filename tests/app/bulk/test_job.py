@@ -1,7 +1,8 @@
 """Behaviour of app.bulk.job without Ray; tests/reliability/test_bulk.py has the rest."""
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_a_cluster_that_can_not_be_reached_is_one_line(monkeypatch, address):
 
 
 @pytest.fixture
-def actor(monkeypatch) -> Callable[..., dict[str, list]]:
+def actor(monkeypatch) -> Iterator[Callable[..., dict[str, list]]]:
     """Make an actor whose worker raises these errors; returns what it returns for a shard."""
 
     def call(*, loading: Exception | None = None, classifying: Exception | None = None) -> dict[str, list]:
@@ -51,7 +52,8 @@ def actor(monkeypatch) -> Callable[..., dict[str, list]]:
         batch = {name: np.array([value]) for name, value in Shard(1, 2, 3)._asdict().items()}
         return job._Actor(None, 1)(batch)
 
-    return call
+    yield call
+    logging.getLogger("app").setLevel(logging.NOTSET)  # an actor, alone in its process, raises it
 
 
 def test_an_actor_reports_its_shard(actor):
