@@ -20,7 +20,7 @@ from tests.app.process import ROOT
 
 COLOURS = ("red", "lime", "blue")
 LABELS = {"red": "red", "lime": "green", "blue": "blue"}
-ROWS, GROUP = 15_000, 20  # enough shards that the job is not over before something is killed
+ROWS, GROUP = 9_000, 20  # enough shards that the job is not over before something is killed
 # A node that does not answer counts as dead after three seconds, not half a minute.
 HEALTH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
 DEADLINE_SECONDS = 240
