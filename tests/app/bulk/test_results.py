@@ -58,6 +58,13 @@ def test_a_parquet_file_with_other_rows_is_refused(results):
         results.add_images(make_listing("a", "b", rows=11).slice(1), 10)
 
 
+def test_a_parquet_file_of_one_row_that_grows_is_refused(results):
+    """It looks like an image file until it has more rows."""
+    results.add_images(make_listing("a", rows=1), 10)
+    with pytest.raises(JobError, match=r"^a: has other rows than when OUTPUT was begun"):
+        results.add_images(make_listing("a", rows=30), 10)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
