@@ -29,7 +29,7 @@ from app.contract import METADATA_FILE, ModelMetadata
 from app.stdio import show_name
 
 _MANIFEST = "_manifest.json"
-_LIST = re.compile(r"_listing-(\d{3})\.parquet")
+_LIST = re.compile(r"_listing-(\d{3,})\.parquet")
 
 
 class Manifest(BaseModel):

@@ -151,7 +151,7 @@ def test_a_node_that_is_killed_loses_no_image(begin, cluster, rows, tmp_path, te
 
 
 def test_a_job_that_is_killed_goes_on_where_it_was(begin, rows, tmp_path, tell):
-    """A second run writes what is missing, and touches nothing else. A third one has nothing to do."""
+    """A second run writes only the missing shards. A third run changes nothing."""
     arguments = (rows, tmp_path / "out", "--column", "image", "--shard-size", GROUP)
     process = begin(*arguments)
     wait_for(lambda: len(list_parts(tmp_path / "out")) >= 5, process)

@@ -57,7 +57,7 @@ def list_epochs(run):
 
 
 class Whole(NamedTuple):
-    """A run of both epochs: its folder, the model, what was printed, and how often the training step was traced."""
+    """A run of both epochs: its folder, the model, its output and the number of tracings of the training step."""
 
     run: Path
     model: keras.Model

@@ -54,7 +54,7 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
     ],
 )
 def test_an_unknown_layout_is_refused(tmp_path, folders, words):
-    """With what was found, and what was expected."""
+    """The error names the folders found and the expected layout."""
     for folder in folders:
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "1.png").touch()

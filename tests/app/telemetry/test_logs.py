@@ -1,4 +1,4 @@
-"""Behaviour of app.telemetry.logs and app.http.access_log: what is logged, and how."""
+"""Behaviour of app.telemetry.logs and app.http.access_log: which events are logged, and the format of the lines."""
 
 import contextlib
 import http.client
