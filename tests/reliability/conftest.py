@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table of docs/reliability.md."""
     if rows := config.stash[_TABLE]:
-        terminalreporter.section("what was tried, and what failed")
+        terminalreporter.section("attempts and failures")
         terminalreporter.write_line("| what was tried | how often | lost or wrong |")
         terminalreporter.write_line("|---|---|---|")
         for what, (count, lost) in rows.items():
