@@ -30,12 +30,6 @@ http {
 """
 
 
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def run_nginx(folder: Path, site: str, port: int) -> Iterator[None]:
     """Run nginx with this site, which listens on `port`."""

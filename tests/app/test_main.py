@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.port import find_free_port
 from tests.app.fakes import encode
 from tests.app.process import ROOT, Process, ask, is_running, list_decoders, wait_until
 
@@ -307,8 +308,7 @@ def test_importing_the_module_makes_no_application():
 
 def test_uvicorn_serves_the_application_by_its_name(tmp_path):
     """`uvicorn app.main:app` works, without the drain."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = find_free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "app.main:app", "--port", str(port), "--log-level", "error"],
         env={**os.environ, "APP_MODEL_DIR": str(tmp_path)},

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.app.nginx import NGINX, find_free_port, run_nginx
+from benchmarks.port import find_free_port
+from tests.app.nginx import NGINX, run_nginx
 from tests.app.process import Process
 
 ROOT = Path(__file__).parents[2]

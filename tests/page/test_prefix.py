@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from benchmarks.port import find_free_port
 from tests.app.fakes import encode
-from tests.app.nginx import NGINX, find_free_port, run_nginx
+from tests.app.nginx import NGINX, run_nginx
 from tests.page.actions import as_file, choose, expect_label
 from tests.page.conftest import CHROMIUM, FLAGS, serve
 

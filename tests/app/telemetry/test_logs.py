@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from app.telemetry.logs import LogQueue, configure_logs
+from benchmarks.port import find_free_port
 from tests.app.fakes import encode
 from tests.app.process import ROOT, ask
 
@@ -237,12 +237,6 @@ app.telemetry.logs.MAX_WAITING_LINES = 100
 from app.__main__ import main
 main()
 """
-
-
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 @contextmanager
