@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.settings import Settings
 from benchmarks.port import find_free_port
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def test_hadolint_finds_nothing():
     assert "hadolint ignore" not in DOCKERFILE
 
 
-@pytest.mark.parametrize(("stage", "signal"), [("serve", "SIGTERM"), ("train", "SIGINT")])
+@pytest.mark.parametrize(("stage", "signal"), [("serve", "SIGTERM"), ("bulk", "SIGINT"), ("train", "SIGINT")])
 def test_the_images_run_as_an_unprivileged_user(stage, signal):
     """By number, so that an orchestrator can check that it is not root. Python handles the stop signal."""
     instructions = read_stage(stage)
@@ -67,10 +68,11 @@ def test_the_images_run_as_an_unprivileged_user(stage, signal):
     assert read_exec_form(stage, "CMD")
 
 
-def test_serving_is_the_default_and_training_requires_a_gpu():
-    """`docker build .` builds the last stage."""
+def test_each_image_runs_its_command():
+    """`docker build .` builds the last stage, which serves. Training requires a GPU."""
     assert re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE)[-1] == "serve"
     assert read_exec_form("serve", "CMD") == ["python", "-m", "app"]
+    assert read_exec_form("bulk", "ENTRYPOINT") == ["python", "-m", "app.bulk"]
     assert read_exec_form("train", "ENTRYPOINT") == ["python", "-m", "training"]
     assert read_exec_form("train", "CMD") == ["--require-gpu"]
 
@@ -215,8 +217,6 @@ def test_training_has_shared_memory_for_several_gpus(services):
 
 def test_the_service_has_time_to_drain(services, monkeypatch):
     """The grace period is longer than the drain and the slowest request."""
-    from app.settings import Settings  # noqa: PLC0415
-
     for name in [name for name in os.environ if name.startswith("APP_")]:
         monkeypatch.delenv(name)
     settings = Settings()
@@ -244,12 +244,10 @@ def test_the_gpu_override_changes_only_the_service():
 
 def test_every_setting_exists(services):
     """A misspelled setting would have no effect."""
-    from app.settings import Settings  # noqa: PLC0415
-
     override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
     named = {name for one in (services, override) for name in one["serve"]["environment"]}
     named |= set(re.findall(r"\bAPP_\w+", DOCKERFILE))
-    assert {name.removeprefix("APP_").lower() for name in named} <= set(Settings.model_fields) | {"api_keys"}
+    assert {name.removeprefix("APP_").lower() for name in named} <= set(Settings.model_fields)
 
 
 def test_every_mounted_path_exists(services):
