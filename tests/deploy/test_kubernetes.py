@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +261,6 @@ def test_seeding_recovers_from_an_interrupted_copy(tmp_path):
     assert [path.name for path in (versions / "tiny" / "1").iterdir()] == ["metadata.json"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the step is a shell script")
 def test_pods_that_seed_at_the_same_time_leave_one_whole_version(tmp_path):
     """The first rename wins; the others clean up."""
     shipped, versions = tmp_path / "shipped", tmp_path / "versions"
