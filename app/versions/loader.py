@@ -22,11 +22,11 @@ def make_loader(settings: Settings, *, batch_sizes: Sequence[int]) -> Load:
 
     def load(folder: Path) -> Model:
         nonlocal has_loaded
-        model = load_model(folder, load_runtime=run, batch_sizes=batch_sizes, workers=workers)
+        model = load_model(folder, load_runtime=check_and_load, batch_sizes=batch_sizes, workers=workers)
         has_loaded = True
         return model
 
-    def run(folder: Path, metadata: ModelMetadata) -> Runtime:
+    def check_and_load(folder: Path, metadata: ModelMetadata) -> Runtime:
         precision = choose_precision(settings.precision, metadata)
         run_preflight(
             folder,

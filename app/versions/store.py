@@ -65,13 +65,13 @@ class ModelStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model-loader")
         self._loaded: Version | None = None
         self._refused: dict[Version, str] = {}
-        self._unread: set[Version] = set()  # refused versions to load again even if unchanged
+        self._unreadable: set[Version] = set()  # refused for that; loaded again even if unchanged
         self._model: Model | None = None
         self._retired: list[Model] = []  # models that served before; freed at the next poll
         self._reason = f"looking for a model under {folder}"
         self._trouble: str | None = None
         self._warnings: set[str] = set()  # logged already
-        self._looked = False
+        self._has_polled = False
 
     @property
     def model(self) -> Model | None:
@@ -81,7 +81,7 @@ class ModelStore:
     @property
     def starting(self) -> bool:
         """Whether the first poll is still running."""
-        return not self._looked
+        return not self._has_polled
 
     @property
     def trouble(self) -> str | None:
@@ -126,24 +126,24 @@ class ModelStore:
             if str(error) != self._trouble:  # log it once, not at every poll
                 logger.warning("no version to load: %s", error)
             self._trouble = self._reason = str(error)
-            self._looked = True
+            self._has_polled = True
             if isinstance(error, RefusedVersionError):  # the folder is readable and contains no version
                 self._refused.clear()
-                self._unread.clear()
+                self._unreadable.clear()
             return []
         self._trouble = None
         self._refused = {version: reason for version, reason in self._refused.items() if version in versions}
-        self._unread.intersection_update(versions)
+        self._unreadable.intersection_update(versions)
         for version in versions:
             if version == self._loaded:
                 break
-            known_bad = version in self._refused and version not in self._unread
+            known_bad = version in self._refused and version not in self._unreadable
             skipped = known_bad or (settled is not None and version not in settled)
-            if not skipped and await self._take(version):
+            if not skipped and await self._load_and_swap(version):
                 break
             if self._loaded and version.number == self._loaded.number:
                 break  # its files were damaged, but the model in memory is still good
-        self._looked = True
+        self._has_polled = True
         return versions
 
     @asynccontextmanager
@@ -167,17 +167,17 @@ class ModelStore:
             except Exception as error:
                 logger.exception("looking for a model failed")
                 self._trouble = self._reason = f"looking for a model failed: {error}"
-                self._looked = True
+                self._has_polled = True
             if not poll_seconds:
                 return
             await asyncio.sleep(poll_seconds)
 
-    async def _take(self, version: Version) -> bool:
+    async def _load_and_swap(self, version: Version) -> bool:
         """Load `version` and swap it in, or refuse it; return whether it serves."""
         self._reason = f"loading version {version.number}"
-        self._unread.discard(version)
+        self._unreadable.discard(version)
         try:
-            load = partial(self._load_own, version.folder)
+            load = partial(self._load_inside, version.folder)
             model = await asyncio.get_running_loop().run_in_executor(self._thread, load)
             if self._model is not None and (difference := _compare(model.metadata, self._model.metadata)):
                 self._retired.append(model)
@@ -186,7 +186,7 @@ class ModelStore:
             self._refuse(version, str(error))
             return False
         except (OSError, MemoryError) as error:  # a fault of the volume or the machine, perhaps temporary
-            self._unread.add(version)
+            self._unreadable.add(version)
             self._refuse(version, f"it can't be read at the moment: {error or type(error).__name__}")
             return False
         except Exception as error:  # an older version can still serve
@@ -217,8 +217,8 @@ class ModelStore:
             self._warnings.add(warning)
             logger.warning("%s", warning)
 
-    def _load_own(self, folder: Path) -> Model:
-        # Links inside the folder are allowed: Kubernetes publishes files that way.
+    def _load_inside(self, folder: Path) -> Model:
+        """Load a version, unless it is a link out of the model folder. Kubernetes publishes files by links inside."""
         if not folder.resolve().is_relative_to(self._folder.resolve()):
             raise RefusedVersionError(f"it is a link out of {self._folder}")
         try:
