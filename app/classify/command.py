@@ -49,9 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             max_bytes=settings.max_upload_bytes,
             timeout_seconds=settings.decode_timeout_seconds,
         )
-        batch_size = min(
-            settings.max_batch_size, math.ceil(len(names) / workers)
-        )  # so that a few files use all workers
+        # Smaller batches for a few files, so that all workers have one.
+        batch_size = min(settings.max_batch_size, math.ceil(len(names) / workers))
         model = load_newest(settings, list_batch_sizes(batch_size))
     except ValidationError as error:
         return _complain("; ".join(describe_faults(error)))

@@ -67,12 +67,12 @@ def install_pages(app: FastAPI) -> None:
     # Before the API's own route of the same path.
     app.router.routes[:0] = [
         _BrowserPage("/predict", answer_form, methods=["POST"]),
-        _BrowserPage("/predict", lead_home),
+        _BrowserPage("/predict", redirect_home),
     ]
     app.router.routes.extend(
         [
             _Page("/", show_home),
-            _Page("/model/card", lead_to_card),
+            _Page("/model/card", redirect_to_card),
             _Page("/model/card/", show_card),
             _Page("/model/card/{name}", show_plot),
             _Page("/samples/{name}", show_sample),
@@ -103,10 +103,10 @@ async def answer_form(request: Request) -> HTMLResponse:
     classifier, settings = get_classifier(request), get_settings(request)
     top_k = choose_top_k(read_top_k(request), classifier.require_ready())
     data = await read_image(request, timeout_seconds=settings.upload_timeout_seconds)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         scores = await classifier.classify(data)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     reply = describe(scores, top_k)
     return render(
         request,
@@ -123,12 +123,12 @@ async def answer_form(request: Request) -> HTMLResponse:
     )
 
 
-async def lead_home(request: Request) -> Response:
+async def redirect_home(request: Request) -> Response:
     """Redirect to the form when a browser opens the address of its answer again."""
     return RedirectResponse(f"{get_root(request.scope)}/", 303)
 
 
-async def lead_to_card(request: Request) -> Response:
+async def redirect_to_card(request: Request) -> Response:
     """Redirect to the card's address with a slash, which the card's own links to its plots need."""
     return RedirectResponse(f"{get_root(request.scope)}/model/card/")
 
