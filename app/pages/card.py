@@ -4,7 +4,6 @@ It only returns files whose digest is the one in the metadata, so other files an
 """
 
 import hashlib
-from functools import lru_cache
 
 from markdown_it import MarkdownIt
 
@@ -29,7 +28,6 @@ def read_card_file(model: Model, name: str) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == digest else None
 
 
-@lru_cache(maxsize=2)
 def render_markdown(text: str) -> str:
     """Render Markdown as HTML. HTML in it stays text, and links can't be scripts."""
     parser = MarkdownIt("commonmark", {"html": False, "typographer": True}).enable(["table", "replacements"])
