@@ -75,7 +75,7 @@ class Metrics:
         # Looking up a label's series costs as much as counting in it.
         self._series: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stages = {stage: stage_seconds.labels(stage) for stage in STAGES}
-        for outcome in ("loaded", "refused"):
+        for outcome in ("loaded", "refused"):  # from 0, because `increase` ignores the first value of a series
             self._loads.labels(outcome)
 
     def watch(self, read_state: Callable[[], ModelState], depth: Callable[[], int]) -> None:
@@ -118,7 +118,7 @@ class Metrics:
         self._loads.labels(outcome).inc()
 
     def observe_decoder_restart(self, reason: str) -> None:
-        """Count a decoder process that is replaced; `reason` is one of `app.images.decoders.RESTART_REASONS`."""
+        """Count a decoder process that is replaced; `reason` is a `RestartReason` of `app.images.decoders`."""
         self._decoder_restarts.labels(reason).inc()
 
     def observe_hang_up(self, reason: str) -> None:
