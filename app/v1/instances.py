@@ -13,8 +13,8 @@ from pydantic_core import from_json
 
 from app.contract import TensorSpec
 from app.errors import TensorError, UploadTooLargeError
+from app.runtime.load import SIGNATURE
 
-SIGNATURE = "serving_default"
 # Maximum number of values in a request besides the numbers of its images.
 _OTHER_VALUES = 65_536
 

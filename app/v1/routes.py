@@ -17,7 +17,8 @@ from app.http.direct_route import write_model
 from app.http.problems import ANY_PROTOCOL_PROBLEM, INTERNAL, NAMED_ANSWER, document_errors
 from app.http.uploads import read_body
 from app.inference.classifier import Classifier
-from app.v1.instances import SIGNATURE, Image, Instances, parse_request
+from app.runtime.load import SIGNATURE
+from app.v1.instances import Image, Instances, parse_request
 from app.v1.schemas import (
     PREDICT_EXAMPLES,
     Metadata,
