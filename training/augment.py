@@ -12,8 +12,6 @@ from training.config import Recipe
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
-
-
 HALF_PIXEL = 0.5
 """From the centre of the last pixel to the image's border."""
 JPEG_QUALITIES = (30, 96)

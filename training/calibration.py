@@ -21,7 +21,6 @@ Labels = npt.NDArray[np.int64]
 BINS = 15
 """Number of bins of equal width, as in Guo et al."""
 
-
 FLOOR = 1e-4
 """Probability of a class whose smoothed probability equals its share of the smoothing; smaller ones get proportionally
 less.
@@ -84,7 +83,8 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
     def measure(log_temperature: float) -> float:
         return _measure_loss(logits / np.exp(log_temperature), labels)
 
-    return float(np.exp(minimize_scalar(measure, bounds=(-3, 3), method="bounded").x))
+    bounds = (-3, 3)  # temperatures from 0.05 to 20, far beyond those of real networks
+    return float(np.exp(minimize_scalar(measure, bounds=bounds, method="bounded").x))
 
 
 def bin_confidence(probabilities: Floats, labels: Labels) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:

@@ -14,7 +14,6 @@ from app.runtime.load import Probabilities
 from training.calibration import Labels, bin_confidence
 from training.data import Split
 
-# `parse_math=False`, because class names can contain dollar signs, which would start a formula.
 MAX_INCHES = 16.0  # of a confusion matrix, whose area would grow with the square of the number of classes
 # With more classes, a matrix has no room for a number in each cell, or for a name at each row.
 SHOWN_COUNTS, SHOWN_NAMES = 20, 60
@@ -41,7 +40,10 @@ def choose_fonts(name: str) -> tuple[str, ...]:
 
 
 def _label_classes(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the labels of the classes and their font families. A class without a font for its name gets a number."""
+    """Return the labels of the classes and their font families. A class without a font for its name gets a number.
+
+    Draw them with `parse_math=False`, because names can contain dollar signs, which would start a formula.
+    """
     fonts = [choose_fonts(name) for name in names]
     labels = [name if found else str(number) for number, (name, found) in enumerate(zip(names, fonts, strict=True))]
     return labels, list(dict.fromkeys([DEFAULT_FONT, *(family for found in fonts for family in found)]))

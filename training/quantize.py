@@ -19,7 +19,7 @@ from training.failures import ExportError
 from training.graph import find_held_out, list_exact
 from training.typicality import summarize_distances
 
-BLOCK = 100
+BLOCK = 100  # images to run at once; all would not fit into memory
 PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 """Precision of the layers that are not quantized, as in the service."""
 CALIBRATION_IMAGES = 300
