@@ -50,8 +50,8 @@ def measure_overhead(service: Service, known: Known, *, seconds: int, rounds: in
     image = np.random.default_rng(0).integers(0, 256, (1, *runtime.input.shape), dtype=np.uint8)
     small = make_pictures(SMALL)
     alone, form, raw = [], [], []
-    quiet: list[float] = []
-    talking: list[float] = []
+    unlogged: list[float] = []
+    logged: list[float] = []
     logging_service = replace(service, environment=service.environment | {"APP_LOG_LEVEL": "info"})
     with running(service) as process, running(logging_service) as logging_process:
         for started in (process, logging_process):
@@ -61,7 +61,7 @@ def measure_overhead(service: Service, known: Known, *, seconds: int, rounds: in
             alone.append(1000 * median(time_runs(lambda: predict(image), seconds)))
             form.append(load(process.url, small, "form", clients=1, seconds=seconds).p50_ms)
             raw.append(load(process.url, small, "raw", clients=1, seconds=seconds).p50_ms)
-            for started, rates in ((process, quiet), (logging_process, talking)):
+            for started, rates in ((process, unlogged), (logging_process, logged)):
                 seen = load(started.url, small, "form", clients=MANY_CLIENTS, seconds=seconds)
                 rates.append(seen.per_second)
-    return Overhead(service.precision, *map(median, (alone, form, raw, quiet, talking)))
+    return Overhead(service.precision, *map(median, (alone, form, raw, unlogged, logged)))

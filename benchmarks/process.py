@@ -20,7 +20,7 @@ from benchmarks.pictures import ROOT, Known, encode_body
 from benchmarks.port import find_free_port
 from benchmarks.services import Body, LeftOutError, Service
 
-PATIENCE_SECONDS = 90
+TIMEOUT_SECONDS = 90
 # A service that uses at most a tenth of a core is idle; /proc counts in hundredths of a second.
 IDLE_SECONDS, IDLE_SHARE = 0.2, 0.1
 STOP_SECONDS = 3  # then it is killed; no request is in flight
@@ -141,7 +141,7 @@ class Process:
         Raises:
             LeftOutError: it exited or does not become idle.
         """
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + TIMEOUT_SECONDS
         before = self.read_cpu_seconds()
         while time.monotonic() < until:
             time.sleep(IDLE_SECONDS)
@@ -149,7 +149,7 @@ class Process:
             if now - before <= IDLE_SHARE * IDLE_SECONDS:
                 return
             before = now
-        raise LeftOutError(f"it is still busy {PATIENCE_SECONDS} s after the last request")
+        raise LeftOutError(f"it is still busy {TIMEOUT_SECONDS} s after the last request")
 
     def suspend(self) -> None:
         """Suspend it and all its children."""
@@ -178,14 +178,14 @@ class Process:
     def _wait(self, ask: Callable[[], tuple[int, bytes]]) -> float:
         """Ask until the answer is 200. Until they are ready, services answer 400, 404 or 503, or don't listen."""
         reply = b""
-        while time.monotonic() < self.started + PATIENCE_SECONDS:
+        while time.monotonic() < self.started + TIMEOUT_SECONDS:
             self._require_alive()
             status, reply = ask()
             if status == http.HTTPStatus.OK:
                 return time.monotonic() - self.started
             time.sleep(0.01)
         reason = repr(reply[:200]) if reply else self._read_last_line()
-        raise LeftOutError(f"not ready within {PATIENCE_SECONDS} s: {reason}")
+        raise LeftOutError(f"not ready within {TIMEOUT_SECONDS} s: {reason}")
 
     def _require_alive(self) -> None:
         if self._process.poll() is not None:
@@ -197,7 +197,7 @@ class Process:
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """Return the status and body of the answer; 503 if nothing listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

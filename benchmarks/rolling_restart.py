@@ -34,7 +34,7 @@ CONFIGURATION = Path(__file__).with_suffix(".nginx.conf")
 SCRIPT = Path(__file__).with_suffix(".lua")
 RESULTS = Path(__file__).parent / "results"
 NEEDED = ("nginx", "wrk")
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 class Outcome(NamedTuple):
@@ -77,7 +77,7 @@ class Replica:
 
     def wait(self) -> int:
         """Wait until the process has exited; return its status."""
-        return self._process.wait(PATIENCE_SECONDS)
+        return self._process.wait(TIMEOUT_SECONDS)
 
     def health(self) -> str | None:
         """Return the status in `/health`; None without an answer."""
@@ -121,7 +121,7 @@ class Proxy:
     def stop(self) -> None:
         """Stop it at once."""
         self._process.terminate()
-        self._process.wait(PATIENCE_SECONDS)
+        self._process.wait(TIMEOUT_SECONDS)
 
     def _configure(self, ports: list[int]) -> None:
         servers = "\n".join(f"        server 127.0.0.1:{port} max_fails=0;" for port in ports)
@@ -185,7 +185,7 @@ def loading(port: int, connections: int) -> Iterator[Callable[[], dict[str, Any]
 
     def collect() -> dict[str, Any]:
         generator.send_signal(signal.SIGINT)  # makes wrk stop and print its results
-        output, _ = generator.communicate(timeout=PATIENCE_SECONDS)
+        output, _ = generator.communicate(timeout=TIMEOUT_SECONDS)
         seen: dict[str, Any] = json.loads(output.splitlines()[-1])
         return seen
 
@@ -194,7 +194,7 @@ def loading(port: int, connections: int) -> Iterator[Callable[[], dict[str, Any]
     finally:
         if generator.poll() is None:
             generator.kill()
-            generator.wait(PATIENCE_SECONDS)
+            generator.wait(TIMEOUT_SECONDS)
         if generator.stdout:
             generator.stdout.close()
 
@@ -205,10 +205,10 @@ def wait_until(condition: Callable[[], object]) -> None:
     Raises:
         TimeoutError: it did not in time.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{condition} took more than {PATIENCE_SECONDS} s")
+            raise TimeoutError(f"{condition} took more than {TIMEOUT_SECONDS} s")
         time.sleep(0.02)
 
 

@@ -79,7 +79,7 @@ def test_a_service_that_answers_errors_is_not_ready_yet():
 
 
 def test_a_service_that_never_gets_ready_is_left_out_with_its_last_answer(monkeypatch):
-    monkeypatch.setattr(process_module, "PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(process_module, "TIMEOUT_SECONDS", 3)
     started = service("one")
     unready = replace(started, environment=started.environment | {"UNREADY": "1_000_000"})
     with running(unready) as process, pytest.raises(LeftOutError, match=r'not ready within 3 s: .*"cat"'):
