@@ -19,6 +19,7 @@ from app.server.listeners import bind
 from app.settings import Settings
 from tests.app.artifacts import load_version
 from tests.app.fakes import INPUT, make_model, seal, tell_colours, wait_until_loaded
+from tests.app.process import Process
 
 
 @pytest.fixture
@@ -95,6 +96,20 @@ def serve(models: Path) -> Iterator[Callable[..., Server]]:
 @pytest.fixture
 def serving(serve: Callable[..., Server]) -> Server:
     return serve()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """Start server processes with these settings. They end with the test."""
+    processes = []
+
+    def start(**settings: object) -> Process:
+        processes.append(Process(**settings))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
 
 
 @pytest.fixture(scope="session")

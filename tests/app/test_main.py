@@ -12,27 +12,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.port import find_free_port
 from tests.app.fakes import encode
-from tests.app.process import ROOT, Process, ask, is_running, list_decoders, wait_until
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Process]]:
-    processes = []
-
-    def start(**settings: object) -> Process:
-        processes.append(Process(**settings))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.end()
+from tests.app.process import ROOT, ask, is_running, list_decoders, wait_until
 
 
 def test_the_process_serves_a_real_model_and_drains(start, exported):

@@ -1,13 +1,13 @@
 """Shared by the reliability tests: real server processes, and the table of results."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.app.conftest import exported  # noqa: F401 -- the fixture with the tiny real version
-from tests.app.process import ROOT, Process
+from tests.app.conftest import exported, start  # noqa: F401 -- fixtures
+from tests.app.process import ROOT
 
 _TABLE = pytest.StashKey[dict[str, list[int]]]()
 
@@ -36,20 +36,6 @@ def tell(request: pytest.FixtureRequest) -> Callable[[str, int, int], None]:
         row[1] += lost
 
     return tell
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Process]]:
-    """Start server processes with these settings. They end with the test."""
-    processes = []
-
-    def start(**settings: object) -> Process:
-        processes.append(Process(**settings))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.end()
 
 
 @pytest.fixture
