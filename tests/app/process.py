@@ -50,12 +50,16 @@ class Process:
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=10)
 
-    def get(self, path: str) -> tuple[int, dict]:
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict]:
+        """Send a request on a new connection."""
         connection = self.connect()
         try:
-            return ask(connection, "GET", path)
+            return ask(connection, method, path, body)
         finally:
             connection.close()
+
+    def get(self, path: str) -> tuple[int, dict]:
+        return self.ask("GET", path)
 
     def wait_until(self, status: str) -> dict:
         for _ in range(500):
@@ -114,4 +118,4 @@ def wait_until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         time.sleep(0.01)
-    raise AssertionError("it never came")
+    raise AssertionError("the condition never held")

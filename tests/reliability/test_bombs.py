@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.app.bombs import BOMBS
 from tests.app.pictures import encode, make_halves
-from tests.app.process import Process, ask
+from tests.app.process import Process
 from tests.reliability.memory import Watch
 
 CONTAINER_BYTES = 2**30  # as compose and Kubernetes have it
@@ -46,9 +46,7 @@ class Clients:
 
     def _send(self, image: bytes) -> None:
         while not self._ended.is_set():
-            connection = self._process.connect()
-            self.statuses.append(ask(connection, "POST", "/predict", image)[0])
-            connection.close()
+            self.statuses.append(self._process.ask("POST", "/predict", image)[0])
 
     def _probe(self) -> None:
         while not self._ended.is_set():
@@ -65,11 +63,7 @@ def test_four_bombs_at_once_affect_no_other_client(start, shipped, tell):
     process.wait_until("ok")
 
     def send(data: bytes) -> int:
-        connection = process.connect()
-        try:
-            return ask(connection, "POST", "/predict", data)[0]
-        finally:
-            connection.close()
+        return process.ask("POST", "/predict", data)[0]
 
     files = {name: make() for name, make in BOMBS.items()}
     with ThreadPoolExecutor(4) as senders, Watch(process.popen.pid) as watch, Clients(process) as clients:

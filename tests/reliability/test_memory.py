@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from app.images.worker import Limits
 from app.settings import Settings
 from tests.app.bombs import LIMIT, fill
-from tests.app.process import ROOT, Process, ask
+from tests.app.process import ROOT, Process
 from tests.reliability.memory import Watch, read_memory
 from tests.reliability.test_reload import copy_version
 
@@ -48,11 +48,7 @@ def send_at_once(process: Process, *images: bytes) -> list[int]:
     """Send each image on its own connection; return the statuses."""
 
     def send(data: bytes) -> int:
-        connection = process.connect()
-        try:
-            return ask(connection, "POST", "/predict", data)[0]
-        finally:
-            connection.close()
+        return process.ask("POST", "/predict", data)[0]
 
     with ThreadPoolExecutor(len(images)) as threads:
         return list(threads.map(send, images))
