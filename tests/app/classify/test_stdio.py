@@ -1,4 +1,4 @@
-"""Behaviour of app.classify.stdio: standard input, output and error."""
+"""Behaviour of app.stdio in `python -m app.classify`: standard input, output and error."""
 
 import os
 import signal

@@ -44,7 +44,7 @@ def test_the_golden_answers_pass():
     ("first", "second"), [pair for pair in combinations(range(CLASSES), 2) if set(pair) & set(SHOWN)]
 )
 def test_confused_labels_are_refused(first, second):
-    """As of a graph with its outputs in another order."""
+    """A graph with its outputs in another order would give them."""
     order = np.arange(CLASSES)
     order[[first, second]] = second, first
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
@@ -53,6 +53,6 @@ def test_confused_labels_are_refused(first, second):
 
 @pytest.mark.parametrize("index", range(len(GOLDEN)))
 def test_a_constant_answer_is_refused(index):
-    """As of a graph that lost its input."""
+    """A graph that ignores its input would give it."""
     with pytest.raises(RefusedVersionError, match="other probabilities than at export"):
         load(lambda probabilities: np.repeat(GOLDEN[[index]], len(probabilities), axis=0))

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from app.contract import GOLDEN_FILE
 from app.errors import InferenceError, RefusedVersionError
-from app.runtime.load import Answers, load_runtime
+from app.runtime.load import Answers, Runtime, load_runtime
 from app.versions.model import Model
 from tests.app.artifacts import load_version
-from tests.app.fakes import INPUT, TYPICALITY, make_metadata, make_model, seal, tell_colours
+from tests.app.fakes import INPUT, OUTPUT, TYPICALITY, make_metadata, make_model, seal, tell_colours
 
 HELD_OUT = make_metadata().data.model_copy(update={"validation_size": 2500})
 RUNTIMES = pytest.mark.parametrize("name", ["openvino", "tensorflow"])
@@ -134,12 +134,11 @@ def give(typicality: np.ndarray) -> Callable[..., Answers]:
 @pytest.mark.parametrize("wrong", [[np.nan], [-0.5], [1.5], [0.1, 0.2], [[0.1]]])
 def test_invalid_typicality_is_an_inference_error(wrong):
     """Clients never get it, nor that of another image."""
-    model = make_model()
-    runtime = model.runtime.__class__("fake", "f32", INPUT, model.runtime.output, give(np.float32(wrong)))
+    runtime = Runtime("fake", "f32", INPUT, OUTPUT, give(np.float32(wrong)))
     with pytest.raises(InferenceError, match="invalid typicality"):
-        Model(model.metadata, runtime).predict(IMAGES[:1])
+        Model(make_metadata(), runtime).predict(IMAGES[:1])
 
 
 def test_a_version_without_typicality_serves():
-    """As before."""
+    """Its scores have none."""
     assert [score.typicality for score in make_model().score(IMAGES[:2])] == [None, None]
