@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import cast
 
 import numpy as np
 
-from app.contract import Precision
 from app.runtime.load import load_runtime
 from benchmarks.comparison import WARM_UP_SECONDS
 from benchmarks.pictures import SMALL, Known, find_version, make_pictures
@@ -45,7 +43,7 @@ def measure_overhead(service: Service, known: Known, *, seconds: int, rounds: in
     Raises:
         LeftOutError: the service can't start.
     """
-    runtime = load_runtime(find_version(), name="openvino", precision=cast(Precision, service.precision), threads=0)
+    runtime = load_runtime(find_version(), name="openvino", precision=service.precision, threads=0)
     predict = runtime.predict_alone or runtime.predict
     image = np.random.default_rng(0).integers(0, 256, (1, *runtime.input.shape), dtype=np.uint8)
     small = make_pictures(SMALL)

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Candidate(NamedTuple):
 
     title: str
     name: RuntimeName
-    precision: str
+    precision: Precision
 
 
 CANDIDATES = (
@@ -120,9 +120,7 @@ def load_candidates(version: Path) -> tuple[dict[str, Contender], dict[str, str]
             left_out[candidate.title] = "this CPU has no bfloat16; it would be emulated, slower than f32"
             continue
         try:
-            runtime = load_runtime(
-                version, name=candidate.name, precision=cast(Precision, candidate.precision), threads=0
-            )
+            runtime = load_runtime(version, name=candidate.name, precision=candidate.precision, threads=0)
         except RefusedVersionError as error:
             left_out[candidate.title] = str(error)
             continue

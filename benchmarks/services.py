@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from app.contract import Precision
+
 Body = Literal["form", "raw", "v2"]  # multipart, the image itself, or the JSON of the Open Inference Protocol
 # MLServer's own environment, in the one of the others. ../Makefile makes it.
 MLSERVER = Path(sys.prefix, "mlserver")
@@ -20,7 +22,7 @@ class Service:
 
     name: str
     title: str
-    precision: str  # f32, bf16 or int8
+    precision: Precision
     module: tuple[str, ...]  # the arguments of python -m
     environment: dict[str, str] = field(default_factory=dict)
     path: str = "/predict"
@@ -47,7 +49,7 @@ class Service:
         return address | self.environment
 
 
-def list_services(precision: str) -> list[Service]:
+def list_services(precision: Precision) -> list[Service]:
     """Return all services. Those with OpenVINO run in `precision` (f32 or bf16), and some also in int8.
 
     Those with TensorFlow run the exported graph in f32.
@@ -71,7 +73,7 @@ def list_services(precision: str) -> list[Service]:
     ]
 
 
-def _ours(name: str, precision: str) -> Service:
+def _ours(name: str, precision: Precision) -> Service:
     environment = {
         "APP_PRECISION": precision,
         "APP_MODEL_DIR": "models",
@@ -82,13 +84,13 @@ def _ours(name: str, precision: str) -> Service:
     return Service(name, "**this service**", precision, ("app",), environment, bodies=("form", "raw"), ours=True)
 
 
-def _by_openvino(name: str, title: str, module: str, precision: str, *, busy_while_idle: bool = False) -> Service:
+def _by_openvino(name: str, title: str, module: str, precision: Precision, *, busy_while_idle: bool = False) -> Service:
     environment = {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision}
     command = (f"benchmarks.peers.{module}",)
     return Service(name, title, precision, command, environment, busy_while_idle=busy_while_idle)
 
 
-def _mosec(name: str, precision: str) -> Service:
+def _mosec(name: str, precision: Precision) -> Service:
     environment = {"PEER_RUNTIME": "openvino", "PEER_PRECISION": precision, "MOSEC_LOG_LEVEL": "error"}
     return Service(
         name,
@@ -101,7 +103,7 @@ def _mosec(name: str, precision: str) -> Service:
     )
 
 
-def _ray_serve(name: str, precision: str) -> Service:
+def _ray_serve(name: str, precision: Precision) -> Service:
     environment = {
         "PEER_RUNTIME": "openvino",
         "PEER_PRECISION": precision,
@@ -121,7 +123,7 @@ def _ray_serve(name: str, precision: str) -> Service:
     )
 
 
-def _mlserver(name: str, precision: str) -> Service:
+def _mlserver(name: str, precision: Precision) -> Service:
     return Service(
         name,
         "MLServer, OpenVINO",
