@@ -21,7 +21,7 @@ from training.export import predict_logits, read_commit
 from training.failures import ResumeError, TrainingError
 from training.options import Parser
 from training.pipeline import measure_normalization
-from training.report import sum_minutes
+from training.report import percent, sum_minutes
 from training.robustness import encode_jpeg, shrink
 from training.run import CHECKPOINT_FILE, read_history, read_start, require_resumable
 from training.table import draw_table
@@ -127,7 +127,7 @@ def draw_results(epochs: int, splits: Splits, runs: Path, source: str) -> str:
             continue  # not finished
         shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items()) or "as it is"
         figures = json.loads((run / FIGURES_FILE).read_text(encoding="utf-8"))
-        accuracies = [f"{100 * figures[figure]:.1f} %" for figure in FIGURES]
+        accuracies = [percent(figures[figure], digits=1) for figure in FIGURES]
         minutes = f"{sum_minutes(read_history(run), len(splits.train.labels), recipe):.1f}"
         start = read_start(run)
         rows.append([name, shown, *accuracies, minutes, f"{start.hardware}, {start.precision}"])
