@@ -19,6 +19,13 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_name(text: str) -> str:
+    """Return the name of a file or folder that an argument is; for argparse, which shows the error."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
 def prepare_streams() -> None:
     """Make standard output escape characters that it can't encode, and discard output to a closed standard error.
 

@@ -22,7 +22,7 @@ from app.inference.batcher import list_batch_sizes
 from app.inference.pipeline import Failure, Outcome, classify_images
 from app.runtime.load import count_workers
 from app.settings import Settings, describe_faults
-from app.stdio import discard_output, parse_count, prepare_streams, show_name, tell
+from app.stdio import discard_output, parse_count, parse_name, prepare_streams, show_name, tell
 from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.classify"
@@ -88,7 +88,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "images",
         nargs="+",
-        type=_parse_name,
+        type=parse_name,
         metavar="IMAGE",
         help="a file, a folder (its files with an image's file name), or - for standard input",
     )
@@ -100,12 +100,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.images.count(STANDARD_INPUT) > 1:
         parser.error("standard input can only be read once")
     return options
-
-
-def _parse_name(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
-    return text
 
 
 def _write(outcome: Outcome[str], top_k: int, *, as_json: bool) -> str | None:
