@@ -10,6 +10,8 @@ from training.layers import MOMENTUM, BatchNormalization
 
 STAGES = ((32, 3), (64, 3), (128, 3), (256, 3))
 """(filters, units) of each stage; every stage but the first halves the resolution in its first unit."""
+STRIDE = 2 ** (len(STAGES) - 1)
+"""The size of images must be a multiple of this."""
 
 
 def unit(
@@ -56,8 +58,8 @@ def mini_model(
     """Build MiniModel; for (32, 32, 3) and 10 classes it has 4,374,538 parameters.
 
     Args:
-        input_shape: (H, W, channels) of normalized images, H and W equal and a multiple of 8. The weights have the same
-            shapes for every size, because features are averaged over the whole image.
+        input_shape: (H, W, channels) of normalized images, H and W equal and a multiple of `STRIDE`. The weights have
+            the same shapes for every size, because features are averaged over the whole image.
         num_classes: width of the softmax.
         residual: False gives the plain network, without shortcuts.
         dropout: share of features dropped before the classifier while training.

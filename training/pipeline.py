@@ -16,6 +16,7 @@ import tensorflow as tf
 from training.augment import augment
 from training.config import SMALL_SCALE, Recipe
 from training.data import Split
+from training.network import STRIDE
 
 BLOCK = 1000  # images to measure at once, because all of them as int64 would take a gigabyte
 
@@ -67,7 +68,8 @@ class Phase(NamedTuple):
 def list_phases(recipe: Recipe) -> list[Phase]:
     """Return the phases of a run: small images for the recipe's share of the epochs, then full-size ones."""
     small = round(recipe.low_resolution * recipe.epochs)
-    phases = (Phase(round(SMALL_SCALE * recipe.size), range(small)), Phase(recipe.size, range(small, recipe.epochs)))
+    small_size = round(SMALL_SCALE * recipe.size / STRIDE) * STRIDE
+    phases = (Phase(small_size, range(small)), Phase(recipe.size, range(small, recipe.epochs)))
     return [phase for phase in phases if phase.epochs]
 
 

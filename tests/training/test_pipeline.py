@@ -7,6 +7,7 @@ import pytest
 
 from training.config import Recipe
 from training.data import Split
+from training.network import mini_model
 from training.pipeline import (
     Normalization,
     list_phases,
@@ -102,6 +103,14 @@ def test_alternating_flip_mirrors_each_image_every_other_epoch():
     assert (first == third).all()
     assert (second == fourth).all()
     assert (first != second).all()
+
+
+@pytest.mark.parametrize(("size", "small"), [(32, 24), (48, 32), (64, 48), (96, 72)])
+def test_small_images_fit_the_network(size, small):
+    """Their size is a multiple of 8, because the network halves it three times."""
+    recipe = PLAIN.model_copy(update={"size": size, "epochs": 2, "low_resolution": 0.5})
+    assert list_phases(recipe) == [(small, range(1)), (size, range(1, 2))]
+    assert mini_model((small, small, 3)).get_layer("stage_4").output.shape[1] == small // 8
 
 
 def test_the_first_epochs_use_small_images():
