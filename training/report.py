@@ -1,5 +1,6 @@
 """Writes reports for people: the tables of an evaluation, and the model card with its plots."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def format_card(card: Card) -> str:
     text = template.format(
         title=card.title,
         classes=", ".join(card.evaluation.per_class_accuracy),
+        size=card.recipe.size,
         data=card.data,
         encoding=", ".join(dict.fromkeys(ENCODINGS.get(encoding, encoding) for encoding in encodings)),
         training=card.training,
@@ -137,10 +139,8 @@ def format_table(evaluation: Evaluation) -> str:
     """Return the figures as Markdown tables."""
     low, high = evaluation.accuracy_interval
     before = evaluation.calibration_error_before_temperature
-    # The same without label smoothing.
-    undone = (
-        [] if before == evaluation.calibration_error_uncalibrated else [("… without label smoothing", percent(before))]
-    )
+    is_smoothed = not math.isclose(before, evaluation.calibration_error_uncalibrated, abs_tol=1e-5)
+    undone = [("… without label smoothing", percent(before))] if is_smoothed else []
     rows = [
         ("accuracy", f"{percent(evaluation.accuracy)} (95 % interval {percent(low)} to {percent(high)})"),
         ("right class among the two most probable", percent(evaluation.top2_accuracy)),

@@ -45,6 +45,12 @@ def test_a_card_describes_the_training_and_the_results(version):
     assert "{" not in text
 
 
+def test_a_card_gives_the_size_that_the_model_sees(metadata, recorded):
+    """It limits the detail that the model can tell apart."""
+    card = Card("a 1", Recipe(size=64), metadata.training, "a" * 40, metadata.data, [], recorded, Calibration(0, 1))
+    assert "seen at 64×64 pixels" in format_card(card)
+
+
 def test_tables_show_every_figure(recorded):
     """A row for each class, runtime and changed test set, and three for calibration."""
     table = format_table(recorded)
@@ -144,6 +150,13 @@ def test_a_card_names_the_start_and_the_exported_epoch(metadata, recorded):
     last = format_card(Card(*parts, 3))
     assert "exported: epoch" not in last
     assert "fitted on the validation images." in last
+
+
+def test_a_table_without_label_smoothing_has_no_row_for_it(recorded):
+    """Calibration errors that differ only by rounding are the same figure."""
+    error = recorded.calibration_error_uncalibrated
+    table = format_table(recorded.model_copy(update={"calibration_error_before_temperature": error + 1e-9}))
+    assert "without label smoothing" not in table
 
 
 def test_classes_have_their_accuracy_and_counts(recorded):
