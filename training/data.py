@@ -27,8 +27,6 @@ MAX_BYTES = 2**30
 MAX_DECODE_SECONDS = 60.0
 TEST_SHARE = 0.2
 """Share of the images to hold out as test images, if the folder has none."""
-LISTED = 20
-"""Maximum number of damaged files to list."""
 
 
 class Split(NamedTuple):
@@ -143,9 +141,9 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
     validation_files, validation = _read_files(found.validation, size, damaged)
     test_files, test = _read_files(found.test, size, damaged)
     if damaged and not skip_damaged:
-        listed = "".join(f"\n  {line}" for line in damaged[:LISTED])
-        more = f"\n  and {len(damaged) - LISTED} more" if len(damaged) > LISTED else ""
-        raise DataError(f"can't read as images (--skip-damaged leaves them out): {len(damaged)} files{listed}{more}")
+        count = "1 file" if len(damaged) == 1 else f"{len(damaged)} files"
+        listed = "".join(f"\n  {line}" for line in damaged)
+        raise DataError(f"can't read {count} as images (--skip-damaged leaves them out):{listed}")
     notes = [
         f"read {found.layout}",
         *(f"skipped: {count} × {reason}" for reason, count in found.skipped.items()),
