@@ -104,7 +104,7 @@ def split_validation(
     """
     images, labels = split
     names = class_names or [str(label) for label in range(int(labels.max()) + 1)]
-    train, validation = hold_out(images, labels, fraction, seed, flag="--validation", class_names=names)
+    train, validation = hold_out(images, labels, fraction, seed, class_names=names)
     return Split(images[train], labels[train]), Split(images[validation], labels[validation])
 
 
@@ -151,7 +151,8 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
     notes += [f"damaged, left out: {line}" for line in damaged]
     _require_every_class(found.class_names, {"train": train, "validation": validation, "test": test})
     if not found.test:
-        kept, held = hold_out(*train, TEST_SHARE, seed, flag="the test set", class_names=found.class_names)
+        parts = ("training", "--validation", "the test set")
+        kept, held = hold_out(*train, TEST_SHARE, seed, class_names=found.class_names, parts=parts)
         notes.append(
             f"{len(held)} of {len(train.labels)} images are held out for testing ({TEST_SHARE:.0%} of each class)"
         )

@@ -29,7 +29,13 @@ def find_originals(*splits: npt.NDArray[np.uint8]) -> list[Indices]:
 
 
 def hold_out(
-    images: npt.NDArray[np.uint8], labels: Indices, share: float, seed: int, *, flag: str, class_names: Sequence[str]
+    images: npt.NDArray[np.uint8],
+    labels: Indices,
+    share: float,
+    seed: int,
+    *,
+    class_names: Sequence[str],
+    parts: Sequence[str] = ("training", "--validation"),
 ) -> tuple[Indices, Indices]:
     """Choose which images to keep and which to hold out; every class has at least one on either side.
 
@@ -38,8 +44,9 @@ def hold_out(
         labels: (N,) class numbers.
         share: of each class, from 0 to 1.
         seed: the same seed chooses the same images.
-        flag: the flag that sets the share, for error messages.
         class_names: one for each class number.
+        parts: what the images are for, with the flags that set the shares, for error messages. Each class needs an
+            image for each part.
 
     Returns:
         The indices of the kept and of the held out images.
@@ -51,12 +58,15 @@ def hold_out(
     _, pictures = np.unique(originals, return_index=True)  # the first of each picture
     counts = np.bincount(labels[pictures], minlength=len(class_names))
     few = [
-        f"class {name!r} has {count} different training image{'' if count == 1 else 's'}"
+        f"class {name!r} has {count} different image{'' if count == 1 else 's'}"
         for name, count in zip(class_names, counts, strict=True)
-        if count < 2  # noqa: PLR2004 - one for each side
+        if count < len(parts)
     ]
     if few:
-        raise DataError(f"{'; '.join(few)}; two are needed to hold one out for {flag}: add images, or remove the class")
+        raise DataError(
+            f"{'; '.join(few)}; {len(parts)} are needed, one each for {', '.join(parts[:-1])} and {parts[-1]}: "
+            "add images, or remove the class"
+        )
     if (counts * share).min() >= 1:
         _, held = train_test_split(pictures, test_size=share, random_state=seed, stratify=labels[pictures])
     else:  # scikit-learn would leave out small classes
@@ -70,7 +80,9 @@ def hold_out(
     is_held = np.isin(originals, originals[held])
     for label, name in enumerate(class_names):
         if is_held[labels == label].all():
-            raise DataError(f"class {name!r} has too few images to hold out {share:.0%}: none is left; lower {flag}")
+            raise DataError(
+                f"class {name!r} has too few images to hold out {share:.0%}: none is left; lower {parts[-1]}"
+            )
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 

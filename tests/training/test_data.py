@@ -109,7 +109,7 @@ def test_missing_data_are_refused_with_the_path(tmp_path):
     (tmp_path / "train" / "b" / "x.png").write_text("no picture")
     (tmp_path / "test" / "a" / "x.png").write_text("no picture")
     (tmp_path / "test" / "b" / "x.png").write_text("no picture")
-    with pytest.raises(DataError, match=r"can't read 4 files as images .*\n  '.*train/a/x\.png': the file is not an image"):
+    with pytest.raises(DataError, match=r"can't read 4 files as images .*\n  '.*train/a/x\.png': the file"):
         load_data(str(tmp_path))
 
 
@@ -135,6 +135,15 @@ def test_damaged_files_are_reported_together(tmp_path):
     data = load_data(str(tmp_path), skip_damaged=True)
     assert len(data.train.labels) + len(data.test.labels) == 65
     assert sum(note.startswith("damaged, left out: ") for note in data.notes) == 25
+
+
+def test_a_class_needs_an_image_for_each_part(tmp_path):
+    """Without test images in the folder, these are training, validation and test."""
+    write_folder(tmp_path, draw_split(3, 0), "png")
+    next((tmp_path / CLASSES[1]).iterdir()).unlink()
+    words = f"'{CLASSES[1]}' has 2 different images; 3 are needed, one each for training, --validation and the test"
+    with pytest.raises(DataError, match=words):
+        load_data(str(tmp_path))
 
 
 def test_a_class_with_only_damaged_files_is_refused(tmp_path):

@@ -15,7 +15,7 @@ def make_images(numbers):
 
 
 def split(numbers, labels, share=0.1, seed=0):
-    return hold_out(make_images(numbers), np.array(labels), share, seed, flag="--validation", class_names=NAMES)
+    return hold_out(make_images(numbers), np.array(labels), share, seed, class_names=NAMES)
 
 
 def test_copies_have_the_number_of_the_first():
@@ -56,9 +56,9 @@ def test_each_image_is_in_one_fold():
 
 def test_classes_with_one_image_are_refused_together():
     """By name. Copies do not count."""
-    with pytest.raises(DataError, match=r"^class 'disc' has 1 different training image; two are needed"):
+    with pytest.raises(DataError, match=r"^class 'disc' has 1 different image; 2 are needed, .* and --valid"):
         split([0, 0, 1, 2], [0, 0, 1, 1])
-    with pytest.raises(DataError, match=r"'disc' has 1 different training image; class '.*' has 1 .*; two are needed"):
+    with pytest.raises(DataError, match=r"'disc' has 1 different image; class '.*' has 1 .*; 2 are needed"):
         split([0, 0, 1], [0, 0, 1])
 
 
