@@ -100,7 +100,7 @@ def _find_splits(folder: Path, skipped: Counter[str]) -> dict[str, Path]:
         found = ", ".join(f"{path.name}/" for path in splits.values())
         raise DataError(f"{folder} has {found} and no train/; expected {LAYOUTS}")
     for path in others:
-        skipped[f"folder beside {splits['train'].name}/ without class folders: {path.name}/"] += 1
+        skipped[f"folder beside {splits['train'].name}/: {path.name}/"] += 1
     return splits
 
 
@@ -114,7 +114,8 @@ def _list_classes(folder: Path, skipped: Counter[str]) -> dict[str, list[Path]]:
     if len(classes) < 2:  # noqa: PLR2004 - one class is nothing to classify
         inner = [path for paths in classes.values() for path in paths if next(_list_folders(path), None)]
         hint = f"; did you mean {inner[0]}?" if inner else f"; expected {LAYOUTS}"
-        raise DataError(f"{folder} has {len(classes)} class folders, and at least two are needed{hint}")
+        count = "1 class folder" if len(classes) == 1 else "no class folders"
+        raise DataError(f"{folder} has {count}, and at least two are needed{hint}")
     for path in folder.iterdir():
         if is_litter(path.name) and path.is_dir():
             skipped[f"hidden folder, or one of the operating system: {path}/"] += 1

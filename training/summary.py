@@ -67,7 +67,8 @@ def describe_copies(copies: Copies, tested: int) -> list[str]:
     if copies.across:
         lines.append(f"WARNING: {describe_overlap(copies.across, tested)}; the accuracy will flatter the model")
     if copies.contradicting:
-        lines.append(f"WARNING: {copies.contradicting} pictures are in several classes")
+        one = "1 picture is" if copies.contradicting == 1 else f"{copies.contradicting} pictures are"
+        lines.append(f"WARNING: {one} in several classes")
     if copies.in_train:
         lines.append(f"{copies.in_train} training images are copies of others")
     if copies.in_test:
@@ -77,4 +78,5 @@ def describe_copies(copies: Copies, tested: int) -> list[str]:
 
 def describe_overlap(across: int, tested: int) -> str:
     """Describe how many of the test images are also training images."""
-    return f"{across} of {tested} test images {'is' if across == 1 else 'are'} also training images"
+    both = "is also a training image" if across == 1 else "are also training images"
+    return f"{across} of {tested} test images {both}"

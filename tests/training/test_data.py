@@ -98,7 +98,7 @@ def test_missing_data_are_refused_with_the_path(tmp_path):
     """No folder, no splits, a class without images, a file that is not an image."""
     with pytest.raises(DataError, match="neither 'cifar10' nor a folder"):
         load_data(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"has 0 class folders, .* expected train/<class>/\*"):
+    with pytest.raises(DataError, match=r"has no class folders, .* expected train/<class>/\*"):
         load_data(str(tmp_path))
     for split in ("train", "test"):
         for name in ("a", "b"):

@@ -49,7 +49,7 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
         (["test/a", "test/b"], "has test/ and no train/; expected train/<class>"),
         (["train/a", "train/b", "val/a", "valid/b"], "val/ and valid/, which both mean the validation images"),
         (["train", "test"], "has no class folders in it"),
-        (["photos/a", "photos/b"], "has 1 class folders, and at least two are needed; did you mean .*photos"),
+        (["photos/a", "photos/b"], "has 1 class folder, and at least two are needed; did you mean .*photos"),
         (["train/a", "train/b", "test/a", "test/c"], "test has no b; .*train has no c|train has no c; .*test has no b"),
     ],
 )
@@ -87,7 +87,7 @@ def test_skipped_files_are_counted(tmp_path):
     assert found.class_names == CLASSES
     assert count(found.train) == [1, 1, 1]
     assert found.skipped == {
-        "folder beside train/ without class folders: labels/": 1,
+        "folder beside train/: labels/": 1,
         "file beside the class folders": 1,
         f"hidden folder, or one of the operating system: {tmp_path / 'train' / '@eaDir'}/": 1,
         f"hidden folder, or one of the operating system: {tmp_path / 'train' / '.net'}/": 1,

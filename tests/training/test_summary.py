@@ -39,4 +39,4 @@ def test_copies_are_counted():
     assert count_copies(data) == (2, 1, 3, 1)
     text = summarize(data, train, test)
     assert "WARNING: 3 of 10 test images are also training images; the accuracy will flatter the model\n" in text
-    assert "WARNING: 1 pictures are in several classes\n" in text
+    assert "WARNING: 1 picture is in several classes\n" in text
