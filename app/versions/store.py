@@ -256,6 +256,8 @@ def _compare(new: ModelMetadata, serving: ModelMetadata) -> str | None:
 
     Clients rely on the classes, and queued images have the size of the serving version.
     """
+    if new.input.shape != serving.input.shape:
+        return f"it takes images of {_show(new.input.shape)} pixels, the serving version {_show(serving.input.shape)}"
     if new.input != serving.input:
         return f"it takes {new.input}, the serving version {serving.input}"
     if new.class_names == serving.class_names:
@@ -266,6 +268,10 @@ def _compare(new: ModelMetadata, serving: ModelMetadata) -> str | None:
     }
     listed = [f"{change}: {_list(names)}" for change, names in changes.items() if names]
     return f"it has other classes than the serving version ({'; '.join(listed) or 'in another order'})"
+
+
+def _show(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape[:2]))
 
 
 def _list(names: Sequence[str]) -> str:

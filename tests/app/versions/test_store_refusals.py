@@ -95,7 +95,8 @@ async def test_a_version_with_another_input_shape_is_refused(tmp_path):
     add(tmp_path, 2)
     await store.refresh()
     assert get_version(store) == 1
-    assert "restart the service to change it" in store.refusals[0].reason
+    reason = "it takes images of 16 x 6 pixels, the serving version 8 x 6; restart the service to change it"
+    assert store.refusals[0].reason == reason
 
 
 @pytest.mark.parametrize(
