@@ -53,5 +53,5 @@ def read_metadata(folder: Path) -> ModelMetadata:
     except DigestError as error:
         raise VersionError(f"the files in {folder} differ from the exported ones: {error}") from error
     except OSError as error:
-        raise VersionError(f"{folder} is not a version: {error}") from error
+        raise VersionError(f"{folder} is not a version: {error.filename}: {error.strerror}") from error
     return metadata

@@ -74,7 +74,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         recipe = Recipe(**hyperparameters)
     except ValidationError as error:
         parser.error("; ".join(_describe_fault(fault) for fault in error.errors()))
-    if name == FINETUNE_RECIPE and start is None:
+    if name == FINETUNE_RECIPE and start is None and resume is None and values.get("start") != SCRATCH:
         parser.error(f"argument --recipe: {name} starts from a version, and {START_MODELS} contains none; set --from")
     _require_possible(parser, values)
     return Options(**{**values, "recipe": recipe, "recipe_name": name, "start": start, "resume": resume})
@@ -113,6 +113,8 @@ def _choose_recipe(
         start = find_newest(START_MODELS)
         if start:
             print(f"starting from {start}; use --from {SCRATCH} for random weights", file=sys.stderr)
+        elif recipe is None:
+            print(f"starting from random weights: no version in {START_MODELS}; --from names one", file=sys.stderr)
     else:
         start = None
     return recipe or (FINETUNE_RECIPE if start else DEFAULT_RECIPE), start
@@ -152,7 +154,8 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
         dest="start",
         metavar="VERSION",
         help=f"start from the weights of the exported version in this folder; {SCRATCH}: from random weights (default: "
-        f"the newest version in {START_MODELS}, if any, for an image folder of fewer than {SMALL_FOLDER:,} images)",
+        f"the newest version in {START_MODELS}, if any, for an image folder of fewer than {SMALL_FOLDER:,} training "
+        "images, unless --recipe names another recipe)",
     )
     job.add_argument(
         "--resume",
@@ -246,7 +249,7 @@ def _require_possible(parser: Parser, values: dict[str, Any]) -> None:
         except (OSError, UnicodeDecodeError) as error:
             parser.error(f"argument --notes: {str(notes)!r} can't be read: {error}")
     if values.get("folds") is not None and (values["folds"] < 0 or values["folds"] == 1):
-        parser.error(f"argument --folds: {values['folds']} is not 0, and not 2 or more")
+        parser.error(f"argument --folds: {values['folds']} is neither 0 nor at least 2")
     if values["quantize"] and not values["export"]:
         parser.error("argument --quantize: --no-export leaves nothing to quantize")
     if values["quantize"] and not importlib.util.find_spec("nncf"):

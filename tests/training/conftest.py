@@ -27,6 +27,7 @@ def _from_scratch():
     """Start from random weights. The images are few, so training would start from the shipped version by default."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.options.START_MODELS", Path("nowhere"))
+        patch.setattr("training.options.SMALL_FOLDER", 0)
         yield
 
 

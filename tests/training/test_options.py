@@ -1,6 +1,7 @@
 """Behaviour of training.options."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ def photos(tmp_path, monkeypatch):
     write_folder(tmp_path / "photos", draw_split(1, 0), "png")
     (tmp_path / "minimodel" / "3").mkdir(parents=True)
     monkeypatch.setattr("training.options.START_MODELS", tmp_path / "minimodel")
+    monkeypatch.setattr("training.options.SMALL_FOLDER", 3000)
     return str(tmp_path / "photos")
 
 
@@ -38,6 +40,19 @@ def test_random_weights_can_be_chosen(photos, flags):
     """By a flag, or by naming another recipe."""
     options = parse_options(["--data", photos, *flags])
     assert (options.recipe_name, options.start) == ("fast", None)
+
+
+def test_random_weights_for_want_of_a_version_are_reported(photos, monkeypatch, capsys):
+    """Such as in another working directory: the model would be worse than expected."""
+    monkeypatch.setattr("training.options.START_MODELS", Path("nowhere"))
+    assert parse_options(["--data", photos]).start is None
+    assert capsys.readouterr().err == "starting from random weights: no version in nowhere; --from names one\n"
+
+
+def test_finetune_may_start_from_random_weights(photos):
+    """To see what the start contributes."""
+    options = parse_options(["--data", photos, "--recipe", "finetune", "--from", "scratch"])
+    assert (options.recipe_name, options.start) == ("finetune", None)
 
 
 def test_large_folders_and_official_data_start_from_random_weights(photos, monkeypatch):
@@ -115,7 +130,7 @@ def test_help_shows_each_default_once(capsys):
         (["--data-name", "x"], "--data-name: cifar10 has a name and a source of its own"),
         (["--data", "cifar10", "--data-source", "x"], "--data-source: cifar10 has a name and a source of its own"),
         (["--recipe", "finetune"], "--recipe: finetune starts from a version, and nowhere contains none; set --from"),
-        (["--folds", "1"], "--folds: 1 is not 0, and not 2 or more"),
+        (["--folds", "1"], "--folds: 1 is neither 0 nor at least 2"),
         (["--size", "33"], "--size: invalid choice: 33"),
         (["--notes", "nowhere.md"], "--notes: 'nowhere.md' is not a file"),
     ],
