@@ -2,15 +2,17 @@
 
 `python -m benchmarks.own_classes FOLDER …` reads image folders, draws some images of each class, and cross-validates
 changes of the recipe `finetune` on them. One more data set is generated. It writes own-classes.md into
-benchmarks/results from all cells in the folder `--runs`, so the table can grow over several sessions.
+benchmarks/results from all cells in the folder `--runs` of these data sets and counts, so the table can grow over
+several sessions; `--changes` without a name measures nothing more.
 """
 
 import sys
 import time
-from collections.abc import Sequence
-from functools import partial
+import zipfile
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +20,21 @@ from PIL import Image, ImageDraw
 from scipy.special import softmax
 
 from training.calibration import Floats, Labels, fit_calibration, measure_calibration_error
-from training.config import RECIPES, Recipe
+from training.config import IMAGE_SIZE, RECIPES, Recipe
 from training.data import Split, load_data
-from training.devices import select_devices
+from training.devices import Devices, select_devices
 from training.failures import TrainingError
-from training.finetune import Start, fit_normalization, load_start, make_initial_weights
-from training.folds import Folds, cross_validate, read_folds, save_folds
+from training.finetune import Start, Weights, fit_normalization, load_start, make_initial_weights
+from training.folds import Folds, cross_validate
 from training.numbering import find_newest
 from training.options import START_MODELS, Parser
 from training.pipeline import measure_normalization
 from training.table import draw_table
+from training.train import compile_network
+
+if TYPE_CHECKING:  # imported after `training`, which sets TensorFlow's log level
+    import keras
+    import tensorflow as tf
 
 PROGRAM = "python -m benchmarks.own_classes"
 FOLDS = 3
@@ -37,6 +44,9 @@ RESULTS = Path(__file__).parent / "results"
 GENERATED = "generated shapes"
 SHAPES = ("dots", "rings", "stripes", "checks")
 RANDOM_WEIGHTS = "scratch"
+RANDOM_HEAD = "random-head"
+SLOW_BODY = "slow-body"
+BODY_RATE = 1 / 3
 
 CHANGES: dict[str, dict[str, Any]] = {
     "finetune": {},
@@ -48,7 +58,16 @@ CHANGES: dict[str, dict[str, Any]] = {
     "less-augmentation": {"scale": 0.0, "color": 0.0, "gray": 0.0},
     "smoothing": {"label_smoothing": 0.1},
     "averaged": {"ema": 0.95},
+    RANDOM_HEAD: {},
+    SLOW_BODY: {},
+    "size-48": {"size": 48},
+    "size-64": {"size": 64},
 }
+OTHER_CHANGES = {
+    RANDOM_HEAD: "the new head starts at random, not as a logistic regression on the frozen features",
+    SLOW_BODY: "all layers but the head learn at a third of the rate",
+}
+"""Changes that are not hyperparameters."""
 
 HEADER = """# Your own classes: accuracy by the number of images
 
@@ -61,7 +80,7 @@ CALIBRATION = """
 ## Confidence
 
 Mean confidence and expected calibration error of `finetune`, without and with a temperature. The
-temperature for each half of the answers was fitted on the other half.
+temperature for each tenth of the answers was fitted on the others.
 
 """
 CHANGED = """
@@ -88,6 +107,10 @@ class DataSet(NamedTuple):
     split: Split
 
 
+Load = Callable[[int], DataSet]
+"""Returns a data set with images of a size."""
+
+
 class Cell(NamedTuple):
     """The result of one change on one data set, with one number of images per class."""
 
@@ -95,14 +118,17 @@ class Cell(NamedTuple):
     seconds: float
 
 
-def draw_shapes(count: int) -> DataSet:
+def draw_shapes(count: int, image_size: int = IMAGE_SIZE) -> DataSet:
     """Draw `count` images of each of a few patterns, in random colours."""
-    random = np.random.default_rng(0)
-    images = [_draw_shape(name, random) for name in SHAPES for _ in range(count)]
+    images = [
+        _draw_shape(name, np.random.default_rng([label, index]), image_size)
+        for label, name in enumerate(SHAPES)
+        for index in range(count)
+    ]
     return DataSet(GENERATED, SHAPES, Split(np.stack(images), np.repeat(np.arange(len(SHAPES)), count)))
 
 
-def _draw_shape(name: str, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+def _draw_shape(name: str, random: np.random.Generator, image_size: int) -> npt.NDArray[np.uint8]:
     size, step = 64, int(random.integers(10, 22))
     paper, ink = (tuple(int(level) for level in random.integers(0, 256, 3)) for _ in range(2))
     image = Image.new("RGB", (size, size), paper)
@@ -120,17 +146,17 @@ def _draw_shape(name: str, random: np.random.Generator) -> npt.NDArray[np.uint8]
                     draw.line((x, 0, x, size), fill=ink, width=step // 3)
                 case _ if (row + column) % 2:
                     draw.rectangle((x, y, x + step, y + step), fill=ink)
-    small = np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS), np.int64)
+    small = np.asarray(image.resize((image_size, image_size), Image.Resampling.LANCZOS), np.int64)
     return (small + random.integers(-12, 13, small.shape)).clip(0, 255).astype(np.uint8)
 
 
-def read_data_set(folder: Path) -> DataSet:
+def read_data_set(folder: Path, size: int = IMAGE_SIZE) -> DataSet:
     """Read all images of an image folder, whatever its splits.
 
     Raises:
         DataError: the folder is not an image folder.
     """
-    data = load_data(str(folder), skip_damaged=True)
+    data = load_data(str(folder), size=size, skip_damaged=True)
     splits = [split for split in (data.train, data.validation, data.test) if split is not None]
     images, labels = (np.concatenate(parts) for parts in zip(*splits, strict=True))
     return DataSet(data.name, data.class_names, Split(images, labels))
@@ -153,8 +179,10 @@ def measure(data: DataSet, count: int, change: str, start: Start) -> Cell:
         normalize, initialize = measure_normalization(split.images, recipe.normalization), None
     else:
         normalize = fit_normalization(start.normalize, recipe.size)
-        initialize = partial(make_initial_weights, start._replace(normalize=normalize), recipe=recipe)
-    folds = cross_validate(split, FOLDS, recipe, normalize, select_devices(), initialize)
+        make = make_random_head if change == RANDOM_HEAD else make_initial_weights
+        initialize = partial(make, start._replace(normalize=normalize), recipe=recipe)
+    build = compile_slow_body if change == SLOW_BODY else compile_network
+    folds = cross_validate(split, FOLDS, recipe, normalize, select_devices(), initialize, build=build)
     return Cell(folds, time.monotonic() - started)
 
 
@@ -163,31 +191,68 @@ def change_recipe(change: str) -> Recipe:
     return RECIPES["finetune"].model_copy(update=CHANGES[change])
 
 
+def make_random_head(start: Start, split: Split, recipe: Recipe) -> Weights:
+    """Return the initial weights of a network whose head is random."""
+    weights = make_initial_weights(start, split, recipe)
+    limit = np.sqrt(6 / sum(weights[-2].shape))  # as Keras (Glorot)
+    kernel = np.random.default_rng(recipe.seed).uniform(-limit, limit, weights[-2].shape)
+    return [*weights[:-2], kernel.astype(np.float32), np.zeros_like(weights[-1])]
+
+
+def compile_slow_body(
+    num_classes: int, recipe: Recipe, devices: Devices, total_steps: int, image_size: int | None = None
+) -> "keras.Model":
+    """Compile a network whose layers learn slowly, except the head."""
+    model = compile_network(num_classes, recipe, devices, total_steps, image_size)
+    update = model.optimizer.update_step
+
+    def update_slowly(gradient: "tf.Tensor", variable: "tf.Variable", learning_rate: "tf.Tensor") -> None:
+        update(gradient, variable, learning_rate * (1.0 if variable.name.startswith("head/") else BODY_RATE))
+
+    model.optimizer.update_step = update_slowly
+    return model
+
+
 class Row(NamedTuple):
     """A line of the table: one data set, with one number of images per class."""
 
-    data: DataSet
+    load: Load
     per_class: int
 
-    def name_cell(self, runs: Path, change: str) -> Path:
-        """Return the file of a change's cell."""
+    @property
+    def data(self) -> DataSet:
+        """The data set at the usual size."""
+        return self.load(IMAGE_SIZE)
+
+    def save(self, runs: Path, change: str, start: str, folds: Folds) -> None:
+        """Write the answers of a change, with what they depend on."""
+        np.savez(self._name_cell(runs, change), **folds._asdict(), made_with=_describe_cell(change, start))
+
+    def read(self, runs: Path, change: str, start: str) -> Folds | None:
+        """Read the answers of a change, if they are of these images, of today's recipe and of this start."""
+        try:
+            with np.load(self._name_cell(runs, change)) as saved:
+                folds = Folds(saved["logits"], saved["labels"], int(saved["folds"]))
+                made_with = str(saved["made_with"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # missing, of older code, or half written
+            return None
+        drawn = draw_images(self.data, self.per_class).labels
+        is_current = made_with == _describe_cell(change, start) and np.array_equal(folds.labels, drawn)
+        return folds if is_current else None
+
+    def _name_cell(self, runs: Path, change: str) -> Path:
         return runs / f"{self.data.name.replace(' ', '-')}-{self.per_class}-{change}.npz"
 
-    def read(self, runs: Path, change: str) -> Folds | None:
-        """Read a cell, if it was measured on these images."""
-        path = self.name_cell(runs, change)
-        if not path.exists():
-            return None
-        folds = read_folds(path)
-        is_current = np.array_equal(folds.labels, draw_images(self.data, self.per_class).labels)
-        return folds if is_current else None
+
+def _describe_cell(change: str, start: str) -> str:
+    return f"{'' if change == RANDOM_WEIGHTS else start} {change_recipe(change).model_dump_json()}"
 
 
 def draw_results(rows: Sequence[Row], runs: Path, start: str) -> str:
     """Return the tables of all cells that were measured."""
     accuracies, calibrations, changes = [], [], []
     for row in rows:
-        cells = {change: folds for change in CHANGES if (folds := row.read(runs, change))}
+        cells = {change: folds for change in CHANGES if (folds := row.read(runs, change, start))}
         if not {"finetune", RANDOM_WEIGHTS} <= cells.keys():
             continue
         tuned, scratch = cells["finetune"], cells[RANDOM_WEIGHTS]
@@ -225,12 +290,12 @@ def draw_results(rows: Sequence[Row], runs: Path, start: str) -> str:
 def measure_calibration(folds: Folds) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return mean confidence and calibration error without a temperature, and with one fitted on other images.
 
-    The temperature for each half of the images is fitted on the other half.
+    The temperature for each tenth of the images is fitted on the others, almost as many as for an exported version.
     """
-    half = np.random.default_rng(0).permutation(len(folds.labels)) % 2 == 0
+    tenth = np.random.default_rng(0).permutation(len(folds.labels)) % 10
     plain = fit_nothing(folds.logits)
     served = np.empty_like(plain)
-    for judged in (half, ~half):
+    for judged in (tenth == number for number in np.unique(tenth)):
         calibrate = fit_calibration(folds.logits[~judged], folds.labels[~judged], 0.0)
         served[judged] = calibrate(folds.logits[judged])
     return _judge(plain, folds.labels), _judge(served, folds.labels)
@@ -271,7 +336,7 @@ def _draw_changes(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> list[list
         both = [(cells[change].accuracy, cells["finetune"].accuracy) for _, cells in measured if change in cells]
         if change in {"finetune", RANDOM_WEIGHTS} or not both:
             continue
-        shown = ", ".join(f"`{field}` = {value!r}" for field, value in values.items())
+        shown = OTHER_CHANGES.get(change) or ", ".join(f"`{field}` = {value!r}" for field, value in values.items())
         accuracy, unchanged = np.mean(both, axis=0)
         lines.append([change, shown, str(len(both)), _percent(accuracy), _percent(unchanged)])
     return lines
@@ -294,13 +359,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.runs.mkdir(parents=True, exist_ok=True)
     try:
         start = load_start(options.start)
-        sets = [draw_shapes(max(options.counts, default=0)), *map(read_data_set, options.folders)]
-        rows = [Row(data, count) for count in sorted(options.counts) for data in sets]
+        drawn = partial(draw_shapes, max(options.counts, default=0))
+        loads = [cache(load) for load in (drawn, *(partial(read_data_set, folder) for folder in options.folders))]
+        rows = [Row(load, count) for count in sorted(options.counts) for load in loads]
         for row in rows:
             for change in options.changes:
-                if row.read(options.runs, change) is None:
-                    cell = measure(row.data, row.per_class, change, start)
-                    save_folds(row.name_cell(options.runs, change), cell.folds)
+                if row.read(options.runs, change, start.name) is None:
+                    data = row.load(change_recipe(change).size)
+                    cell = measure(data, row.per_class, change, start)
+                    row.save(options.runs, change, start.name, cell.folds)
                     line = f"{row.data.name}, {row.per_class} per class, {change}: {_percent(cell.folds.accuracy)}"
                     print(f"{line}, {cell.seconds:.0f} s", flush=True)
     except TrainingError as error:

@@ -51,6 +51,7 @@ def cross_validate(
     normalize: Normalization,
     devices: Devices,
     initialize: Callable[[Split], Sequence[npt.NDArray[np.float32]]] | None = None,
+    build: Callable[[int, Recipe, Devices, int], keras.Model] = compile_network,
 ) -> Folds:
     """For each fold, fit a network to the other folds for the recipe's epochs, and predict the fold.
 
@@ -61,6 +62,7 @@ def cross_validate(
         normalize: as in that run.
         devices: as in that run.
         initialize: returns the initial weights for a training set; by default they are random.
+        build: returns the compiled network.
     """
     logits = np.empty((len(split.labels), int(split.labels.max()) + 1), np.float32)
     rounds = list(split_folds(split.images, split.labels, folds, recipe.seed))
@@ -69,7 +71,7 @@ def cross_validate(
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(devices.precision)
     with devices.strategy.scope():
-        model = compile_network(logits.shape[1], recipe, devices, steps * recipe.epochs)
+        model = build(logits.shape[1], recipe, devices, steps * recipe.epochs)
     head = keras.Model(model.inputs, model.get_layer("head").output)
     variables = [*model.variables, *model.optimizer.variables]
     fresh = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
