@@ -50,6 +50,9 @@ class Data:
     """None: split it off the training images."""
     test_files: tuple[str, ...] = ()
     """Where each test image came from: its path in the image folder, or its number in the official data."""
+    train_files: tuple[str, ...] = ()
+    validation_files: tuple[str, ...] = ()
+    """As `test_files`, of an image folder only."""
     notes: tuple[str, ...] = ()
     """How the folder was read, and which files were skipped."""
 
@@ -157,10 +160,14 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
             f"{len(held)} of {len(train.labels)} images are held out for testing ({TEST_SHARE:.0%} of each class)"
         )
         test_files, test = [train_files[index] for index in held], Split(train.images[held], train.labels[held])
-        train = Split(train.images[kept], train.labels[kept])
+        train_files, train = [train_files[index] for index in kept], Split(train.images[kept], train.labels[kept])
     endings = {
         file.path.suffix.lower().lstrip(".") or "unnamed" for file in (*train_files, *validation_files, *test_files)
     }
+
+    def name_files(files: list[ImageFile]) -> tuple[str, ...]:
+        return tuple(file.path.relative_to(folder).as_posix() for file in files)
+
     return Data(
         name,
         origin,
@@ -169,8 +176,10 @@ def _read_folder(folder: Path, name: str, origin: str, size: int, seed: int, *, 
         train,
         test,
         validation if found.validation else None,
-        tuple(file.path.relative_to(folder).as_posix() for file in test_files),
-        tuple(notes),
+        notes=tuple(notes),
+        train_files=name_files(train_files),
+        validation_files=name_files(validation_files),
+        test_files=name_files(test_files),
     )
 
 

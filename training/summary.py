@@ -1,16 +1,21 @@
 """Summarizes a data set before training: images per class, skipped files, copies, and the baseline's accuracy."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from training.data import Data, Split
 from training.report import percent
-from training.split import find_originals
+from training.split import Indices, find_originals
 from training.table import draw_table
 
 FEW = 10
 """The report warns about classes with fewer training images."""
+
+
+LISTED = 10
+"""Maximum number of pictures to name in a warning."""
 
 
 class Copies(NamedTuple):
@@ -23,6 +28,9 @@ class Copies(NamedTuple):
     """Test images that are also training or validation images."""
     contradicting: int
     """Pictures that have several classes."""
+    across_files: tuple[str, ...] = ()
+    contradicting_files: tuple[str, ...] = ()
+    """The files of the first of these pictures, joined by an equals sign. Empty if the data has no files."""
 
 
 def count_copies(data: Data) -> Copies:
@@ -31,12 +39,26 @@ def count_copies(data: Data) -> Copies:
     numbers = find_originals(*(split.images for split in (*fitted, data.test)))
     train, test = np.concatenate(numbers[:-1]), numbers[-1]
     labels = np.concatenate([split.labels for split in (*fitted, data.test)])
-    pictures = np.unique(np.stack([np.concatenate(numbers), labels], axis=1), axis=0)[:, 0]
+    both = np.concatenate(numbers)
+    pictures, classes = np.unique(np.unique(np.stack([both, labels], axis=1), axis=0)[:, 0], return_counts=True)
+    contradicting = pictures[classes > 1]
+    files = np.array([*data.train_files, *data.validation_files, *data.test_files], object)
+
+    def name(chosen: Indices) -> tuple[str, ...]:
+        if not data.train_files:
+            return ()
+        groups = [" = ".join(files[both == number]) for number in chosen[:LISTED]]
+        more = [f"and {len(chosen) - LISTED} more"] if len(chosen) > LISTED else []
+        # A file name need not be valid Unicode.
+        return tuple(text.encode("utf-8", "backslashreplace").decode() for text in (*groups, *more))
+
     return Copies(
         in_train=len(train) - len(np.unique(train)),
         in_test=len(test) - len(np.unique(test)),
         across=int(np.isin(test, train).sum()),
-        contradicting=int((np.unique(pictures, return_counts=True)[1] > 1).sum()),
+        contradicting=len(contradicting),
+        across_files=name(np.intersect1d(test, train)),
+        contradicting_files=name(contradicting),
     )
 
 
@@ -65,15 +87,20 @@ def describe_copies(copies: Copies, tested: int) -> list[str]:
     """Return a sentence for each kind of copies; `tested` is the number of test images."""
     lines = []
     if copies.across:
-        lines.append(f"WARNING: {describe_overlap(copies.across, tested)}; the accuracy will flatter the model")
+        overlap = describe_overlap(copies.across, tested)
+        lines.append(f"WARNING: {overlap}; the accuracy will flatter the model{_list_files(copies.across_files)}")
     if copies.contradicting:
         one = "1 picture is" if copies.contradicting == 1 else f"{copies.contradicting} pictures are"
-        lines.append(f"WARNING: {one} in several classes")
+        lines.append(f"WARNING: {one} in several classes{_list_files(copies.contradicting_files)}")
     if copies.in_train:
         lines.append(f"{copies.in_train} training images are copies of others")
     if copies.in_test:
         lines.append(f"{copies.in_test} test images are copies of others")
     return lines
+
+
+def _list_files(files: Sequence[str]) -> str:
+    return f": {', '.join(files)}" if files else ""
 
 
 def describe_overlap(across: int, tested: int) -> str:

@@ -1,11 +1,12 @@
 """Behaviour of training.summary."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 
-from tests.training.images import CLASSES, draw_split
-from training.data import Data, Split
+from tests.training.images import CLASSES, draw_split, write_folder
+from training.data import Data, Split, load_data
 from training.summary import count_copies, summarize
 
 TRAIN, TEST = draw_split(12, seed=0), draw_split(2, seed=1)
@@ -36,7 +37,25 @@ def test_copies_are_counted():
         np.concatenate([TEST.images, TEST.images[:1], TRAIN.images[5:8]]), np.append(TEST.labels, [0, 0, 0, 0])
     )
     data = replace(DATA, train=train, test=test)
-    assert count_copies(data) == (2, 1, 3, 1)
+    assert count_copies(data)[:4] == (2, 1, 3, 1)
     text = summarize(data, train, test)
     assert "WARNING: 3 of 10 test images are also training images; the accuracy will flatter the model\n" in text
     assert "WARNING: 1 picture is in several classes\n" in text
+
+
+def test_the_files_of_copies_are_named(tmp_path):
+    """Those that need a decision: in two splits, or in two classes. The first ten of each."""
+    write_folder(tmp_path / "train", draw_split(12, 0), "png")
+    write_folder(tmp_path / "test", draw_split(1, 1), "png")
+    first, second = (sorted((tmp_path / "train" / name).iterdir()) for name in CLASSES[:2])
+    shutil.copy(first[0], tmp_path / "test" / CLASSES[0] / "a.png")
+    shutil.copy(second[0], first[0].with_name("b.png"))
+    data = load_data(str(tmp_path))
+    text = summarize(data, data.train, data.test)
+    assert f"model: train/{CLASSES[0]}/{first[0].name} = test/{CLASSES[0]}/a.png\n" in text
+    assert f"in several classes: train/{CLASSES[0]}/b.png = train/{CLASSES[1]}/{second[0].name}\n" in text
+    for path in first:
+        shutil.copy(path, tmp_path / "test" / CLASSES[0])
+    data = load_data(str(tmp_path))
+    text = summarize(data, data.train, data.test)
+    assert ", and 2 more\n" in text
