@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.failures import TrainingError
 from training.options import PROGRAM, parse_options
-from training.run import CHECKPOINT_FILE, find_run
+from training.run import CHECKPOINT_FILE, find_run, format_resume
 
 INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()  # ends the progress bar's line
         advice = "no epoch was finished"
         if run and (run / CHECKPOINT_FILE).exists():
-            advice = f"{PROGRAM} {shlex.join(['--resume', str(run)])} continues after the last finished epoch"
+            advice = f"{format_resume(run)} continues after the last finished epoch"
         print(f"{PROGRAM}: interrupted; {advice}", file=sys.stderr)
         return INTERRUPTED
     finally:

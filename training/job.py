@@ -1,7 +1,6 @@
 """One training job: data → model → fit → evaluate → export."""
 
 import importlib.metadata
-import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,7 +38,7 @@ from training.plots import plot_mistakes
 from training.quantize import quantize_model
 from training.report import Card, format_elsewhere, format_table, write_card
 from training.rival import compare_with_newest, require_same_classes
-from training.run import read_history, read_kept_epoch, read_start, require_writable, write_job
+from training.run import format_resume, read_history, read_kept_epoch, read_start, require_writable, write_job
 from training.split import count_smallest_class
 from training.summary import count_copies, describe_overlap, summarize
 from training.train import train
@@ -121,7 +120,7 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     except tf.errors.ResourceExhaustedError as error:
         raise FullError(
             f"out of disk space or memory: {' '.join(str(error).split())}; "
-            "--resume continues after the last finished epoch"
+            f"{format_resume(run)} continues after the last finished epoch"
         ) from error
     return export_run(options, run, data, fit, folds, start.commit)
 
@@ -173,7 +172,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
     described = _describe_data(data, fit)
     start = read_start(run)
     models = options.models / options.name
-    again = f"{shlex.join(['--resume', str(run)])} measures and exports the run once more"
+    again = f"{format_resume(run)} measures and exports the run once more"
     with stage_version(models) as staged:
         try:
             export_model(served, staged)

@@ -7,6 +7,7 @@ history.csv and TensorBoard's logs. This module imports no TensorFlow, so it can
 import csv
 import datetime
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def find_newest_run(runs: Path, name: str, recipe: str | None = None) -> Path | 
         if (run / CHECKPOINT_FILE).is_file() and job.get("name") == name and recipe in {None, job.get("recipe_name")}:
             found.append(run)
     return max(found, key=lambda run: run.name[-15:], default=None)
+
+
+def format_resume(run: Path) -> str:
+    """Return the command line that resumes a run."""
+    return shlex.join(["python", "-m", "training", "--resume", str(run)])
 
 
 def read_job(run: Path) -> dict[str, Any]:

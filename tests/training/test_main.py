@@ -140,7 +140,7 @@ def test_an_unwritable_folder_is_refused_before_training(flag, image_folder, tmp
             FULL,
             (
                 "out of disk space or memory: variables/x; No space left on device [Op:SaveV2]; "
-                "--resume continues after the last finished epoch"
+                "python -m training --resume {run} continues after the last finished epoch"
             ),
         ),
     ],
@@ -153,7 +153,8 @@ def test_a_full_disk_is_one_line(error, words, image_folder, tmp_path, monkeypat
 
     monkeypatch.setattr("training.job.train", fill)
     assert main(["--data", str(image_folder), "--runs", f"{tmp_path}/runs", "--no-export"]) == 2
-    assert capsys.readouterr().err == f"python -m training: {words}\n"
+    (run,) = (tmp_path / "runs").iterdir()
+    assert capsys.readouterr().err == f"python -m training: {words.format(run=run)}\n"
 
 
 @pytest.mark.parametrize(("flag", "inside"), [("--runs", ""), ("--models", "/minimodel")])
@@ -228,7 +229,7 @@ def test_a_number_taken_in_the_meantime_is_reported_with_the_next_step(image_fol
     flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs")
     assert main(["--data", str(image_folder), *flags, *SMALL_RUN, "--epochs", "1"]) == 2
     (run,) = (tmp_path / "runs").iterdir()
-    advice = f"never overwritten; --resume {run} measures and exports the run once more\n"
+    advice = f"never overwritten; python -m training --resume {run} measures and exports the run once more\n"
     assert capsys.readouterr().err.endswith(advice)
 
 
