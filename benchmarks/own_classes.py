@@ -42,6 +42,7 @@ COUNTS = (20, 60)
 RUNS = Path("runs/own-classes")
 RESULTS = Path(__file__).parent / "results"
 GENERATED = "generated shapes"
+DRAWN = 200
 SHAPES = ("dots", "rings", "stripes", "checks")
 RANDOM_WEIGHTS = "scratch"
 RANDOM_HEAD = "random-head"
@@ -359,7 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.runs.mkdir(parents=True, exist_ok=True)
     try:
         start = load_start(options.start)
-        drawn = partial(draw_shapes, max(options.counts, default=0))
+        # Always as many, so that a count gets the same ones whatever the other counts are.
+        drawn = partial(draw_shapes, DRAWN)
         loads = [cache(load) for load in (drawn, *(partial(read_data_set, folder) for folder in options.folders))]
         rows = [Row(load, count) for count in sorted(options.counts) for load in loads]
         for row in rows:
