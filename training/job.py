@@ -193,7 +193,7 @@ def export_run(options: Options, run: Path, data: Data, fit: Fit, folds: Folds |
         is_set_aside = comparison is not None and options.promote == "if-better" and not comparison.is_better
         version = next_candidate(models) if is_set_aside else next_version(models)
         notes = "\n".join(file.read_text(encoding="utf-8") for file in options.notes)
-        title = f"{options.name} {version}"
+        title = options.name if is_set_aside else f"{options.name} {version}"  # promotion gives the number
         overlap = count_copies(data).across
         remarks = [f"{describe_overlap(overlap, len(data.test.labels))}."] if overlap else []
         if folds:

@@ -90,6 +90,7 @@ def test_promote_if_better_sets_aside_a_version_that_is_no_better(quantized, ima
     share = f"{100 * json.loads((quantized / METADATA_FILE).read_text())['metrics']['accuracy']:.2f} %"
     assert f"24 test images, the new version classifies {share} correctly, {models}/2 {share}." in out
     assert f"python -m training.promote {models}/.candidate-3" in out
+    assert (models / ".candidate-3" / "card" / "README.md").read_text().startswith("# shapes\n")
 
 
 def test_a_small_data_set_is_cross_validated(image_folder, tmp_path, monkeypatch, capsys):
