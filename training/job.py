@@ -140,8 +140,8 @@ def _cross_validate(
     if count < 2:  # noqa: PLR2004 - no folds
         return None
     path = run / FOLDS_FILE
-    if path.exists() and options.resume is not None:
-        return read_folds(path)
+    if path.exists() and options.resume is not None and (saved := read_folds(path)).folds == count:
+        return saved
     print(f"cross-validating with {count} folds", flush=True)
     folds = cross_validate(split, count, options.recipe, fit.normalize, devices, initialize)
     save_folds(path, folds)

@@ -111,6 +111,21 @@ def test_a_small_data_set_is_cross_validated(image_folder, tmp_path, monkeypatch
     assert (run / "mistakes.csv").read_text().startswith("file,said,probability,is\n")
 
 
+def test_another_number_of_folds_is_measured_when_a_run_is_resumed(image_folder, tmp_path, monkeypatch, capsys):
+    """With the same number, the saved answers are enough."""
+    shrink_network(monkeypatch)
+    flags = ("--models", f"{tmp_path}/models", "--runs", f"{tmp_path}/runs")
+    small_run = [flag for flag in SMALL_RUN if flag not in {"--folds", "0"}]
+    assert main(["--data", str(image_folder), *flags, *small_run, "--epochs", "1", "--folds", "2"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    capsys.readouterr()
+    for folds, is_measured in (("2", False), ("3", True)):
+        assert main(["--resume", str(run), "--folds", folds]) == 0
+        out = capsys.readouterr().out
+        assert ("cross-validating" in out) is is_measured
+        assert f"Cross-validation in {folds} folds" in out
+
+
 def read_golden(folder: Path) -> dict[bytes, list[float]]:
     with np.load(folder / GOLDEN_FILE) as golden:
         answers = zip(golden["images"], golden["probabilities"], strict=True)
