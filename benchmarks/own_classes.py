@@ -87,8 +87,8 @@ temperature for each tenth of the answers was fitted on the others.
 CHANGED = """
 ## Changes of the recipe
 
-Mean accuracy over the data sets that the change was measured on, with one run each. Differences of a point or two mean
-little.
+Accuracy on each data set, by its number of images per class, and the mean difference from `finetune` in points. There
+is one run of each, so differences of a point or two mean little.
 
 """
 ACCURACY_COLUMNS = (
@@ -97,7 +97,6 @@ ACCURACY_COLUMNS = (
 CALIBRATION_COLUMNS = (
     "data", "images per class", "accuracy", "confidence", "error", "confidence, temperature", "error, temperature"
 )  # fmt: skip
-CHANGE_COLUMNS = ("change", "values", "data sets", "accuracy", "finetune on the same")
 
 
 class DataSet(NamedTuple):
@@ -274,7 +273,6 @@ def draw_results(rows: Sequence[Row], runs: Path, start: str) -> str:
         plain, calibrated = measure_calibration(tuned)
         calibrations.append([row.data.name, str(row.per_class), *map(_percent, (tuned.accuracy, *plain, *calibrated))])
         changes.append((row, cells))
-    changed = _draw_changes(changes)
     return "".join(
         [
             HEADER.format(start=start, folds=FOLDS, epochs=change_recipe("finetune").epochs),
@@ -283,7 +281,7 @@ def draw_results(rows: Sequence[Row], runs: Path, start: str) -> str:
             CALIBRATION,
             draw_table(CALIBRATION_COLUMNS, calibrations, numbers=True),
             _summarize_calibration([cells["finetune"] for _, cells in changes]),
-            CHANGED + draw_table(CHANGE_COLUMNS, changed) if changed else "",
+            _draw_changes(changes),
         ]
     )
 
@@ -331,16 +329,20 @@ def _summarize_calibration(measured: Sequence[Folds]) -> str:
     )
 
 
-def _draw_changes(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> list[list[str]]:
+def _draw_changes(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> str:
+    """Return the table of changes, with a column for each data set that one was measured on; empty without any."""
+    changed = [(row, cells) for row, cells in measured if cells.keys() - {"finetune", RANDOM_WEIGHTS}]
     lines = []
     for change, values in CHANGES.items():
-        both = [(cells[change].accuracy, cells["finetune"].accuracy) for _, cells in measured if change in cells]
-        if change in {"finetune", RANDOM_WEIGHTS} or not both:
+        gains = [100 * (cells[change].accuracy - cells["finetune"].accuracy) for _, cells in changed if change in cells]
+        if change == RANDOM_WEIGHTS or not gains:
             continue
         shown = OTHER_CHANGES.get(change) or ", ".join(f"`{field}` = {value!r}" for field, value in values.items())
-        accuracy, unchanged = np.mean(both, axis=0)
-        lines.append([change, shown, str(len(both)), _percent(accuracy), _percent(unchanged)])
-    return lines
+        accuracies = [_percent(cells[change].accuracy) if change in cells else "–" for _, cells in changed]
+        mean = "" if change == "finetune" else f"{np.mean(gains):+.1f}"
+        lines.append([change, shown or "as it is", *accuracies, mean])
+    names = [f"{row.data.name}, {row.per_class}" for row, _ in changed]
+    return CHANGED + draw_table(("change", "values", *names, "mean difference"), lines) if lines else ""
 
 
 def _percent(share: float) -> str:

@@ -88,8 +88,11 @@ def test_the_tables_have_gain_and_calibration(measured, tmp_path, capsys):
     assert table in capsys.readouterr().out
     assert f"| {GENERATED} ({', '.join(SHAPES)}) | 10 | 40 | 25.0 % | 60.0 % | 90.0 % | " in table
     assert "Mean gain: +30.0 points; smallest: +30.0." in table
-    assert "| epochs-16 | `epochs` = 16 | 2 | 90.0 % | 90.0 % |" in table
-    assert "| slow-body | all layers but the head learn at a third of the rate | 2 | 90.0 % | 90.0 % |" in table
+    assert f"| change | values | {GENERATED}, 10 | {GENERATED}, 20 | mean difference |" in table
+    assert "| finetune | as it is | 90.0 % | 90.0 % |  |" in table
+    assert "| epochs-16 | `epochs` = 16 | 90.0 % | 90.0 % | +0.0 |" in table
+    assert "| slow-body | all layers but the head learn at a third of the rate | 90.0 % | 90.0 % | +0.0 |" in table
+    assert "random-head" not in table
 
 
 def test_cells_of_another_version_or_recipe_are_measured_again(measured, monkeypatch, tmp_path):
