@@ -180,7 +180,8 @@ def measure(data: DataSet, count: int, change: str, start: Start) -> Cell:
     else:
         normalize = fit_normalization(start.normalize, recipe.size)
         make = make_random_head if change == RANDOM_HEAD else make_initial_weights
-        initialize = partial(make, start._replace(normalize=normalize), recipe=recipe)
+        start = start._replace(normalize=normalize)
+        initialize = partial(make, start, recipe=recipe, class_names=data.class_names)
     build = compile_slow_body if change == SLOW_BODY else compile_network
     folds = cross_validate(split, FOLDS, recipe, normalize, select_devices(), initialize, build=build)
     return Cell(folds, time.monotonic() - started)
@@ -191,9 +192,9 @@ def change_recipe(change: str) -> Recipe:
     return RECIPES["finetune"].model_copy(update=CHANGES[change])
 
 
-def make_random_head(start: Start, split: Split, recipe: Recipe) -> Weights:
+def make_random_head(start: Start, split: Split, recipe: Recipe, class_names: Sequence[str]) -> Weights:
     """Return the initial weights of a network whose head is random."""
-    weights = make_initial_weights(start, split, recipe)
+    weights = make_initial_weights(start, split, recipe, class_names)
     limit = np.sqrt(6 / sum(weights[-2].shape))  # as Keras (Glorot)
     kernel = np.random.default_rng(recipe.seed).uniform(-limit, limit, weights[-2].shape)
     return [*weights[:-2], kernel.astype(np.float32), np.zeros_like(weights[-1])]

@@ -143,6 +143,20 @@ RECIPES = {
             "cutout": 8,  # for long runs; the paper above has 12 for a wider network
         }
     ),
+    # Trains a version of `best` further (with --from): milder augmentation, and an average over most of the run.
+    "refine": Recipe.model_validate(
+        _COMMON.model_dump()
+        | _LONGER
+        | {
+            "epochs": 8,
+            "learning_rate": 0.0008,
+            "warmup": 0.05,
+            "low_resolution": 0.0,
+            "scale_share": 0.15,
+            "cutout": 8,
+            "ema": 0.9995,
+        }
+    ),
     # Starts from an exported version; chosen on small data sets of several kinds (benchmarks/results/own-classes.md).
     "finetune": _COMMON.model_copy(
         update={

@@ -1,10 +1,11 @@
 """Starts a network from the weights of an exported version, with a new head for other classes.
 
-It reads the weights from the version's SavedModel and measures the normalization of its graph. The new head starts as
-a logistic regression on the features of the training images.
+It reads the weights from the version's SavedModel and measures the normalization of its graph. A new head starts as a
+logistic regression on the features of the training images. With the same classes, the network keeps the version's head.
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class Start(NamedTuple):
     """Of the whole network, in Keras's order; the last two are the head's."""
     normalize: Normalization
     residual: bool
+    class_names: tuple[str, ...]
 
 
 def load_start(folder: Path) -> Start:
@@ -59,6 +61,7 @@ def load_start(folder: Path) -> Start:
             weights,
             _measure_normalization(folder, metadata),
             bool(metadata.recipe.get("residual", True)),
+            tuple(metadata.class_names),
         )
         network = _build(metadata.input.shape[0], len(metadata.class_names), start.residual)
         network.set_weights(weights)
@@ -68,8 +71,10 @@ def load_start(folder: Path) -> Start:
     return start
 
 
-def make_initial_weights(start: Start, split: Split, recipe: Recipe) -> Weights:
-    """Return the weights of a network for the classes and the image size of `split`, started from `start`."""
+def make_initial_weights(start: Start, split: Split, recipe: Recipe, class_names: Sequence[str]) -> Weights:
+    """Return the weights of a network for these classes and the image size of `split`, started from `start`."""
+    if tuple(class_names) == start.class_names:
+        return start.weights
     classes = int(split.labels.max()) + 1
     network = _build(split.images.shape[1], classes, start.residual)
     head = network.get_layer("head")

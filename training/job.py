@@ -101,7 +101,8 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
         if begun.residual != recipe.residual:
             raise VersionError(f"can't start from {options.start}: its --residual was {begun.residual}")
         normalize = fit_normalization(begun.normalize, recipe.size)
-        initialize = partial(make_initial_weights, begun._replace(normalize=normalize), recipe=recipe)
+        begun = begun._replace(normalize=normalize)
+        initialize = partial(make_initial_weights, begun, recipe=recipe, class_names=data.class_names)
     else:
         normalize, initialize = measure_normalization(train_split.images, recipe.normalization), None
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)

@@ -129,7 +129,7 @@ def test_a_random_head_replaces_the_regression(monkeypatch):
     """All other weights stay those of the version."""
     regression = [np.ones((4, 4), np.float32), np.ones((4, 2), np.float32), np.ones(2, np.float32)]
     monkeypatch.setattr(benchmarks.own_classes, "make_initial_weights", lambda *_: regression)
-    body, kernel, bias = make_random_head(None, None, change_recipe("random-head"))
+    body, kernel, bias = make_random_head(None, None, change_recipe("random-head"), ["dots", "rings"])
     assert (body == 1).all()
     assert (kernel != 1).all()
     assert np.abs(kernel).max() <= 1

@@ -40,13 +40,18 @@ def test_a_network_starts_with_the_versions_weights_and_a_new_head(start, classe
     split = split._replace(images=split.images[: 10 * classes], labels=split.labels[: 10 * classes])
     if size != 32:
         split = split._replace(images=np.pad(split.images, [(0, 0), (8, 8), (8, 8), (0, 0)]))
-    weights = make_initial_weights(start, split, Recipe())
+    weights = make_initial_weights(start, split, Recipe(), [f"class {number}" for number in range(classes)])
     for ours, theirs in zip(weights[:-2], start.weights[:-2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     network = mini_model((size, size, 3), classes)
     network.set_weights(weights)
     answers = network(start.normalize(split.images)).numpy().argmax(axis=1)
     assert (answers == split.labels).mean() > 1.5 / classes
+
+
+def test_a_network_for_the_same_classes_keeps_the_head(start):
+    """So that a version can be trained further."""
+    assert make_initial_weights(start, draw_split(10, seed=5), Recipe(), start.class_names) is start.weights
 
 
 def test_deviations_by_position_are_averaged_for_another_size():
