@@ -1,4 +1,4 @@
-"""Augments training batches at random: rotation, shift, flip, scale, colour, JPEG and cutout.
+"""Augments training batches at random: rotation, shift, flip, scale, colour, JPEG, cutout and CutMix.
 
 All geometric changes of an image are one transform, so pixels are interpolated at most once.
 """
@@ -108,14 +108,43 @@ def _compress(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     return tf.concat([tf.cast(compressed, tf.float32), images[count:]], axis=0)
 
 
+def mix(images: tf.Tensor, labels: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Replace a random rectangle in the recipe's share of the images by that of the next image, as CutMix does.
+
+    S. Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", 2019.
+
+    Args:
+        images: (N, H, W, 3) float32, in random order. The last ones are mixed, because `augment` encodes the first.
+        labels: (N, classes) float32.
+        recipe: its `cutmix` is the share.
+        seed: (2,) integers, which determine the rectangles.
+
+    Returns:
+        The images, and the labels mixed in proportion to the areas.
+    """
+    if not recipe.cutmix:
+        return images, labels
+    count = tf.shape(images)[0]
+    u = tf.random.stateless_uniform((3, count, 1), tf.random.fold_in(tf.cast(seed, tf.int32), 1))
+    is_mixed = tf.range(count) >= tf.cast(tf.round((1 - recipe.cutmix) * tf.cast(count, tf.float32)), tf.int32)
+    inside = _draw_squares(images, u[:2], tf.sqrt(u[2])) & is_mixed[:, None, None]
+    share = tf.reduce_mean(tf.cast(inside, tf.float32), axis=(1, 2))[:, None]
+    mixed = tf.where(inside[..., None], tf.roll(images, 1, axis=0), images)
+    return mixed, (1 - share) * labels + share * tf.roll(labels, 1, axis=0)
+
+
 def _cut_out(images: tf.Tensor, recipe: Recipe, seed: tf.Tensor) -> tf.Tensor:
     """Fill a square of each image with its mean colour. The border cuts off part of some squares."""
     if not recipe.cutout:
         return images
-    center = tf.random.stateless_uniform((2, tf.shape(images)[0], 1), seed)
-    rows, columns = (
-        tf.abs(tf.range(0.5, size) - center[axis] * size) < recipe.cutout / 2
-        for axis, size in enumerate(images.shape[1:3])
-    )
+    centers = tf.random.stateless_uniform((2, tf.shape(images)[0], 1), seed)
     mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
-    return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], mean, images)
+    return tf.where(_draw_squares(images, centers, recipe.cutout / images.shape[1])[..., None], mean, images)
+
+
+def _draw_squares(images: tf.Tensor, centers: tf.Tensor, side: tf.Tensor | float) -> tf.Tensor:
+    """Return which pixels are in a square, (N, H, W). `centers` (2, N, 1) and `side` are shares of the size."""
+    rows, columns = (
+        tf.abs(tf.range(0.5, size) / size - centers[axis]) < side / 2 for axis, size in enumerate(images.shape[1:3])
+    )
+    return rows[:, :, None] & columns[:, None, :]

@@ -64,6 +64,9 @@ class Recipe(BaseModel):
     cutout: int = Field(
         0, ge=0, lt=IMAGE_SIZE, description="side in pixels of the square that is blanked in each image"
     )
+    cutmix: float = Field(
+        0.0, ge=0, le=1, description="share of the images in which a rectangle shows another image (CutMix)"
+    )
     low_resolution: Fraction = Field(
         0.0,
         description=f"share of the epochs, the first ones, that train on images of {SMALL_SCALE:.0%} as high and wide",
@@ -143,18 +146,18 @@ RECIPES = {
             "cutout": 8,  # for long runs; the paper above has 12 for a wider network
         }
     ),
-    # Trains a version of `best` further (with --from): milder augmentation, and an average over most of the run.
+    # Trains a version of `best` further (with --from): a long run overfits, and CutMix is against that.
     "refine": Recipe.model_validate(
         _COMMON.model_dump()
         | _LONGER
         | {
-            "epochs": 8,
-            "learning_rate": 0.0008,
+            "epochs": 16,
+            "learning_rate": 0.001,
             "warmup": 0.05,
             "low_resolution": 0.0,
-            "scale_share": 0.15,
-            "cutout": 8,
-            "ema": 0.9995,
+            "scale_share": 0.25,
+            "cutmix": 0.5,
+            "ema": 0.999,
         }
     ),
     # Starts from an exported version; chosen on small data sets of several kinds (benchmarks/results/own-classes.md).

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from training.augment import augment
+from training.augment import augment, mix
 from training.config import SMALL_SCALE, Recipe
 from training.data import Split
 from training.network import STRIDE
@@ -103,8 +103,9 @@ def make_train_dataset(
         )
         mirrored = tf.gather(coins, indices) ^ (epochs % 2 == 1) if recipe.alternating_flip else None
         batch = tf.cast(tf.gather(images, indices), tf.float32)
-        batch = augment(batch, recipe, tf.stack([tf.cast(recipe.seed, tf.int64), step]), mirrored)
-        return _resize(normalize(batch), phase.image_size), tf.gather(labels, indices)
+        seed = tf.stack([tf.cast(recipe.seed, tf.int64), step])
+        batch, targets = mix(augment(batch, recipe, seed, mirrored), tf.gather(labels, indices), recipe, seed)
+        return _resize(normalize(batch), phase.image_size), targets
 
     return (
         tf.data.Dataset.range(start_epoch * steps, phase.epochs.stop * steps)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.augment import LUMA, augment
+from training.augment import LUMA, augment, mix
 from training.config import Recipe
 
 STILL = Recipe(rotation=0, shift=0, flip=False)
@@ -191,3 +191,18 @@ def test_cutout_blanks_a_square():
         rows, columns = mask.any(axis=1), mask.any(axis=0)
         assert mask.sum() == rows.sum() * columns.sum()
         np.testing.assert_allclose(picture[mask], np.broadcast_to(image.mean((0, 1)), (mask.sum(), 3)), atol=0.01)
+
+
+def test_cutmix_shows_a_rectangle_of_the_next_image():
+    """In the recipe's share of the images. Labels are mixed by area, so each still adds up to 1."""
+    labels = tf.one_hot(np.arange(64) % 10, 10)
+    mixed, targets = mix(IMAGES, labels, STILL.model_copy(update={"cutmix": 0.5}), SEED)
+    foreign = (mixed != IMAGES).numpy().any(axis=-1)
+    assert not foreign[:32].any()
+    areas = foreign.mean(axis=(1, 2))
+    assert (areas[32:] > 0).mean() > 0.9
+    assert 0.2 < areas[32:].mean() < 0.6
+    np.testing.assert_array_equal(mixed[40].numpy()[foreign[40]], IMAGES[39].numpy()[foreign[40]])
+    expected = (1 - areas[:, None]) * labels + areas[:, None] * np.roll(labels, 1, axis=0)
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+    assert mix(IMAGES, labels, STILL, SEED) == (IMAGES, labels)
