@@ -26,10 +26,11 @@ from app.contract import (
     digest_files,
     limit_typicality_difference,
 )
+from app.runtime.load import SIGNATURE
 from training.calibration import Calibration
 from training.config import IMAGE_SIZE, Recipe
 from training.failures import ExportError
-from training.network import mini_model
+from training.network import build_in_float32
 from training.pipeline import Normalization
 from training.typicality import Typicality, extract_features
 
@@ -48,14 +49,8 @@ Classify = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 def rebuild_in_float32(network: keras.Model, recipe: Recipe) -> keras.Model:
     """Return a copy of `network` that computes in float32, whatever precision it was fitted in."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        rebuilt = mini_model(
-            network.input_shape[1:], network.output_shape[-1], residual=recipe.residual, dropout=recipe.dropout
-        )
-    finally:
-        keras.config.set_dtype_policy(policy)
+    size, classes = network.input_shape[1], network.output_shape[-1]
+    rebuilt = build_in_float32(size, classes, residual=recipe.residual, dropout=recipe.dropout)
     rebuilt.set_weights(network.get_weights())
     return rebuilt
 
@@ -75,17 +70,18 @@ def predict_logits(
     network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Return the logits (N, classes) of `network` for (N, H, W, 3) uint8 images."""
-    return _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
+    return predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
 
 
 def predict_features(
     network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
     """Return the features (N, features) by which typicality is measured, for (N, H, W, 3) uint8 images."""
-    return _predict(extract_features(network), normalize, images)
+    return predict(extract_features(network), normalize, images)
 
 
-def _predict(model: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def predict(model: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the answers of a Keras model for (N, H, W, 3) uint8 images."""
     batches = tf.data.Dataset.from_tensor_slices(images).batch(256).map(normalize)
     answers: npt.NDArray[np.float32] = model.predict(batches, verbose=0)
     return answers
@@ -117,7 +113,7 @@ def export_model(served: ServedModel, folder: Path) -> None:
     }
     np.savez(folder / GOLDEN_FILE, **golden)
     typicality_limit = limit_typicality_difference("f32", len(served.typicality.held_out))
-    reloaded = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    reloaded = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
     for batch_size in (1, 7):
         answers = reloaded(images=tf.constant(images[:batch_size]))
         for name, tolerance in (("probabilities", TOLERANCE), ("typicality", typicality_limit)):
@@ -142,7 +138,7 @@ def _save(served: ServedModel, folder: Path) -> None:
     module = tf.Module()
     module.weights = [weight.value for weight in network.weights]
     module.classify = classify
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": classify})
+    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: classify})
 
 
 def make_golden(classify: Classify, size: int = IMAGE_SIZE) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:

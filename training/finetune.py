@@ -21,8 +21,9 @@ from app.runtime.openvino import make_core  # before openvino itself: it turns o
 from training.calibration import Calibration
 from training.config import Recipe
 from training.data import Split
+from training.export import predict, predict_logits
 from training.failures import VersionError
-from training.network import mini_model
+from training.network import build_in_float32
 from training.numbering import read_metadata
 from training.pipeline import Normalization
 
@@ -30,7 +31,6 @@ TOLERANCE = 0.01
 """Maximum difference of the rebuilt network's golden probabilities from the version's, far above rounding."""
 HEAD_PENALTY = 0.01
 """scikit-learn's C for the new head: a strong penalty, so that few images do not make it certain."""
-BATCH_SIZE = 64
 
 Weights = list[npt.NDArray[np.float32]]
 
@@ -63,7 +63,7 @@ def load_start(folder: Path) -> Start:
             bool(metadata.recipe.get("residual", True)),
             tuple(metadata.class_names),
         )
-        network = _build(metadata.input.shape[0], len(metadata.class_names), start.residual)
+        network = build_in_float32(metadata.input.shape[0], len(metadata.class_names), residual=start.residual)
         network.set_weights(weights)
     except (tf.errors.OpError, ValueError, KeyError) as error:
         raise VersionError(f"{folder} has no weights of a MiniModel: {' '.join(str(error).split())}") from error
@@ -76,12 +76,12 @@ def make_initial_weights(start: Start, split: Split, recipe: Recipe, class_names
     if tuple(class_names) == start.class_names:
         return start.weights
     classes = int(split.labels.max()) + 1
-    network = _build(split.images.shape[1], classes, start.residual)
+    network = build_in_float32(split.images.shape[1], classes, residual=start.residual)
     head = network.get_layer("head")
     network.set_weights([*start.weights[:-2], *head.get_weights()])
     features = keras.Model(network.inputs, head.input)
     mirrored = [split.images, split.images[:, :, ::-1]] if recipe.flip else [split.images]
-    seen = np.concatenate([_predict(features, start.normalize, images) for images in mirrored])
+    seen = np.concatenate([predict(features, start.normalize, images) for images in mirrored])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # training continues from there
         regression = LogisticRegression(C=HEAD_PENALTY, max_iter=500)
@@ -98,15 +98,6 @@ def fit_normalization(normalize: Normalization, size: int) -> Normalization:
     if deviation.ndim > 1 and deviation.shape[0] != size:
         deviation = deviation.mean(axis=(0, 1))
     return Normalization(normalize.mean, deviation)
-
-
-def _build(size: int, classes: int, residual: bool) -> keras.Model:  # noqa: FBT001 - as in the metadata
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        return mini_model((size, size, 3), classes, residual=residual)
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _read_weights(folder: Path) -> Weights:
@@ -138,15 +129,9 @@ def _require_golden(folder: Path, metadata: ModelMetadata, network: keras.Model,
     """Raise unless the rebuilt network gives the version's golden probabilities: otherwise the weights were misread."""
     with np.load(folder / GOLDEN_FILE) as golden:
         images, expected = golden["images"], golden["probabilities"]
-    logits = _predict(keras.Model(network.inputs, network.get_layer("head").output), normalize, images)
+    logits = predict_logits(network, normalize, images)
     answers = keras.ops.convert_to_numpy(Calibration(metadata.smoothing, metadata.temperature)(logits))
     if not float(np.abs(answers - expected).max()) <= TOLERANCE:
         raise VersionError(
             f"can't start from {folder}: MiniModel with its weights gives other probabilities than the version"
         )
-
-
-def _predict(network: keras.Model, normalize: Normalization, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    batches = tf.data.Dataset.from_tensor_slices(images).batch(BATCH_SIZE).map(normalize)
-    answers: npt.NDArray[np.float32] = network.predict(batches, verbose=0)
-    return answers

@@ -72,14 +72,14 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     """
     recipe = options.recipe
     devices = select_devices(require_gpu=options.require_gpu)
-    begun = load_start(options.start) if options.start else None
+    origin = load_start(options.start) if options.start else None
     start = TrainingRun(
         recipe=options.recipe_name,
         command=command,
         commit=read_commit(),  # before the training, during which the checkout can change
         hardware=devices.description,
         precision=devices.precision,
-        start=begun.name if begun else None,
+        start=origin.name if origin else None,
     )
     data = load_data(
         options.data,
@@ -97,12 +97,12 @@ def run_job(options: Options, run: Path, command: str) -> Path | None:
     if validation_split is None:
         train_split, validation_split = split_validation(data.train, recipe.validation, recipe.seed, data.class_names)
     print(summarize(data, train_split, validation_split), flush=True)
-    if begun:
-        if begun.residual != recipe.residual:
-            raise VersionError(f"can't start from {options.start}: its --residual was {begun.residual}")
-        normalize = fit_normalization(begun.normalize, recipe.size)
-        begun = begun._replace(normalize=normalize)
-        initialize = partial(make_initial_weights, begun, recipe=recipe, class_names=data.class_names)
+    if origin:
+        if origin.residual != recipe.residual:
+            raise VersionError(f"can't start from {options.start}: its --residual was {origin.residual}")
+        normalize = fit_normalization(origin.normalize, recipe.size)
+        origin = origin._replace(normalize=normalize)
+        initialize = partial(make_initial_weights, origin, recipe=recipe, class_names=data.class_names)
     else:
         normalize, initialize = measure_normalization(train_split.images, recipe.normalization), None
     print(f"training on {devices.description} in {devices.precision}; run {run}", flush=True)

@@ -82,3 +82,13 @@ def mini_model(
     # Probabilities stay in float32 under mixed precision: bfloat16 has too few digits for a loss.
     logits = layers.Dense(num_classes, dtype="float32", name="head")(x)
     return keras.Model(inputs, layers.Softmax(dtype="float32", name="probabilities")(logits), name="minimodel")
+
+
+def build_in_float32(size: int, num_classes: int, *, residual: bool, dropout: float = 0.0) -> keras.Model:
+    """Build MiniModel for images of `size` pixels in float32, whatever the policy for training is."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return mini_model((size, size, 3), num_classes, residual=residual, dropout=dropout)
+    finally:
+        keras.config.set_dtype_policy(policy)

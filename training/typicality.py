@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from training.calibration import Labels
-
-Floats = npt.NDArray[np.floating]
+from training.calibration import Floats, Labels
 
 SHRINKAGE = 0.01
 """Share of each feature's variance that is added to it, against division by zero for constant features."""

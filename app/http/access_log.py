@@ -42,8 +42,8 @@ class AccessLog:
     """Logs and measures requests, and adds the headers that every response has; outside of all other middleware.
 
     The headers are the request's id, `_SECURITY_HEADERS` and, while draining, `Connection: close`, so that the
-    client's next request reaches another process. It keeps headers that are
-    already set, because pages have their own content policy.
+    client's next request reaches another process. It keeps headers that are already set, because pages have their own
+    content policy.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:

@@ -22,8 +22,8 @@ MAX_FIELDS = 16
 _MAX_HEADER_BYTES = 16_384
 # How many bytes of a part without a content type to check for text.
 _SAMPLE_BYTES = 4096
-# A parameter without escapes and encodings, and a header that has no others. Nearly all are so, and the standard
-# library, which reads all, takes longer than the rest of a small form.
+# A parameter without escapes and encodings, and a header with only such parameters. Nearly all headers are like that.
+# The standard library reads every header, but takes longer than the rest of a small form.
 _PLAIN_PARAMETER = re.compile(r'; *([a-zA-Z]+)=(?:"([^"\\]*)"|([\w.-]++))')
 _PLAIN_HEADER = re.compile(rf"[\w/-]++(?:{_PLAIN_PARAMETER.pattern})*+", re.ASCII)
 

@@ -1,6 +1,7 @@
 """Classifies many images offline: decodes batches ahead of the model. It knows neither files nor a queue.
 
-Threads have images read and decoded batch by batch, while the model runs and the caller uses the last results.
+Threads read images and send them to the decoders, batch by batch, while the model runs and the caller uses the last
+results.
 """
 
 from collections import deque
