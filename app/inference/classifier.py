@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import ServiceError
+from app.errors import EmptyUploadError, ImageError, ServiceError
 from app.images.decoders import Decoders
 from app.inference.batcher import Batcher
 from app.telemetry.timings import note_model, note_stage
@@ -108,10 +108,14 @@ class Classifier:
         note_stage("decode", time.monotonic() - started)
         return result
 
-    async def classify_pixels(self, images: NDArray[np.uint8]) -> list[Scores]:
-        """Classify N ≥ 1 images of the model's own size, (N, H, W, 3): all with one version, or none.
+    async def classify_all(self, images: Sequence[bytes | NDArray[np.uint8]]) -> list[Scores]:
+        """Classify N ≥ 1 images: all with one version, or none.
+
+        Args:
+            images: image files, or pixels (H, W, 3) of the model's own size.
 
         Raises:
+            ImageError, EmptyUploadError: a file can't be decoded; the message has its index.
             QueueFullError: there is no room for all of them.
             NotReadyError, InferenceError: see `classify`.
         """
@@ -119,7 +123,7 @@ class Classifier:
             self._batcher.require_room(len(images))
             try:
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(self._submit(image)) for image in images]
+                    tasks = [group.create_task(self._classify_one(*numbered)) for numbered in enumerate(images)]
             except ExceptionGroup as failures:
                 raise failures.exceptions[0] from failures
             scores = [task.result() for task in tasks]
@@ -133,7 +137,12 @@ class Classifier:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._batcher.close()
 
-    async def _submit(self, image: NDArray[np.uint8]) -> Scores:
+    async def _classify_one(self, index: int, image: bytes | NDArray[np.uint8]) -> Scores:
+        if isinstance(image, bytes):
+            try:
+                return await self.classify(image)
+            except (ImageError, EmptyUploadError) as error:
+                raise type(error)(f"image {index}: {error}") from error
         with self._batcher.admit() as submit:
             return await submit(image)
 

@@ -1,6 +1,5 @@
 """TensorFlow Serving's REST API (v1) over the same classifier, with what KServe's V1 protocol adds to it."""
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,9 +15,8 @@ from app.http.dependencies import get_classifier, get_settings
 from app.http.direct_route import write_model
 from app.http.problems import ANY_PROTOCOL_PROBLEM, INTERNAL, NAMED_ANSWER, document_errors
 from app.http.uploads import read_body
-from app.inference.classifier import Classifier
 from app.runtime.load import SIGNATURE
-from app.v1.instances import Image, Instances, parse_request
+from app.v1.instances import Instances, parse_request
 from app.v1.schemas import (
     PREDICT_EXAMPLES,
     Metadata,
@@ -157,31 +155,9 @@ async def _predict(request: Request, name: str, version: str | None = None) -> R
             partial(parse_request, body, model_input=model_input, max_images=settings.max_files)
         )
         del body  # its images can wait for a decoder, and take nearly as much memory
-        scores = await _classify(classifier, instances.images)
+        scores = await classifier.classify_all(instances.images)
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile
     return _answer(instances, scores)
-
-
-async def _classify(classifier: Classifier, images: Sequence[Image]) -> list[Scores]:
-    """Classify all images by the same version, or none."""
-
-    async def classify(index: int, image: Image) -> Scores:
-        if not isinstance(image, bytes):
-            return (await classifier.classify_pixels(image[None]))[0]
-        try:
-            return await classifier.classify(image)
-        except (errors.ImageError, errors.EmptyUploadError) as error:
-            raise type(error)(f"image {index}: {error}") from error
-
-    while True:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(classify(index, image)) for index, image in enumerate(images)]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
-        scores = [task.result() for task in tasks]
-        if all(score.model is scores[0].model for score in scores):  # else another version took over in between
-            return scores
 
 
 def _answer(instances: Instances, scores: Sequence[Scores]) -> Response:

@@ -247,7 +247,7 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
     )
     async with cancel_on_disconnect(request, timeout_seconds=settings.request_timeout_seconds):
         parsed = await classifier.run_decoding(parse)
-        scores = await classifier.classify_pixels(parsed.images)
+        scores = await classifier.classify_all(list(parsed.images))
     require_named(scores[0].model, name, version)  # the version may have changed meanwhile
     return _answer(parsed, scores)
 

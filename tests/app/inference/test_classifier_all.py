@@ -1,4 +1,4 @@
-"""Behaviour of app.inference.classifier with decoded images."""
+"""Behaviour of app.inference.classifier with several images at once."""
 
 import asyncio
 
@@ -29,10 +29,10 @@ def test_a_request_is_accepted_completely_or_not_at_all(models):
         classifier = make_classifier(models, record, max_queue_size=3)
         await classifier.store.refresh()
         with pytest.raises(QueueFullError):
-            await classifier.classify_pixels(paint(*["red"] * 4))
+            await classifier.classify_all(list(paint(*["red"] * 4)))
         await asyncio.sleep(0.05)
         assert batches == []
-        assert len(await classifier.classify_pixels(paint(*["red"] * 3))) == 3
+        assert len(await classifier.classify_all(list(paint(*["red"] * 3)))) == 3
         classifier.close()
 
     asyncio.run(run())
@@ -45,7 +45,7 @@ def test_all_images_of_a_request_get_the_same_version(models):
     async def run():
         classifier = make_classifier(models, held)
         await classifier.store.refresh()
-        asking = asyncio.create_task(classifier.classify_pixels(paint("red", "green", "blue")))
+        asking = asyncio.create_task(classifier.classify_all(list(paint("red", "green", "blue"))))
         assert await asyncio.to_thread(held.reached.wait, 10)
         (models / "tiny" / "2").mkdir()
         await classifier.store.refresh()
@@ -68,7 +68,7 @@ def test_tensors_and_uploads_share_a_batch(models):
         first = asyncio.create_task(classifier.classify(encode("red")))
         assert await asyncio.to_thread(held.reached.wait, 10)
         upload = asyncio.create_task(classifier.classify(encode("green")))
-        tensors = asyncio.create_task(classifier.classify_pixels(paint("blue", "red")))
+        tensors = asyncio.create_task(classifier.classify_all(list(paint("blue", "red"))))
         while len(classifier._batcher._waiting) < 3:
             await asyncio.sleep(0.01)
         held.opened.set()
