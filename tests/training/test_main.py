@@ -204,16 +204,20 @@ def test_no_export_does_not_use_the_test_set(image_folder, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("step", "error", "words"),
     [
-        ("export_model", FULL, "the export failed: variables/x; No space left on device [Op:SaveV2]; --resume "),
+        (
+            "export_model",
+            FULL,
+            "the export failed: variables/x; No space left on device [Op:SaveV2]; python -m training --resume ",
+        ),
         (
             "quantize_model",
             RefusedVersionError("OpenVINO can't load it"),
-            "the export failed: OpenVINO can't load it; --resume",
+            "the export failed: OpenVINO can't load it; python -m training --resume",
         ),
         (
             "evaluate",
             RefusedVersionError("OpenVINO can't load it"),
-            "the export failed: OpenVINO can't load it; --resume",
+            "the export failed: OpenVINO can't load it; python -m training --resume",
         ),
         ("plot_mistakes", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "[Errno 28] No space left on device"),
     ],
