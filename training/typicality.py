@@ -16,8 +16,11 @@ from keras import layers, ops
 
 from training.calibration import Floats, Labels
 
-SHRINKAGE = 0.01
-"""Share of each feature's variance that is added to it, against division by zero for constant features."""
+SHRINKAGE = 0.5
+"""Share of each feature's variance that is added to it; a variance counts as at least this share of the mean variance.
+
+So features in which the training images hardly vary count less. With a hundredth or four times of it, foreign
+photographs are harder to tell (models/minimodel/4/card)."""
 MAX_HELD_OUT = 5000
 """Maximum number of held-out distances in the graph; more are replaced by quantiles."""
 
