@@ -12,8 +12,8 @@ from app.contract import ModelMetadata
 from app.errors import InferenceError
 from app.runtime.load import Answers, Images, Runtime
 
-UNFAMILIAR = 0.02
-"""One validation image in fifty has a typicality below this."""
+UNFAMILIAR = 0.01
+"""One validation image in a hundred has a typicality below this."""
 
 
 class Scores(NamedTuple):

@@ -120,7 +120,7 @@ def test_a_bad_flag_is_one_line_before_tensorflow_is_imported(tmp_path):
     """So it fails quickly."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
     done = subprocess.run(
-        [sys.executable, "-m", "training.evaluate", "models/minimodel/3", "--dat", "x", "--what"],
+        [sys.executable, "-m", "training.evaluate", "models/minimodel/4", "--dat", "x", "--what"],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
