@@ -8,6 +8,7 @@ from uuid import uuid4
 from pyarrow import ArrowInvalid, fs, set_io_thread_count
 
 TEMPORARY_FOLDER = "_temporary"
+_MAX_CHARACTERS = 400  # of an error's text; libhdfs lists every folder where it looked for Java
 
 
 class JobError(Exception):
@@ -74,7 +75,8 @@ def write_file(folder: Location, name: str, data: bytes) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Return pyarrow's message in one line, without the parts that repeat the path."""
-    text = " ".join(str(error).split())
-    system = re.search(r"Detail: \[errno \d+\] (.*)", text)
-    return system[1] if system else text
+    """Return the first line of pyarrow's message, shortened, without the parts that repeat the path."""
+    first, *_ = str(error).strip().splitlines() or [""]
+    system = re.search(r"Detail: \[errno \d+\] (.*)", first)
+    text = system[1] if system else first
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from app.bulk.storage import TEMPORARY_FOLDER, JobError, locate, write_file
+from app.bulk.storage import TEMPORARY_FOLDER, JobError, describe, locate, write_file
 
 
 def test_a_relative_path_is_of_the_current_folder(tmp_path, monkeypatch):
@@ -26,6 +26,14 @@ def test_a_url_that_is_none_is_one_line(name):
     with pytest.raises(JobError, match=f"^{name}: .*URI") as caught:
         locate(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_long_message_is_shortened():
+    """The Java bridge of hdfs:// lists a hundred places where Java is not."""
+    assert describe(OSError("\nUnable to load libjvm\ndlopen(/usr/lib/jvm) failed\n" * 50)) == "Unable to load libjvm"
+    text = describe(OSError("x" * 1000))
+    assert (len(text), text[-2:]) == (400, "x…")
+    assert describe(OSError()) == ""
 
 
 def test_a_file_is_written_whole(tmp_path):
