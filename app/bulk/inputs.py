@@ -17,8 +17,10 @@ from app.images.formats import SUFFIXES
 from app.litter import is_litter
 from app.stdio import show_name
 
-LISTING = pa.schema([("path", pa.string()), ("group", pa.int32()), ("first", pa.int64()), ("rows", pa.int64())])
-"""A row for each image file, or for each row group of a Parquet file: its number, its first row and number of rows."""
+_INT, _TEXT = pa.int64(), pa.string()
+LISTING = pa.schema({"path": _TEXT, "group": pa.int32(), "first": _INT, "rows": _INT, "stamp": _TEXT})
+"""A row for each image file, or for each row group of a Parquet file: its number, its first row, its number of rows,
+and the file's stamp (`Location.stamp`), which is null for an image file."""
 
 _READERS = 16  # of Parquet footers at the same time
 _PARQUET = (".parquet", ".pq")
@@ -52,7 +54,7 @@ def list_input(source: Location, *, column: str | None, without: Location) -> pa
             raise JobError(f"{show_name(str(source))}: no {kind} in it{hint}")
         if column is None:
             count = len(paths)
-            return pa.table([paths, [0] * count, [0] * count, [1] * count], schema=LISTING)
+            return pa.table([paths, [0] * count, [0] * count, [1] * count, [None] * count], schema=LISTING)
         return _list_row_groups(source, paths, column)
     except UnicodeEncodeError as error:
         name = show_name(str(error.object))
@@ -115,8 +117,8 @@ def _may_be_read(path: str) -> bool:
 
 
 def _list_row_groups(source: Location, paths: list[str], column: str) -> pa.Table:
-    def read(path: str) -> list[tuple[str, int, int, int]]:
-        name = show_name(source.name(path))
+    def read(path: str) -> list[tuple[str, int, int, int, str]]:
+        name, stamp = show_name(source.name(path)), source.stamp(path)
         try:
             with source.filesystem.open_input_file(path) as file:
                 parquet = pq.ParquetFile(file)
@@ -131,7 +133,7 @@ def _list_row_groups(source: Location, paths: list[str], column: str) -> pa.Tabl
         for group in range(parquet.num_row_groups):
             count = parquet.metadata.row_group(group).num_rows
             if count:
-                rows.append((path, group, first, count))
+                rows.append((path, group, first, count, stamp))
             first += count
         return rows
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.bulk.inputs import find_column
 from app.bulk.storage import Location, describe
 from app.errors import UploadTooLargeError
 
@@ -83,10 +82,10 @@ class Reader:
         name, row, end = self._source.name(item["path"]), item["first"], item["first"] + item["rows"]
         try:
             with self._source.filesystem.open_input_file(item["path"]) as file:
+                if self._source.stamp(item["path"]) != item["stamp"]:
+                    raise OSError("it has changed since it was listed")
                 # Without `pre_buffer`, which would read the whole column of the row group.
                 parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-                if not _is_as_listed(parquet, item, column):
-                    raise OSError("it has changed since it was listed")
                 for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[item["group"]], columns=[column]):
                     values = batch.column(0)
                     while pa.types.is_struct(values.type):
@@ -106,15 +105,6 @@ class Reader:
     def _require_size(self, size: int) -> None:
         if size > self._max_bytes:
             raise UploadTooLargeError(f"it has more than {self._max_bytes:,} bytes (APP_MAX_UPLOAD_BYTES)")
-
-
-def _is_as_listed(parquet: pq.ParquetFile, item: Mapping[str, Any], column: str) -> bool:
-    group = item["group"]
-    return (
-        group < parquet.num_row_groups
-        and parquet.metadata.row_group(group).num_rows == item["rows"]
-        and find_column(parquet.schema_arrow, column) is not None
-    )
 
 
 def _fail(error: OSError) -> bytes:

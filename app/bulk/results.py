@@ -119,13 +119,15 @@ class Results:
             shard_size: number of images in a shard. A row group of a Parquet file is not cut.
 
         Raises:
-            JobError: a Parquet file has other rows than in an earlier list, or the list can't be written.
+            JobError: a Parquet file has changed since it was listed, or the list can't be written.
         """
         numbers = self._list_numbers()
         known = pa.concat_tables([LISTING.empty_table(), *(self._open_list(number).read() for number in numbers)])
-        is_known = pc.is_in(listing["path"], known["path"])
-        _require_unchanged(listing.filter(is_known), known)
-        new = listing.filter(pc.invert(is_known))
+        before = _find_stamps(known)
+        for path, stamp in _find_stamps(listing).items():
+            if before.get(path, stamp) != stamp:
+                raise JobError(f"{show_name(path)}: has changed since OUTPUT was begun; choose another OUTPUT")
+        new = listing.filter(pc.invert(pc.is_in(listing["path"], known["path"])))
         if not new.num_rows:
             return
         sink = pa.BufferOutputStream()
@@ -191,17 +193,7 @@ def cut(rows: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
         yield start, len(rows)
 
 
-def _require_unchanged(found: pa.Table, known: pa.Table) -> None:
-    """Compare the images of `found` with those of the same files in `known`."""
-    if all(
-        pc.max(table[name]).as_py() in {None, most}
-        for table in (found, known)
-        for name, most in (("rows", 1), ("group", 0))
-    ):
-        return  # every file has one image
-    now, before = (
-        {tuple(row.values()) for row in table.filter(pc.is_in(table["path"], found["path"])).to_pylist()}
-        for table in (found, known)
-    )
-    for path, *_ in sorted(now ^ before):
-        raise JobError(f"{show_name(path)}: has other rows than when OUTPUT was begun; choose another OUTPUT")
+def _find_stamps(listing: pa.Table) -> dict[str, str]:
+    """Return the stamp of each Parquet file."""
+    listed = listing.filter(pc.is_valid(listing["stamp"]))
+    return dict(zip(listed["path"].to_pylist(), listed["stamp"].to_pylist(), strict=True))

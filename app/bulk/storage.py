@@ -37,6 +37,15 @@ class Location:
         """Return what people call a path of this file system."""
         return f"{self.prefix}{path}"
 
+    def stamp(self, path: str) -> str:
+        """Return a file's size and modification time, which differ once it was replaced.
+
+        Raises:
+            OSError: they can't be read.
+        """
+        info = self.filesystem.get_file_info(path)
+        return f"{info.size} {info.mtime_ns}"
+
 
 def locate(name: str, *, connections: int | None = None) -> Location:
     """Return the location that a local path or a URL names.
