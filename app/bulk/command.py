@@ -8,9 +8,10 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import NoReturn
 
+import pyarrow as pa
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -34,39 +35,44 @@ _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 def main(arguments: Sequence[str] | None = None) -> int:
     """Classify a data set; return the exit status.
 
-    That is 0 if all images have a row, 1 if the job failed, and 2 if the command line, a setting, the model, INPUT or
-    OUTPUT is invalid.
+    That is 0 if all images have a row, 1 if the job failed, and 2 if the command line, a setting, the model, INPUT,
+    OUTPUT or the cluster is invalid.
     """
     options = _parse(arguments)
     logging.basicConfig(level="WARNING", format=f"{_PROGRAM}: %(message)s")
-    try:
-        job, results = _prepare(options)
-    except ValidationError as error:
-        return _complain("; ".join(describe_faults(error)))
-    except JobError as error:
-        return _complain(str(error))
-    except NotReadyError:  # the store has logged the reason
-        return 2
-    done, missing = results.list_shards()
-    before, total = sum(shard.rows for shard in done), sum(shard.rows for shard in missing)
     failed = 0
-    if missing:
+    with ExitStack() as stack:
         try:
-            with connect(), _show_progress(before, total) as progress:
-                for report in run_job(job, missing, options.cores):
-                    progress.update(report.images)
-                    failed += report.failed
+            job, results, new = _prepare(options)
+            is_done = not (new.num_rows or results.list_shards()[1])
+            cores = 0 if is_done else stack.enter_context(connect(options.cores))
+            results.begin(job.manifest)
+            results.add_images(new, options.shard_size)
+        except ValidationError as error:
+            return _complain("; ".join(describe_faults(error)))
         except JobError as error:
-            tell(f"{_PROGRAM}: {error}")
-            return 1
+            return _complain(str(error))
+        except NotReadyError:  # the store has logged the reason
+            return 2
+        done, missing = results.list_shards()
+        before, total = sum(shard.rows for shard in done), sum(shard.rows for shard in missing)
+        if missing:
+            try:
+                with _show_progress(before, total) as progress:
+                    for report in run_job(job, missing, cores):
+                        progress.update(report.images)
+                        failed += report.failed
+            except JobError as error:
+                tell(f"{_PROGRAM}: {error}")
+                return 1
     results.clean()
     errors = f", {failed:,} of them with an error" if failed else ""
     tell(f"{show_name(options.output)}: {before + total:,} images, {total:,} of them from this run{errors}")
     return 0
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Job, Results]:
-    """Check everything that can be checked before Ray starts, then write the list of images."""
+def _prepare(options: argparse.Namespace) -> tuple[Job, Results, pa.Table]:
+    """Check everything that can be checked before Ray starts, and find the images that no earlier run has listed."""
     source, results = locate(options.input), Results(locate(options.output))
     settings = Settings()
     model = load_newest(settings, [1])
@@ -76,16 +82,14 @@ def _prepare(options: argparse.Namespace) -> tuple[Job, Results]:
     folder = (model.folder or settings.model_dir).absolute()  # its name is the version, so links stay
     manifest = Manifest.of(folder, model.metadata, source, column=options.column, top_k=top_k)
     results.check(manifest)
-    listing = list_input(source, column=options.column, without=results.folder)
-    results.begin(manifest)
-    results.add_images(listing, options.shard_size)
+    new = results.find_new(list_input(source, column=options.column, without=results.folder))
     settings = settings.model_copy(update={"model_dir": folder, "api_keys": ()})
     # Absolute, because workers may run in another folder; a URL as it was given, because it may have options.
     input_name, output_name = (
         str(location) if location.is_local else name
         for location, name in ((source, options.input), (results.folder, options.output))
     )
-    return Job(input_name, output_name, manifest, settings), results
+    return Job(input_name, output_name, manifest, settings), results, new
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -30,11 +30,13 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # of a local Ray; only numbers pass through i
 
 
 @contextmanager
-def connect() -> Iterator[None]:
+def connect(cores: int | None) -> Iterator[int]:
     """Connect to the cluster of `RAY_ADDRESS`; without it, start Ray on this machine and stop it at the end.
 
+    Yields the number of cores of a worker: `cores`, or a share of the smallest node's.
+
     Raises:
-        JobError: the cluster can't be reached.
+        JobError: the cluster can't be reached, or no node has `cores` cores.
     """
     # Unless the environment says otherwise: no statistics for Ray's developers, no log but fatal errors.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -59,30 +61,29 @@ def connect() -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise JobError(f"can't start or reach Ray ({_ADDRESS}={address}): {describe(error)}") from error
     try:
-        yield
+        nodes = _list_cores()
+        if cores and cores > max(nodes, default=0):
+            raise JobError(f"--cores {cores}: no node has as many")
+        yield cores or share_cores(min((count for count in nodes if count), default=_CORES_PER_WORKER))
     finally:
         ray.shutdown()
 
 
-def run_job(job: Job, shards: Sequence[Shard], cores: int | None) -> Iterator[Report]:
+def run_job(job: Job, shards: Sequence[Shard], cores: int) -> Iterator[Report]:
     """Classify shards; yield a report for each one that is done.
 
     Args:
         job: what to do.
         shards: the shards, in the order in which workers take them.
-        cores: number of cores of a worker; None for a share of the smallest node's.
+        cores: number of cores of a worker.
 
     Raises:
-        JobError: no node has `cores` cores, or a worker can't load the model, read a list or write results.
+        JobError: a worker can't load the model, read a list or write results.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    if cores and cores > max(nodes, default=0):
-        raise JobError(f"--cores {cores}: no node has as many")
-    cores = cores or share_cores(min((count for count in nodes if count), default=_CORES_PER_WORKER))
-    fitting = sum(count // cores for count in nodes)
+    fitting = sum(count // cores for count in _list_cores())
     pool = ActorPoolStrategy(
         min_size=1,
         max_size=len(shards),
@@ -96,6 +97,10 @@ def run_job(job: Job, shards: Sequence[Shard], cores: int | None) -> Iterator[Re
         if row["error"]:
             raise JobError(row["error"])
         yield Report(row["images"], row["failed"])
+
+
+def _list_cores() -> list[int]:
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def share_cores(cores: int) -> int:

@@ -111,23 +111,33 @@ class Results:
         except OSError as error:
             raise JobError(f"{show_name(str(self.folder))}: {describe(error)}") from error
 
-    def add_images(self, listing: pa.Table, shard_size: int) -> None:
-        """Write a list of those images that no earlier list has, cut into shards.
+    def find_new(self, listing: pa.Table) -> pa.Table:
+        """Return the images that are in no list yet.
 
         Args:
             listing: all images of the input, with the schema `LISTING`.
-            shard_size: number of images in a shard. A row group of a Parquet file is not cut.
 
         Raises:
-            JobError: a Parquet file has changed since it was listed, or the list can't be written.
+            JobError: a Parquet file has changed since it was listed.
         """
-        numbers = self._list_numbers()
-        known = pa.concat_tables([LISTING.empty_table(), *(self._open_list(number).read() for number in numbers)])
+        lists = [self._open_list(number).read() for number in self._list_numbers()]
+        known = pa.concat_tables([LISTING.empty_table(), *lists])
         before = _find_stamps(known)
         for path, stamp in _find_stamps(listing).items():
             if before.get(path, stamp) != stamp:
                 raise JobError(f"{show_name(path)}: has changed since OUTPUT was begun; choose another OUTPUT")
-        new = listing.filter(pc.invert(pc.is_in(listing["path"], known["path"])))
+        return listing.filter(pc.invert(pc.is_in(listing["path"], known["path"])))
+
+    def add_images(self, new: pa.Table, shard_size: int) -> None:
+        """Write a list of new images, cut into shards; none if there are none.
+
+        Args:
+            new: the images, with the schema `LISTING`.
+            shard_size: number of images in a shard. A row group of a Parquet file is not cut.
+
+        Raises:
+            JobError: the list can't be written.
+        """
         if not new.num_rows:
             return
         sink = pa.BufferOutputStream()
@@ -135,7 +145,7 @@ class Results:
             for start, stop in cut(new["rows"].to_pylist(), shard_size):
                 writer.write_table(new.slice(start, stop - start), row_group_size=stop - start)
         try:
-            write_file(self.folder, f"_listing-{len(numbers):03}.parquet", sink.getvalue())
+            write_file(self.folder, f"_listing-{len(self._list_numbers()):03}.parquet", sink.getvalue())
         except OSError as error:
             raise JobError(f"{show_name(str(self.folder))}: {describe(error)}") from error
 

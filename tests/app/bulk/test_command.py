@@ -154,6 +154,24 @@ def test_a_failed_job_is_one_line(run, monkeypatch, capfd):
     assert capfd.readouterr().err.splitlines()[-1] == "python -m app.bulk: OSError: No space left on device"
 
 
+def test_a_cluster_that_does_not_fit_is_found_before_anything_is_written(run, tmp_path, monkeypatch, capfd):
+    """Exit status 2, and an OUTPUT that exists stays as it is."""
+
+    def refuse(cores):
+        raise JobError(f"--cores {cores}: no node has as many")
+
+    monkeypatch.setattr(command, "connect", refuse)
+    assert run("--cores", 64) == 2
+    assert capfd.readouterr().err == "python -m app.bulk: --cores 64: no node has as many\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_job_that_is_done_needs_no_ray(run, monkeypatch):
+    assert run() == 0
+    monkeypatch.setattr(command, "connect", None)
+    assert run() == 0
+
+
 def test_ctrl_c_says_how_to_go_on(monkeypatch, capfd):
     def stop():
         raise KeyboardInterrupt

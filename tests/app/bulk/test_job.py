@@ -28,8 +28,34 @@ def test_a_cluster_that_can_not_be_reached_is_one_line(monkeypatch, address):
     address = address.format(port=find_free_port())
     monkeypatch.setenv("RAY_ADDRESS", address)
     said = rf"^can't start or reach Ray \(RAY_ADDRESS={re.escape(address)}\): ."
-    with pytest.raises(JobError, match=said), job.connect():
+    with pytest.raises(JobError, match=said), job.connect(None):
         pytest.fail("connected")
+
+
+@pytest.fixture
+def nodes(monkeypatch) -> list[str]:
+    """Connect to nodes with 2 and 6 cores instead of Ray; returns what was done."""
+    done: list[str] = []
+    monkeypatch.setattr(job.ray, "init", lambda *_, **__: done.append("init"))
+    monkeypatch.setattr(job.ray, "shutdown", lambda: done.append("shutdown"))
+    found = [{"Alive": alive, "Resources": {"CPU": float(cores)}} for alive, cores in [(1, 2), (1, 6), (0, 64)]]
+    monkeypatch.setattr(job.ray, "nodes", lambda: [*found, {"Alive": True, "Resources": {}}])
+    return done
+
+
+@pytest.mark.parametrize(("cores", "share"), [(None, 2), (1, 1), (6, 6)])
+def test_a_worker_has_the_cores_of_the_command_line(nodes, cores, share):
+    """Without them, a share of the smallest node's. Ray is stopped at the end."""
+    with job.connect(cores) as found:
+        assert (found, nodes) == (share, ["init"])
+    assert nodes == ["init", "shutdown"]
+
+
+def test_more_cores_than_a_node_has_are_refused(nodes):
+    """Ray would wait for such a node without end."""
+    with pytest.raises(JobError, match=r"^--cores 7: no node has as many$"), job.connect(7):
+        pytest.fail("connected")
+    assert nodes == ["init", "shutdown"]
 
 
 @pytest.fixture

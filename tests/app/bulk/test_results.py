@@ -15,6 +15,10 @@ def make_listing(*paths: str, rows: int = 1, stamp: str | None = None) -> pa.Tab
     return pa.table([paths, [0] * count, [0] * count, [rows] * count, [stamp] * count], schema=LISTING)
 
 
+def add(results: Results, listing: pa.Table, shard_size: int) -> None:
+    results.add_images(results.find_new(listing), shard_size)
+
+
 @pytest.fixture
 def results(tmp_path, manifest) -> Results:
     results = Results(locate(str(tmp_path / "out")))
@@ -29,7 +33,7 @@ def finish(results: Results, shard: Shard) -> None:
 
 def test_images_are_cut_into_shards(results):
     """Each is a row group of the list, and is missing until its part is there."""
-    results.add_images(make_listing("a", "b", "c", "d", "e"), 2)
+    add(results, make_listing("a", "b", "c", "d", "e"), 2)
     done, missing = results.list_shards()
     assert (done, missing) == ([], [Shard(0, 0, 2), Shard(0, 1, 2), Shard(0, 2, 1)])
     assert [row["path"] for row in results.read_shard(missing[1])] == ["c", "d"]
@@ -39,24 +43,24 @@ def test_images_are_cut_into_shards(results):
 
 def test_a_later_run_adds_new_images_only(results, tmp_path, manifest):
     """Shards keep their images, whatever has been added or removed, and whatever size the later run asks for."""
-    results.add_images(make_listing("a", "c", "e"), 2)
+    add(results, make_listing("a", "c", "e"), 2)
     finish(results, Shard(0, 0, 2))
     again = Results(locate(str(tmp_path / "out")))
     again.check(manifest)
     again.begin(manifest)
-    again.add_images(make_listing("a", "b", "c", "d", "f"), 8)
+    add(again, make_listing("a", "b", "c", "d", "f"), 8)
     assert again.list_shards() == ([Shard(0, 0, 2)], [Shard(0, 1, 1), Shard(1, 0, 3)])
     assert [row["path"] for row in again.read_shard(Shard(1, 0, 3))] == ["b", "d", "f"]
-    again.add_images(make_listing("a", "b"), 8)
+    add(again, make_listing("a", "b"), 8)
     assert len(again.list_shards()[1]) == 2
 
 
 def test_a_parquet_file_that_has_changed_is_refused(results):
     """Its rows have numbers, which would no longer be those of the same images."""
-    results.add_images(make_listing("a", "b", rows=10, stamp="1"), 10)
-    results.add_images(make_listing("b", "c", rows=10, stamp="1"), 10)
+    add(results, make_listing("a", "b", rows=10, stamp="1"), 10)
+    add(results, make_listing("b", "c", rows=10, stamp="1"), 10)
     with pytest.raises(JobError, match=r"^b: has changed since OUTPUT was begun; choose another OUTPUT$"):
-        results.add_images(make_listing("b", "d", rows=10, stamp="2"), 10)
+        results.find_new(make_listing("b", "d", rows=10, stamp="2"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ def test_the_first_run_may_have_stopped_before_the_manifest(tmp_path, manifest):
 
 
 def test_cleaning_leaves_the_results(results, tmp_path):
-    results.add_images(make_listing("a"), 2)
+    add(results, make_listing("a"), 2)
     finish(results, Shard(0, 0, 1))
     results.clean()
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
