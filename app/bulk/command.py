@@ -8,7 +8,7 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import NoReturn
 
 import pyarrow as pa
@@ -22,13 +22,12 @@ from app.bulk.storage import JobError, locate
 from app.bulk.worker import Job
 from app.errors import NotReadyError
 from app.settings import Settings, describe_faults
-from app.stdio import parse_count, prepare_streams, show_name, tell
+from app.stdio import parse_count, show_name, tell
 from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.bulk"
 _SHARD_SIZE = 4096
 _TOP_K = 5
-_INTERRUPTED = 130
 _LOG_SECONDS = 10  # between lines of progress where there is no terminal
 
 
@@ -145,14 +144,3 @@ class _Lines(io.TextIOBase):
 def _complain(message: str) -> int:
     tell(f"{_PROGRAM}: {message}")
     return 2
-
-
-def run() -> int:
-    """Run `main` and return the exit status. Standard streams may be closed."""
-    with suppress(OSError):  # only standard error is used
-        prepare_streams()
-    try:
-        return main()
-    except KeyboardInterrupt:
-        tell(f"{_PROGRAM}: stopped; run it again to resume")
-        return _INTERRUPTED

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ def connect(cores: int | None) -> Iterator[int]:
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
     address = os.environ.get(_ADDRESS) or "local"
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if found := re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address):
             # Ray takes five minutes to say that nobody listens there.
@@ -60,7 +62,11 @@ def connect(cores: int | None) -> Iterator[int]:
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise JobError(f"can't start or reach Ray ({_ADDRESS}={address}): {describe(error)}") from error
+    except SystemExit:  # from Ray's handler
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
     try:
+        signal.signal(signal.SIGTERM, handler)  # Ray's would print a stack and exit
         nodes = _list_cores()
         if cores and cores > max(nodes, default=0):
             raise JobError(f"--cores {cores}: no node has as many")

@@ -181,3 +181,15 @@ def test_a_worker_that_can_not_write_ends_the_job(begin, rows, tmp_path):
     assert f"{output}/_temporary/" in last
     assert all(" images (" in line for line in progress), said
     assert count_images(output) <= expect_once(rows)
+
+
+def test_sigterm_ends_the_job_in_one_line(begin, rows, tmp_path):
+    """That says how to go on, as Ctrl-C does, with the usual exit status and without Ray's stack."""
+    process = begin(rows, tmp_path / "out", "--column", "image", "--shard-size", GROUP)
+    wait_for(lambda: list_parts(tmp_path / "out"), process)
+    process.terminate()
+    _, said = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 128 + signal.SIGTERM
+    *progress, last = said.splitlines()
+    assert last == "python -m app.bulk: stopped; run the same command again to resume"
+    assert all(" images (" in line for line in progress), said

@@ -1,5 +1,6 @@
 """Behaviour of `python -m app.bulk`, except Ray's part, which tests/reliability/test_bulk.py covers."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,15 +173,6 @@ def test_a_job_that_is_done_needs_no_ray(run, monkeypatch):
     assert run() == 0
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capfd):
-    def stop():
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "main", stop)
-    assert command.run() == 130
-    assert capfd.readouterr().err == "python -m app.bulk: stopped; run it again to resume\n"
-
-
 def test_no_model_and_bad_settings_are_exit_status_2(run, monkeypatch, capfd):
     """The store has logged the first; the second is the service's own line."""
 
@@ -206,6 +198,22 @@ def test_workers_get_no_api_keys_and_absolute_paths(run, tmp_path, monkeypatch):
     assert job.settings.api_keys == ()
     assert job.settings.model_dir.is_absolute()
     assert (job.source, job.output) == (f"{tmp_path}/in", f"{tmp_path}/out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_how_to_go_on(number):
+    """With the usual exit status, from the first import on."""
+    code = (
+        "import os, runpy, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == 'pydantic': os.kill(os.getpid(), {number:d})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "runpy.run_module('app.bulk', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == "python -m app.bulk: stopped; run the same command again to resume\n"
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])

@@ -2,6 +2,8 @@
 
 import logging
 import re
+import signal
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -56,6 +58,31 @@ def test_more_cores_than_a_node_has_are_refused(nodes):
     with pytest.raises(JobError, match=r"^--cores 7: no node has as many$"), job.connect(7):
         pytest.fail("connected")
     assert nodes == ["init", "shutdown"]
+
+
+@pytest.mark.parametrize("when", ["while Ray starts", "later"])
+def test_sigterm_stays_with_the_command(nodes, monkeypatch, when):  # noqa: ARG001 -- `nodes` stands for Ray
+    """Ray's handler, which it installs while it starts, would exit with another status."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    def init(*_: object, **__: object) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        if when != "later":
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(job.ray, "init", init)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(StoppedError), job.connect(None):  # noqa: PT012 -- two moments
+            assert when == "later"
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
