@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import socket
+import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayActorError
+from ray.util.annotations import RayDeprecationWarning
 
 from app.bulk.results import Shard
 from app.bulk.storage import JobError, describe
@@ -28,6 +32,8 @@ _ADDRESS = "RAY_ADDRESS"
 _CONNECT_SECONDS = 10
 _CORES_PER_WORKER = 4  # with more, Python's lock would leave cores idle
 _OBJECT_STORE_BYTES = 100 * 2**20  # of a local Ray; only numbers pass through it
+_MAX_TRIES = 4  # of a shard whose worker or node dies
+_MAX_LOST = 10  # shards; if every shard ends its worker, the job should not try them all
 
 
 @contextmanager
@@ -84,10 +90,12 @@ def run_job(job: Job, shards: Sequence[Shard], cores: int) -> Iterator[Report]:
         cores: number of cores of a worker.
 
     Raises:
-        JobError: a worker can't load the model, read a list or write results.
+        JobError: a worker can't load the model, read a list or write results, or shards are missing at the end because
+            their workers died.
     """
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.max_errored_blocks = _MAX_LOST
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     fitting = sum(count // cores for count in _list_cores())
     pool = ActorPoolStrategy(
@@ -96,13 +104,23 @@ def run_job(job: Job, shards: Sequence[Shard], cores: int) -> Iterator[Report]:
         initial_size=min(max(fitting, 1), len(shards)),
         max_tasks_in_flight_per_actor=2,
     )
-    done = ray.data.from_items(list(map(Shard._asdict, shards)), override_num_blocks=len(shards)).map_batches(
-        _Actor, fn_constructor_args=(job, cores), batch_size=1, num_cpus=cores, compute=pool
-    )
-    for row in done.iter_rows():
-        if row["error"]:
-            raise JobError(row["error"])
-        yield Report(row["images"], row["failed"])
+    items = ray.data.from_items(list(map(Shard._asdict, shards)), override_num_blocks=len(shards))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # until 2.64, only this way bounds the tries
+        options: dict[str, Any] = {"num_cpus": cores, "compute": pool, "max_task_retries": _MAX_TRIES - 1}
+        done = items.map_batches(_Actor, fn_constructor_args=(job, cores), batch_size=1, **options)
+    lost = {shard.part for shard in shards}
+    try:
+        for row in done.iter_rows():
+            if row["error"]:
+                raise JobError(row["error"])
+            lost.discard(row["part"])
+            yield Report(row["images"], row["failed"])
+    except RayActorError as error:
+        raise JobError(f"the worker died {_MAX_TRIES} times at each of more than {_MAX_LOST} shards") from error
+    if lost:
+        names = ", ".join(sorted(lost))
+        raise JobError(f"no {names}: the worker died {_MAX_TRIES} times at each; all other images have a row")
 
 
 def _list_cores() -> list[int]:
@@ -115,7 +133,7 @@ def share_cores(cores: int) -> int:
 
 
 class _Actor:
-    """A worker, as Ray Data calls it. It returns expected errors, because Ray would repeat and wrap raised ones."""
+    """A worker, as Ray Data calls it. It returns errors, because Ray would drop the shards of raised ones."""
 
     def __init__(self, job: Job, cores: int) -> None:
         logging.getLogger("app").setLevel("WARNING")
@@ -129,13 +147,15 @@ class _Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Classify one shard."""
         report = Report(0, 0)
+        shard = Shard(*(int(batch[field][0]) for field in Shard._fields))
         if self._worker:
-            shard = Shard(*(int(batch[field][0]) for field in Shard._fields))
             try:
                 report = self._worker.classify(shard)
             except OSError as error:
                 self._error = _name(error)
-        return {"images": [report.images], "failed": [report.failed], "error": [self._error]}
+            except Exception:  # noqa: BLE001 - Ray would drop the shard and its traceback
+                self._error = traceback.format_exc()
+        return {"part": [shard.part], "images": [report.images], "failed": [report.failed], "error": [self._error]}
 
 
 def _name(error: Exception) -> str:

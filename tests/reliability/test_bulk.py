@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -110,11 +111,14 @@ def expect_once(source: Path) -> Counter[tuple[str, int]]:
     return Counter((str(path), row) for path in source.iterdir() for row in range(ROWS // 3))
 
 
-def has_worker(node: "ray._private.node.Node") -> bool:  # noqa: F821
-    """Whether a node runs an actor that has started to classify."""
-    (raylet,) = node.all_processes["raylet"]
-    children = psutil.Process(raylet.process.pid).children(recursive=True)
-    return any("_Actor" in name and name.endswith("submit") for child in children for name in child.cmdline()[:1])
+def find_workers(parent: int) -> list[psutil.Process]:
+    """Return the actors below a process that have started to classify."""
+    found = []
+    for child in psutil.Process(parent).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if any("_Actor" in name and name.endswith("submit") for name in child.cmdline()[:1]):
+                found.append(child)
+    return found
 
 
 def test_a_folder_on_this_machine(begin, photos, exported, tmp_path, tell):
@@ -138,7 +142,8 @@ def test_a_node_that_is_killed_loses_no_image(begin, cluster, rows, tmp_path, te
     """Its shards are repeated elsewhere, and every image has one row."""
     (node,) = cluster.worker_nodes
     process = begin(rows, tmp_path / "out", "--column", "image", "--shard-size", GROUP, address=cluster.address)
-    wait_for(lambda: len(list_parts(tmp_path / "out")) >= 5 and has_worker(node), process)
+    (raylet,) = node.all_processes["raylet"]
+    wait_for(lambda: len(list_parts(tmp_path / "out")) >= 5 and find_workers(raylet.process.pid), process)
     cluster.remove_node(node, allow_graceful=False)
     done = len(list_parts(tmp_path / "out"))
     assert done < ROWS // GROUP, "the job was over before the node was killed"
@@ -193,3 +198,21 @@ def test_sigterm_ends_the_job_in_one_line(begin, rows, tmp_path):
     *progress, last = said.splitlines()
     assert last == "python -m app.bulk: stopped; run the same command again to resume"
     assert all(" images (" in line for line in progress), said
+
+
+def test_a_shard_that_kills_its_worker_each_time_ends_the_job(begin, rows, tmp_path):
+    """In one line with its name. A second run does it."""
+    arguments = (rows, tmp_path / "out", "--column", "image", "--shard-size", ROWS)
+    process = begin(*arguments)
+    for _ in range(4):
+        wait_for(lambda: find_workers(process.pid), process)
+        for worker in find_workers(process.pid):
+            worker.kill()
+            worker.wait()
+    _, said = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == (
+        "python -m app.bulk: no part-000-00000.parquet: the worker died 4 times at each; all other images have a row"
+    )
+    finish(begin(*arguments))
+    assert count_images(tmp_path / "out") == expect_once(rows)

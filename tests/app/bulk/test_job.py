@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from app.bulk.storage import JobError
 from app.bulk.worker import Report
 from app.errors import RefusedVersionError
 from benchmarks.port import find_free_port
+
+PART = "part-001-00002.parquet"
 
 
 @pytest.mark.parametrize(("cores", "share"), [(1, 1), (2, 2), (4, 4), (5, 2), (6, 3), (7, 3), (8, 4), (10, 3), (16, 4)])
@@ -86,6 +89,48 @@ def test_sigterm_stays_with_the_command(nodes, monkeypatch, when):  # noqa: ARG0
 
 
 @pytest.fixture
+def classify(nodes, monkeypatch) -> Callable[..., Iterator[Report]]:  # noqa: ARG001 -- `nodes` stands for Ray
+    """Run a job of three shards, for which Ray Data gives these rows before it raises an error."""
+
+    def classify(*rows: dict[str, object], error: Exception | None = None) -> Iterator[Report]:
+        class Items:
+            def map_batches(self, *_: object, **options: object) -> "Items":
+                assert options["max_task_retries"] == 3
+                return self
+
+            def iter_rows(self) -> Iterator[dict[str, object]]:
+                yield from rows
+                if error:
+                    raise error
+
+        monkeypatch.setattr(job.ray.data, "from_items", lambda *_, **__: Items())
+        monkeypatch.setattr(job.DataContext, "get_current", SimpleNamespace)
+        return job.run_job(None, [Shard(0, group, 3) for group in range(3)], 2)
+
+    return classify
+
+
+def test_a_shard_that_kills_its_worker_ends_the_job(classify):
+    """In a line with its name, after the other shards: Ray leaves it out when it has tried four times."""
+    done = [{"part": f"part-000-{group:05}.parquet", "images": 3, "failed": 1, "error": ""} for group in range(3)]
+    assert list(classify(*done)) == [Report(3, 1)] * 3
+    reports = classify(done[2], done[0])
+    assert [next(reports), next(reports)] == [Report(3, 1)] * 2
+    with pytest.raises(JobError, match=r"^no part-000-00001\.parquet: the worker died 4 times at each; all other"):
+        next(reports)
+
+
+def test_a_job_whose_shards_all_kill_their_workers_does_not_try_them_all(classify):
+    with pytest.raises(JobError, match=r"^the worker died 4 times at each of more than 10 shards$"):
+        list(classify(error=job.RayActorError()))
+
+
+def test_an_error_of_a_worker_ends_the_job(classify):
+    with pytest.raises(JobError, match=r"^OSError: No space left$"):
+        list(classify({"part": "", "images": 0, "failed": 0, "error": "OSError: No space left"}))
+
+
+@pytest.fixture
 def actor(monkeypatch) -> Iterator[Callable[..., dict[str, list]]]:
     """Make an actor whose worker raises these errors; returns what it returns for a shard."""
 
@@ -110,7 +155,7 @@ def actor(monkeypatch) -> Iterator[Callable[..., dict[str, list]]]:
 
 
 def test_an_actor_reports_its_shard(actor):
-    assert actor() == {"images": [3], "failed": [1], "error": [""]}
+    assert actor() == {"part": [PART], "images": [3], "failed": [1], "error": [""]}
 
 
 @pytest.mark.parametrize(
@@ -124,12 +169,13 @@ def test_an_actor_reports_its_shard(actor):
 )
 def test_an_actor_returns_expected_errors(actor, error, said):
     """In a line, for the person who started the job. Ray would repeat a raised one, and print its own traceback."""
-    assert actor(loading=error) == {"images": [0], "failed": [0], "error": [said]}
+    assert actor(loading=error) == {"part": [PART], "images": [0], "failed": [0], "error": [said]}
     if isinstance(error, OSError):
-        assert actor(classifying=error) == {"images": [0], "failed": [0], "error": [said]}
+        assert actor(classifying=error) == {"part": [PART], "images": [0], "failed": [0], "error": [said]}
 
 
-def test_an_actor_raises_what_nobody_expects(actor):
-    """A fault of the code has a traceback."""
-    with pytest.raises(KeyError):
-        actor(classifying=KeyError("x"))
+def test_an_actor_returns_the_traceback_of_what_nobody_expects(actor):
+    """A fault of the code. Ray would drop the shard of a raised one, and say nothing."""
+    (error,) = actor(classifying=KeyError("x"))["error"]
+    assert error.startswith("Traceback (most recent call last):")
+    assert error.endswith("KeyError: 'x'\n")
