@@ -2,7 +2,8 @@
 
 `python -m benchmarks.bulk` writes bulk.md into benchmarks/results. Both commands classify the same folders, one after
 the other, so that other load on the machine affects both. The start of each is measured on a few images, and
-subtracted. From the measured speed follows how long ten million images take on more cores.
+subtracted. Listing the images and each step of an image are measured alone. From these follows how long ten million
+images take on more cores, what the storage must give, and which step is the bound.
 """
 
 import argparse
@@ -21,7 +22,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from app.bulk.inputs import list_input
 from app.bulk.reading import Reader
+from app.bulk.results import Manifest, Results
 from app.bulk.storage import locate
 from app.images.decoders import Decoders
 from app.inference.batcher import list_batch_sizes
@@ -38,6 +41,7 @@ RESULTS = Path(__file__).parent / "results"
 KINDS: dict[str, Kind] = {"photographs, 640 × 480 JPEG": MEDIUM, "small images, 32 × 32 PNG": SMALL}
 COUNT, ROWS = 20_000, 200_000
 FEW = 64
+SHARD_SIZE = 4096
 ROWS_PER_GROUP, ROWS_PER_FILE = 1000, 20_000
 CORES = (1, 16, 128)
 IMAGES = 10_000_000
@@ -61,17 +65,18 @@ class Round(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What an image costs on one core, in milliseconds, and its size."""
+    """What an image costs on one core, in milliseconds, and its size. One process lists all images; the rest scales."""
 
+    list_ms: float
     read_ms: float
     decode_ms: float
     model_ms: float
     file_bytes: float
 
-    @property
-    def bound(self) -> str:
-        """The step that takes longest."""
-        steps = {"reading": self.read_ms, "decoding": self.decode_ms, "the model": self.model_ms}
+    def find_bound(self, cores: int) -> str:
+        """Return the step that takes longest on this many cores."""
+        listing = self.list_ms * cores  # while one process lists, the other cores wait
+        steps = {"listing": listing, "reading": self.read_ms, "decoding": self.decode_ms, "the model": self.model_ms}
         return max(steps, key=lambda step: steps[step])
 
 
@@ -168,10 +173,23 @@ def measure_speed(folder: Path, kind: Kind, *, count: int, rounds: int) -> list[
     return found
 
 
-def measure_costs(folder: Path, model: Model, settings: Settings) -> Costs:
-    """Measure reading, decoding and the model, each alone and for one core."""
-    files = sorted(folder.iterdir())[:FEW]
-    reader = Reader(locate(str(folder)), column=None, max_bytes=settings.max_upload_bytes, requests=1)
+def list_images(folder: Path) -> None:
+    """List images as the command does before its workers start."""
+    manifest = Manifest(input="", column=None, model="", version=1, digest="", top_k=1)
+    with tempfile.TemporaryDirectory() as output:
+        results = Results(locate(output))
+        results.begin(manifest)
+        listing = list_input(locate(str(folder)), column=None, without=results.folder)
+        results.add_images(results.find_new(listing), SHARD_SIZE)
+        results.list_shards()
+
+
+def measure_costs(folder: Path, model: Model, settings: Settings, *, count: int) -> Costs:
+    """Measure listing, reading, decoding and the model, each alone and for one core."""
+    few, whole = folder / "few", folder / "whole"
+    list_ms = _time(lambda: list_images(whole)) / count
+    files = sorted(few.iterdir())
+    reader = Reader(locate(str(few)), column=None, max_bytes=settings.max_upload_bytes, requests=1)
     items = [{"path": str(file)} for file in files]
     read_ms = _time(lambda: [image.load() for image in reader.images(items)]) / len(files)
     data = [file.read_bytes() for file in files]
@@ -186,7 +204,7 @@ def measure_costs(folder: Path, model: Model, settings: Settings) -> Costs:
     workers = count_workers(settings.runtime, settings.inference_threads)
     batch = make_batch(settings.max_batch_size, model.metadata.input.shape)
     runs = time_runs(lambda: model.runtime.predict(batch), STEP_SECONDS, workers)
-    return Costs(read_ms, decode_ms, 1000 * median(runs) / len(batch), sum(map(len, data)) / len(data))
+    return Costs(list_ms, read_ms, decode_ms, 1000 * median(runs) / len(batch), sum(map(len, data)) / len(data))
 
 
 def measure_memory(folder: Path, rows: int) -> Memory:
@@ -228,23 +246,29 @@ def render(speed: dict[str, list[Round]], costs: dict[str, Costs], memory: list[
         for name, found in speed.items()
     ]
     text.write(f"## Speed\n\n{draw_table(header, rows, numbers=True)}\n")
-    header = ["", "reading", "decoding", "the model", "most time", "file"]
+    header = ["", "listing", "reading", "decoding", "the model", "file"]
     rows = [
-        [name, *(f"{ms:.2f} ms" for ms in one[:3]), one.bound, f"{one.file_bytes / 1000:.1f} kB"]
-        for name, one in costs.items()
+        [name, *(f"{ms:.3f} ms" for ms in one[:4]), f"{one.file_bytes / 1000:.1f} kB"] for name, one in costs.items()
     ]
     text.write(f"## An image on one core\n\n{draw_table(header, rows, numbers=True)}\n")
     header = ["rows", "peak memory of all processes", "time"]
     rows = [[f"{one.rows:,}", f"{one.peak_mib:,.0f} MiB", f"{one.seconds:.0f} s"] for one in memory]
     text.write(f"## Memory, Parquet files of small images\n\n{draw_table(header, rows, numbers=True)}\n")
-    header = [f"{IMAGES:,} images", *(f"{count} core{'s' * (count > 1)}" for count in CORES)]
+    header = ["", "cores", "start", "listing", "classification", "together", "images to read", "most time"]
     rows = []
     for name, found in speed.items():
-        per_core = _median(found, "bulk") / cores
-        rows.append([f"{name}: time", *(_show_hours(IMAGES / (per_core * count)) for count in CORES)])
-        reads = [per_core * count * costs[name].file_bytes / 1e6 for count in CORES]
-        rows.append([f"{name}: input to read", *(f"{megabytes:,.1f} MB/s" for megabytes in reads)])
-    text.write(f"## Ten million images, computed from the speed above\n\n{draw_table(header, rows, numbers=True)}")
+        start, listing = _median(found, "bulk_start"), IMAGES * costs[name].list_ms / 1000
+        all_cores = IMAGES / _median(found, "bulk") - listing  # of this machine
+        for count in CORES:
+            work = all_cores * cores / count
+            times = map(_show_time, (start, listing, work, start + listing + work))
+            megabytes = IMAGES * costs[name].file_bytes / work / 1e6
+            rows.append([name, str(count), *times, f"{megabytes:,.1f} MB/s", costs[name].find_bound(count)])
+    text.write(
+        f"## Ten million images, computed from the rates above\n\n{draw_table(header, rows, numbers=True)}\n"
+        "One process lists the images, here in a local folder. If the storage gives less than the images to read,"
+        " reading takes\nmost time.\n"
+    )
     return text.getvalue()
 
 
@@ -261,8 +285,10 @@ def _median(rounds: list[Round], field: str) -> float:
     return median(getattr(one, field) for one in rounds)
 
 
-def _show_hours(seconds: float) -> str:
-    return f"{seconds / _HOUR_SECONDS:.1f} h" if seconds >= _HOUR_SECONDS else f"{seconds / 60:.0f} min"
+def _show_time(seconds: float) -> str:
+    if seconds >= _HOUR_SECONDS:
+        return f"{seconds / _HOUR_SECONDS:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 10 * 60 else f"{seconds:.0f} s"
 
 
 def _time(work: Callable[[], object]) -> float:
@@ -293,7 +319,7 @@ def main() -> None:
         for index, (title, kind) in enumerate(KINDS.items()):
             folder = Path(name, str(index))
             speed[title] = measure_speed(folder, kind, count=options.count, rounds=options.rounds)
-            costs[title] = measure_costs(folder / "few", model, settings)
+            costs[title] = measure_costs(folder, model, settings, count=options.count)
         memory = [measure_memory(Path(name), rows) for rows in (options.rows // 10, options.rows)]
     text = (
         f"# `python -m app.bulk`\n\n`python -m benchmarks.bulk`: {options.count:,} images of each kind,"

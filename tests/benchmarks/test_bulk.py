@@ -13,16 +13,24 @@ from benchmarks.pictures import MEDIUM, SMALL
 
 
 def test_the_tables_have_what_was_measured():
-    """Medians of the rounds, and the time on more cores computed from the speed per core."""
+    """Medians of the rounds, and the time on more cores computed from them: only listing and the start stay."""
     rounds = [Round(900, 1000, 6, 1), Round(1000, 1000, 8, 2), Round(800, 1000, 7, 3)]
-    costs = Costs(read_ms=0.05, decode_ms=0.2, model_ms=0.9, file_bytes=2500)
+    costs = Costs(list_ms=0.01, read_ms=0.05, decode_ms=0.2, model_ms=0.9, file_bytes=2500)
     text = bulk.render({"small": rounds}, {"small": costs}, [Memory(20_000, 800, 20), Memory(200_000, 810, 140)], 2)
     lines = text.splitlines()
     assert "| small | 900 | 1000 | 0.90 | 7.0 s | 2.0 s |" in lines
-    assert "| small | 0.05 ms | 0.20 ms | 0.90 ms | the model | 2.5 kB |" in lines
+    assert "| small | 0.010 ms | 0.050 ms | 0.200 ms | 0.900 ms | 2.5 kB |" in lines
     assert "| 200,000 | 810 MiB | 140 s |" in lines
-    assert "| small: time | 6.2 h | 23 min | 3 min |" in lines
-    assert "| small: input to read | 1.1 MB/s | 18.0 MB/s | 144.0 MB/s |" in lines
+    assert "| small | 1 | 7 s | 100 s | 6.1 h | 6.1 h | 1.1 MB/s | the model |" in lines
+    assert "| small | 16 | 7 s | 100 s | 23 min | 25 min | 18.2 MB/s | the model |" in lines
+    assert "| small | 128 | 7 s | 100 s | 172 s | 279 s | 145.3 MB/s | listing |" in lines
+
+
+def test_a_list_of_the_images_is_written_elsewhere(tmp_path):
+    """As the command writes it into OUTPUT; the folder stays as it is for the next measurement."""
+    bulk.write_folder(tmp_path / "pictures", SMALL, 3)
+    bulk.list_images(tmp_path / "pictures")
+    assert len(list(tmp_path.rglob("*"))) == 4
 
 
 def describe(file: Path) -> tuple[str, tuple[int, int]]:
