@@ -22,7 +22,7 @@ from app.bulk.storage import JobError, locate
 from app.bulk.worker import Job
 from app.errors import NotReadyError
 from app.settings import Settings, describe_faults
-from app.stdio import parse_count, show_name, tell
+from app.stdio import parse_count, parse_name, show_name, tell
 from app.versions.store import load_newest
 
 _PROGRAM = "python -m app.bulk"
@@ -98,8 +98,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="RAY_ADDRESS is the cluster (default: this machine). APP_MODEL_DIR is the folder of models (default: "
         "models). Other APP_ settings of the model apply too.",
     )
-    parser.add_argument("input", type=_parse_name, metavar="INPUT", help="a folder, a file, a pattern or a URL of one")
-    parser.add_argument("output", type=_parse_name, metavar="OUTPUT", help="a folder for Parquet files, or its URL")
+    parser.add_argument("input", type=parse_name, metavar="INPUT", help="a folder, a file, a pattern or a URL of one")
+    parser.add_argument("output", type=parse_name, metavar="OUTPUT", help="a folder for Parquet files, or its URL")
     parser.add_argument("--column", metavar="NAME", help="INPUT is Parquet files; this column holds image files")
     parser.add_argument(
         "--top-k", type=parse_count, metavar="N", help=f"number of classes in `predictions` (default: up to {_TOP_K})"
@@ -110,12 +110,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--cores", type=parse_count, metavar="N", help="cores of a worker (default: up to 4)")
     return parser.parse_args(arguments)
-
-
-def _parse_name(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
-    return text
 
 
 def _show_progress(before: int, total: int) -> "tqdm[NoReturn]":
