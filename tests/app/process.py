@@ -108,7 +108,7 @@ def is_running(process: int) -> bool:
     """Return whether the process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before opening the file, or while reading it
         return False
     return state not in {"Z", "X"}
 

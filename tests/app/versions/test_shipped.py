@@ -16,7 +16,8 @@ from app.versions.verify import load_model
 
 with np.load(FOLDER / GOLDEN_FILE) as file:
     GOLDEN: Probabilities = file["probabilities"]
-    ANSWERS = dict(zip(map(bytes, file["images"]), GOLDEN, strict=True))
+    TYPICALITY = dict(zip(map(bytes, file["images"]), file["typicality"], strict=True))
+    ANSWERS = dict(zip(TYPICALITY, GOLDEN, strict=True))
 SHOWN = sorted(set(GOLDEN.argmax(axis=1).tolist()))
 CLASSES = GOLDEN.shape[1]
 
@@ -26,10 +27,11 @@ def load(change: Callable[[Probabilities], Probabilities]) -> None:
 
     def predict(images: Images) -> Answers:
         unknown = np.zeros(CLASSES, np.float32)  # the warm-up runs other images
-        return Answers(change(np.stack([ANSWERS.get(bytes(image), unknown) for image in images])))
+        answers = np.stack([ANSWERS.get(bytes(image), unknown) for image in images])
+        return Answers(change(answers), np.array([TYPICALITY.get(bytes(image), 0.5) for image in images], np.float32))
 
     def make_runtime(_: Path, metadata: ModelMetadata) -> Runtime:
-        return Runtime("fake", "int8", metadata.input, metadata.output, predict, predict)
+        return Runtime("fake", "int8", metadata.input, metadata.output, predict, predict, metadata.typicality)
 
     load_model(FOLDER, load_runtime=make_runtime, batch_sizes=[1, 4])
 
