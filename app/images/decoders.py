@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from app.images.decode import decode_simple
 from app.images.worker import ANSWER, COMMAND, OUTCOMES, READY, REQUEST, Limits
 
 RestartReason = Literal["crash", "deadline", "memory", "cancelled"]
-RESTART_REASONS: tuple[RestartReason, ...] = get_args(RestartReason)
 
 _MAX_MESSAGE_BYTES = 1024
 _ADVICE = "make it smaller, or save it again as PNG or JPEG"

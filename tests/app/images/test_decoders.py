@@ -21,7 +21,6 @@ from tests.app.pictures import SIZE, decode, encode, make_halves
 from tests.app.process import ROOT, is_running, list_children, wait_until
 
 pytestmark = pytest.mark.anyio
-ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "MPO")
 PICTURE = encode(make_halves((640, 480)), "JPEG")
 
 
