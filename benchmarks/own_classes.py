@@ -29,6 +29,7 @@ from training.folds import Folds, cross_validate
 from training.numbering import find_newest
 from training.options import START_MODELS, Parser
 from training.pipeline import measure_normalization
+from training.report import percent
 from training.table import draw_table
 from training.train import compile_network
 
@@ -97,6 +98,9 @@ ACCURACY_COLUMNS = (
 CALIBRATION_COLUMNS = (
     "data", "images per class", "accuracy", "confidence", "error", "confidence, temperature", "error, temperature"
 )  # fmt: skip
+
+
+_percent = partial(percent, digits=1)
 
 
 class DataSet(NamedTuple):
@@ -344,10 +348,6 @@ def _draw_changes(measured: Sequence[tuple[Row, dict[str, Folds]]]) -> str:
         lines.append([change, shown or "as it is", *accuracies, mean])
     names = [f"{row.data.name}, {row.per_class}" for row, _ in changed]
     return CHANGED + draw_table(("change", "values", *names, "mean difference"), lines) if lines else ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,8 +12,6 @@ from training.table import draw_table
 
 FEW = 10
 """The report warns about classes with fewer training images."""
-
-
 LISTED = 10
 """Maximum number of pictures to name in a warning."""
 
